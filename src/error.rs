@@ -1,0 +1,280 @@
+//! What went wrong, whether trying again helps, and what a person can do about it.
+//!
+//! Adapters hand over a code and a source; what follows from a code is decided here and nowhere else.
+//! Unknown means transient: a relay that retries too much is a line in a log, one that gives up is an
+//! outage.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::lsn::Position;
+
+type Source = Box<dyn Error + Send + Sync>;
+
+/// Any failure of the outbox, its relay or its set-up.
+///
+/// `Display` says what happened; [`source`](Error::source) says why, and is not repeated by `Display`.
+pub struct OutboxError(Box<Inner>);
+
+struct Inner {
+    kind: Kind,
+    what: String,
+    position: Option<Position>,
+    advice: Option<String>,
+    source: Option<Source>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Trying again may help.
+    Transient,
+    /// Somebody else holds the slot; trying again helps once they let go.
+    SlotInUse,
+    /// One message was refused; trying again rarely helps.
+    Message,
+    /// Only a person can help.
+    Definite,
+    /// What was asked for makes no sense; nothing was tried.
+    Usage,
+}
+
+impl OutboxError {
+    /// A connection that could not be made, or broke.
+    pub(crate) fn connection(what: impl Into<String>, source: impl Into<Source>) -> Self {
+        Self::new(Kind::Transient, what).with_source(source)
+    }
+
+    /// Bytes that the protocol doesn't allow; a fresh connection starts clean.
+    pub(crate) fn protocol(what: impl Into<String>, source: impl Into<Source>) -> Self {
+        Self::new(Kind::Transient, what).with_source(source)
+    }
+
+    /// A state that passes by itself.
+    pub(crate) fn transient(what: impl Into<String>) -> Self {
+        Self::new(Kind::Transient, what)
+    }
+
+    /// A state that only a person can change.
+    pub(crate) fn definite(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::new(Kind::Definite, what).with_advice(advice)
+    }
+
+    /// A wrong setting or argument.
+    pub(crate) fn usage(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, what).with_advice(advice)
+    }
+
+    /// One message that can't be sent as it is.
+    pub(crate) fn message(what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self::new(Kind::Message, what).with_advice(advice)
+    }
+
+    /// An error that the Postgres server reported, judged by its SQLSTATE
+    /// (PostgreSQL documentation, appendix "PostgreSQL Error Codes").
+    pub(crate) fn server(during: &str, sqlstate: &str, message: &str) -> Self {
+        let (kind, advice) = judge_sqlstate(sqlstate);
+        let error = Self::new(kind, format!("{during}: {message} (SQLSTATE {sqlstate})"));
+        match advice {
+            Some(advice) => error.with_advice(advice),
+            None => error,
+        }
+    }
+
+    /// An error of librdkafka or the broker, judged by its number: negative ones are librdkafka's own,
+    /// the others the broker's (Kafka protocol guide, "Error Codes").
+    pub(crate) fn broker(during: &str, code: i32, source: impl Into<Source>) -> Self {
+        let (kind, advice) = judge_broker_code(code);
+        let error = Self::new(kind, during).with_source(source);
+        match advice {
+            Some(advice) => error.with_advice(advice),
+            None => error,
+        }
+    }
+
+    fn new(kind: Kind, what: impl Into<String>) -> Self {
+        OutboxError(Box::new(Inner { kind, what: what.into(), position: None, advice: None, source: None }))
+    }
+
+    fn with_source(mut self, source: impl Into<Source>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn with_advice(mut self, advice: impl Into<String>) -> Self {
+        self.0.advice = Some(advice.into());
+        self
+    }
+
+    /// Names the message that it happened to.
+    pub(crate) fn at(mut self, position: Position) -> Self {
+        self.0.position.get_or_insert(position);
+        self
+    }
+
+    /// Whether the same thing may go well when it is tried again.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self.0.kind, Kind::Transient | Kind::SlotInUse)
+    }
+
+    /// Whether another connection holds the slot.
+    #[must_use]
+    pub fn is_slot_in_use(&self) -> bool {
+        self.0.kind == Kind::SlotInUse
+    }
+
+    /// Whether one message was refused while the line as such works.
+    #[must_use]
+    pub fn is_message(&self) -> bool {
+        self.0.kind == Kind::Message
+    }
+
+    /// Whether a setting or argument is wrong.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        self.0.kind == Kind::Usage
+    }
+
+    /// The message that it happened to.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.0.position
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
+        self.0.advice.as_deref()
+    }
+
+    /// What happened and why, on one line, each cause once.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let link = error.to_string();
+            // Some libraries repeat their source in their own text.
+            if !text.contains(&link) {
+                text.push_str(": ");
+                text.push_str(&link);
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+fn judge_sqlstate(sqlstate: &str) -> (Kind, Option<&'static str>) {
+    let advice = match sqlstate {
+        "55006" => return (Kind::SlotInUse, None),
+        "28P01" => "check the password: PGPASSWORD, the password file, or the connection string",
+        "28000" => {
+            "the login was refused: the role needs LOGIN and REPLICATION, and pg_hba.conf a line for the \
+             database by its name (the keyword `replication` does not match a logical connection)"
+        }
+        "3D000" => "the database does not exist: check its name in the connection settings",
+        "42501" => "the role lacks a right: run `walpost check` to see which, and the GRANT that gives it",
+        "42704" | "42P01" | "3F000" => "run `walpost setup` to create what is missing",
+        "42703" => "a column is missing: run `walpost check` to compare the table with what is expected",
+        "55000" => {
+            "run `walpost check`: wal_level is below logical, or the slot has lost the log that it needs"
+        }
+        "0A000" | "42601" | "22023" => {
+            "this server does not know the request: PostgreSQL 14 or later is needed"
+        }
+        _ => return (Kind::Transient, None),
+    };
+    (Kind::Definite, Some(advice))
+}
+
+fn judge_broker_code(code: i32) -> (Kind, Option<&'static str>) {
+    let (kind, advice) = match code {
+        10 | 18 => (
+            Kind::Message,
+            "the record is larger than allowed: raise max.message.bytes of the topic and message.max.bytes \
+             (`-X message.max.bytes=...`), or send less",
+        ),
+        17 => (Kind::Message, "the topic's name is not valid: Kafka allows 1 to 249 of a-z A-Z 0-9 . _ -"),
+        29 => (Kind::Message, "the Kafka user may not write to this topic: grant WRITE on it"),
+        3 | -188 => (Kind::Message, "the topic does not exist and the broker does not create it: create it"),
+        -190 => (Kind::Message, "the topic has no such partition"),
+        87 => (
+            Kind::Message,
+            "the broker found the record invalid: see the topic's settings and the broker's log",
+        ),
+        31 => {
+            (Kind::Definite, "the Kafka user needs IDEMPOTENT_WRITE on the cluster, or WRITE on the topics")
+        }
+        _ => return (Kind::Transient, None),
+    };
+    (kind, Some(advice))
+}
+
+impl fmt::Display for OutboxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.what)?;
+        match self.0.position {
+            Some(position) => write!(f, " (message at {position})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for OutboxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OutboxError")
+            .field("kind", &self.0.kind)
+            .field("chain", &self.chain())
+            .field("advice", &self.0.advice)
+            .finish()
+    }
+}
+
+impl Error for OutboxError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source.as_ref().map(|source| source.as_ref() as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::Lsn;
+
+    #[test]
+    fn sqlstates_are_judged() {
+        for (code, transient, in_use) in [
+            ("57P01", true, false),
+            ("53300", true, false),
+            ("XX000", true, false),
+            ("55006", true, true),
+            ("28P01", false, false),
+            ("42704", false, false),
+            ("42501", false, false),
+            ("55000", false, false),
+        ] {
+            let error = OutboxError::server("asking", code, "no");
+            assert_eq!((error.is_transient(), error.is_slot_in_use()), (transient, in_use), "{code}");
+            assert_eq!(error.advice().is_some(), !transient, "{code}");
+        }
+    }
+
+    #[test]
+    fn broker_codes_are_judged() {
+        for (code, transient, message) in
+            [(-195, true, false), (7, true, false), (10, false, true), (29, false, true), (31, false, false)]
+        {
+            let error = OutboxError::broker("publishing", code, "why");
+            assert_eq!((error.is_transient(), error.is_message()), (transient, message), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_printed_once_and_the_position_stays() {
+        let at = Position { commit_lsn: Lsn(16), index: 2 };
+        let error = OutboxError::connection("cannot connect", "refused").at(at).at(Position::default());
+        assert_eq!(error.chain(), "cannot connect (message at 0/10+2): refused");
+        assert_eq!(error.position(), Some(at));
+    }
+}
