@@ -1,0 +1,203 @@
+//! What a running relay tells of itself: its state, and a few counters.
+//!
+//! The loop writes here and never reads; health, the progress line and tests read and never write.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::lsn::Lsn;
+
+/// Which phase of its life a relay is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Opening both ends.
+    Starting,
+    /// Another relay holds the slot; this one takes over when it goes.
+    StandingBy,
+    /// Reading the log and publishing.
+    Streaming,
+    /// An end failed; waiting to open both again.
+    Retrying,
+    /// Told to stop; waiting for what is in flight.
+    Draining,
+    /// Over.
+    Stopped,
+}
+
+impl State {
+    /// The word for logs and health.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::StandingBy => "standing by",
+            State::Streaming => "streaming",
+            State::Retrying => "retrying",
+            State::Draining => "draining",
+            State::Stopped => "stopped",
+        }
+    }
+}
+
+/// The state, since when, and why.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    /// The state.
+    pub state: State,
+    /// When it was entered.
+    pub since: Instant,
+    /// Why, in a sentence; empty when there is nothing to explain.
+    pub reason: String,
+}
+
+/// Shared between the relay's loop and whoever watches it.
+#[derive(Debug)]
+pub struct Vitals {
+    phase: Mutex<Phase>,
+    broker: Mutex<Option<(Instant, String)>>,
+    epoch: Instant,
+    beat_ms: AtomicU64,
+    acked_ms: AtomicU64,
+    published: AtomicU64,
+    in_flight: AtomicU64,
+    received: AtomicU64,
+    confirmed: AtomicU64,
+    committed_us: AtomicU64,
+}
+
+impl Default for Vitals {
+    fn default() -> Self {
+        let now = Instant::now();
+        Vitals {
+            phase: Mutex::new(Phase { state: State::Starting, since: now, reason: String::new() }),
+            broker: Mutex::default(),
+            epoch: now,
+            beat_ms: AtomicU64::new(0),
+            acked_ms: AtomicU64::new(0),
+            published: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            confirmed: AtomicU64::new(0),
+            committed_us: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Vitals {
+    /// Enters a state; entering the same one again for the same reason changes nothing.
+    pub fn enter(&self, state: State, reason: impl Into<String>) {
+        let reason = reason.into();
+        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        if phase.state != state {
+            *phase = Phase { state, since: Instant::now(), reason };
+        } else if phase.reason != reason {
+            phase.reason = reason;
+        }
+    }
+
+    /// The present state.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that the broker can't be reached and why, or with `None` that it answers.
+    pub fn set_broker_fault(&self, fault: Option<String>) {
+        let mut broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
+        *broker = fault.map(|why| (broker.as_ref().map_or_else(Instant::now, |(since, _)| *since), why));
+    }
+
+    /// Since when the broker can't be reached, and why.
+    #[must_use]
+    pub fn broker_fault(&self) -> Option<(Instant, String)> {
+        self.broker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The loop has taken a turn.
+    pub fn beat(&self) {
+        self.beat_ms.store(self.age_ms(), Relaxed);
+    }
+
+    /// How long ago the loop took its last turn.
+    #[must_use]
+    pub fn since_beat(&self) -> Duration {
+        self.since(&self.beat_ms)
+    }
+
+    /// Receipts have come; `in_flight` records are still without one.
+    pub fn acknowledged(&self, count: u64, in_flight: u64) {
+        self.published.fetch_add(count, Relaxed);
+        self.acked_ms.store(self.age_ms(), Relaxed);
+        self.in_flight.store(in_flight, Relaxed);
+    }
+
+    /// Records were handed to the publisher; `in_flight` are without a receipt.
+    pub fn handed_over(&self, in_flight: u64) {
+        if self.in_flight.swap(in_flight, Relaxed) == 0 && in_flight > 0 {
+            self.acked_ms.store(self.age_ms(), Relaxed);
+        }
+    }
+
+    /// How long the broker has owed a receipt without sending any; zero when it owes none.
+    #[must_use]
+    pub fn unacknowledged_for(&self) -> Duration {
+        if self.in_flight() == 0 { Duration::ZERO } else { self.since(&self.acked_ms) }
+    }
+
+    /// A transaction was begun that was committed at that time.
+    pub fn set_committed_at(&self, at: SystemTime) {
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.committed_us.store(u64::try_from(since.as_micros()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// How far what is being published now lies behind the present; zero when all is published.
+    #[must_use]
+    pub fn lag(&self) -> Duration {
+        if self.in_flight() == 0 {
+            return Duration::ZERO;
+        }
+        let committed = SystemTime::UNIX_EPOCH + Duration::from_micros(self.committed_us.load(Relaxed));
+        SystemTime::now().duration_since(committed).unwrap_or_default()
+    }
+
+    /// The highest position that the server has spoken of, and the one that is confirmed.
+    pub fn set_positions(&self, received: Lsn, confirmed: Lsn) {
+        self.received.store(received.0, Relaxed);
+        self.confirmed.store(confirmed.0, Relaxed);
+    }
+
+    /// Records acknowledged since the process began.
+    #[must_use]
+    pub fn published(&self) -> u64 {
+        self.published.load(Relaxed)
+    }
+
+    /// Records handed to the publisher and without a receipt.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// The highest position that the server has spoken of on this connection.
+    #[must_use]
+    pub fn received(&self) -> Lsn {
+        Lsn(self.received.load(Relaxed))
+    }
+
+    /// The position confirmed to the server on this connection.
+    #[must_use]
+    pub fn confirmed(&self) -> Lsn {
+        Lsn(self.confirmed.load(Relaxed))
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn since(&self, mark: &AtomicU64) -> Duration {
+        Duration::from_millis(self.age_ms().saturating_sub(mark.load(Relaxed)))
+    }
+}
