@@ -40,38 +40,38 @@ enum Kind {
 
 impl OutboxError {
     /// A connection that could not be made, or broke.
-    pub(crate) fn connection(what: impl Into<String>, source: impl Into<Source>) -> Self {
+    pub fn connection(what: impl Into<String>, source: impl Into<Source>) -> Self {
         Self::new(Kind::Transient, what).with_source(source)
     }
 
     /// Bytes that the protocol doesn't allow; a fresh connection starts clean.
-    pub(crate) fn protocol(what: impl Into<String>, source: impl Into<Source>) -> Self {
+    pub fn protocol(what: impl Into<String>, source: impl Into<Source>) -> Self {
         Self::new(Kind::Transient, what).with_source(source)
     }
 
     /// A state that passes by itself.
-    pub(crate) fn transient(what: impl Into<String>) -> Self {
+    pub fn transient(what: impl Into<String>) -> Self {
         Self::new(Kind::Transient, what)
     }
 
     /// A state that only a person can change.
-    pub(crate) fn definite(what: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub fn definite(what: impl Into<String>, advice: impl Into<String>) -> Self {
         Self::new(Kind::Definite, what).with_advice(advice)
     }
 
     /// A wrong setting or argument.
-    pub(crate) fn usage(what: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub fn usage(what: impl Into<String>, advice: impl Into<String>) -> Self {
         Self::new(Kind::Usage, what).with_advice(advice)
     }
 
     /// One message that can't be sent as it is.
-    pub(crate) fn message(what: impl Into<String>, advice: impl Into<String>) -> Self {
+    pub fn message(what: impl Into<String>, advice: impl Into<String>) -> Self {
         Self::new(Kind::Message, what).with_advice(advice)
     }
 
     /// An error that the Postgres server reported, judged by its SQLSTATE
     /// (PostgreSQL documentation, appendix "PostgreSQL Error Codes").
-    pub(crate) fn server(during: &str, sqlstate: &str, message: &str) -> Self {
+    pub fn server(during: &str, sqlstate: &str, message: &str) -> Self {
         let (kind, advice) = judge_sqlstate(sqlstate);
         let error = Self::new(kind, format!("{during}: {message} (SQLSTATE {sqlstate})"));
         match advice {
@@ -82,7 +82,7 @@ impl OutboxError {
 
     /// An error of librdkafka or the broker, judged by its number: negative ones are librdkafka's own,
     /// the others the broker's (Kafka protocol guide, "Error Codes").
-    pub(crate) fn broker(during: &str, code: i32, source: impl Into<Source>) -> Self {
+    pub fn broker(during: &str, code: i32, source: impl Into<Source>) -> Self {
         let (kind, advice) = judge_broker_code(code);
         let error = Self::new(kind, during).with_source(source);
         match advice {
@@ -100,13 +100,16 @@ impl OutboxError {
         self
     }
 
-    pub(crate) fn with_advice(mut self, advice: impl Into<String>) -> Self {
+    #[must_use]
+    /// Adds what a person can do about it.
+    pub fn with_advice(mut self, advice: impl Into<String>) -> Self {
         self.0.advice = Some(advice.into());
         self
     }
 
     /// Names the message that it happened to.
-    pub(crate) fn at(mut self, position: Position) -> Self {
+    #[must_use]
+    pub fn at(mut self, position: Position) -> Self {
         self.0.position.get_or_insert(position);
         self
     }

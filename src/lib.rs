@@ -3,14 +3,21 @@
 
 pub mod error;
 pub mod lsn;
+pub mod memory;
 pub mod message;
+pub mod processor;
+pub mod progress;
 pub mod publisher;
+pub mod router;
 pub mod store;
+pub mod supervisor;
 pub mod vitals;
 
 pub use error::OutboxError;
 pub use lsn::{Lsn, Position};
 pub use message::{OutboxMessage, OutboxStatus, Payload};
+pub use processor::{OutboxProcessor, Pace};
 pub use publisher::{Headers, Offer, OutboxPublisher, Receipt, Record, Ticket};
 pub use store::{Batch, Change, OutboxStore};
+pub use supervisor::{Ends, Supervisor};
 pub use vitals::{State, Vitals};

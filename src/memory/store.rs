@@ -1,0 +1,192 @@
+//! A log in memory with the server's rules of resuming.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+
+use crate::error::OutboxError;
+use crate::lsn::Lsn;
+use crate::message::OutboxMessage;
+use crate::store::{Batch, Change, OutboxStore};
+
+/// An outbox in memory. Clones share the log; each reads it from the confirmed position on, as a new
+/// connection to a slot does.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+    /// The next change to hand out, once this handle has begun to read.
+    cursor: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    log: Mutex<Log>,
+    grown: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    changes: Vec<Change>,
+    end: u64,
+    confirmed: Lsn,
+    statuses: Vec<Lsn>,
+    fetch_faults: VecDeque<OutboxError>,
+    confirm_faults: VecDeque<OutboxError>,
+    closed: bool,
+}
+
+impl Clone for MemoryStore {
+    fn clone(&self) -> Self {
+        MemoryStore { shared: Arc::clone(&self.shared), cursor: None }
+    }
+}
+
+/// A transaction over a [`MemoryStore`]; dropping it rolls back.
+#[derive(Debug)]
+pub struct MemoryTransaction {
+    shared: Arc<Shared>,
+    saved: Mutex<Vec<OutboxMessage>>,
+}
+
+impl MemoryTransaction {
+    /// Makes the saved messages pending, all at once. Returns where the transaction ends.
+    pub fn commit(self) -> Lsn {
+        let saved = std::mem::take(&mut *self.saved.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut log = self.shared.log();
+        // Transactions follow each other without a gap: the case in which one byte too much loses one.
+        let (commit_lsn, end_lsn) = (Lsn(log.end), Lsn(log.end + 8 + saved.len() as u64));
+        log.end = end_lsn.0;
+        log.changes.push(Change::Begin { commit_lsn, committed_at: SystemTime::now() });
+        log.changes.extend(saved.into_iter().map(Change::Message));
+        log.changes.push(Change::Commit { end_lsn });
+        drop(log);
+        self.shared.grown.notify_waiters();
+        end_lsn
+    }
+}
+
+impl MemoryStore {
+    /// Opens a transaction.
+    #[must_use]
+    pub fn begin(&self) -> MemoryTransaction {
+        MemoryTransaction { shared: Arc::clone(&self.shared), saved: Mutex::default() }
+    }
+
+    /// Commits one message in a transaction of its own. Returns where the transaction ends.
+    pub fn commit_one(&self, message: OutboxMessage) -> Lsn {
+        let transaction = self.begin();
+        transaction.saved.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+        transaction.commit()
+    }
+
+    /// Lets the log grow by foreign writes, of which the server tells in a keepalive.
+    pub fn keepalive(&self, reply_requested: bool) -> Lsn {
+        let mut log = self.shared.log();
+        log.end += 64;
+        let wal_end = Lsn(log.end);
+        log.changes.push(Change::Keepalive { wal_end, reply_requested });
+        drop(log);
+        self.shared.grown.notify_waiters();
+        wal_end
+    }
+
+    /// The next fetch fails with this error.
+    pub fn fail_fetch(&self, error: OutboxError) {
+        self.shared.log().fetch_faults.push_back(error);
+        self.shared.grown.notify_waiters();
+    }
+
+    /// The next confirmation fails with this error, and has no effect.
+    pub fn fail_confirm(&self, error: OutboxError) {
+        self.shared.log().confirm_faults.push_back(error);
+    }
+
+    /// The confirmed position.
+    #[must_use]
+    pub fn confirmed(&self) -> Lsn {
+        self.shared.log().confirmed
+    }
+
+    /// Every confirmation that was sent, repeats included.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<Lsn> {
+        self.shared.log().statuses.clone()
+    }
+
+    /// Whether a reader has taken leave in order.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.log().closed
+    }
+}
+
+impl Shared {
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log {
+    /// The first change to send: a transaction is skipped if its commit record starts before the
+    /// confirmed position (PostgreSQL source, `SnapBuildXactNeedsSkip`).
+    fn resume(&self) -> usize {
+        let wanted = |change: &Change| match change {
+            Change::Begin { commit_lsn, .. } => *commit_lsn >= self.confirmed,
+            Change::Keepalive { wal_end, .. } => *wal_end > self.confirmed,
+            Change::Message(_) | Change::Commit { .. } => false,
+        };
+        self.changes.iter().position(wanted).unwrap_or(self.changes.len())
+    }
+}
+
+impl OutboxStore for MemoryStore {
+    type Transaction<'t> = MemoryTransaction;
+
+    async fn save<'t>(
+        &'t self,
+        transaction: &'t MemoryTransaction,
+        message: &'t OutboxMessage,
+    ) -> Result<(), OutboxError> {
+        transaction.saved.lock().unwrap_or_else(PoisonError::into_inner).push(message.clone());
+        Ok(())
+    }
+
+    async fn fetch_pending(&mut self, into: &mut Batch) -> Result<(), OutboxError> {
+        loop {
+            let grown = self.shared.grown.notified();
+            tokio::pin!(grown);
+            // Registered before looking, so that growth in between is not missed.
+            grown.as_mut().enable();
+            {
+                let mut log = self.shared.log();
+                if let Some(fault) = log.fetch_faults.pop_front() {
+                    return Err(fault);
+                }
+                let cursor = self.cursor.get_or_insert_with(|| log.resume());
+                if *cursor < log.changes.len() {
+                    into.extend(log.changes.iter().skip(*cursor).cloned());
+                    *cursor = log.changes.len();
+                    return Ok(());
+                }
+            }
+            grown.await;
+        }
+    }
+
+    async fn mark_published(&mut self, through: Lsn) -> Result<(), OutboxError> {
+        let mut log = self.shared.log();
+        if let Some(fault) = log.confirm_faults.pop_front() {
+            return Err(fault);
+        }
+        log.statuses.push(through);
+        log.confirmed = log.confirmed.max(through);
+        Ok(())
+    }
+
+    async fn close(self) -> Result<(), OutboxError> {
+        self.shared.log().closed = true;
+        Ok(())
+    }
+}

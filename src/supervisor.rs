@@ -1,0 +1,272 @@
+//! The lives of the processor: opens both ends, runs it, and decides when to try again.
+//!
+//! ```text
+//!            open fails / run fails, transient
+//!          ┌──────────────────────────────────────┐
+//!          ▼                                      │
+//!   wait (back-off) ──► open both ends ──► run ───┤ a message refused: a few more tries
+//!          ▲                  │            │      │
+//!          └── slot in use ◄──┘            ▼      ▼
+//!              (standing by)            stopped  given up (definite)
+//! ```
+//!
+//! Every recovery is this one act: drop both ends with all they hold, open new ones, resume from the slot.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::error::OutboxError;
+use crate::lsn::Position;
+use crate::processor::{OutboxProcessor, Pace};
+use crate::publisher::OutboxPublisher;
+use crate::store::OutboxStore;
+use crate::vitals::{State, Vitals};
+
+/// Opens both ends of the road.
+pub trait Ends: Send {
+    /// The durable side.
+    type Store: OutboxStore;
+    /// The broker's side.
+    type Publisher: OutboxPublisher;
+
+    /// Opens both ends; what is half open when it fails is dropped.
+    ///
+    /// # Errors
+    /// An end can't be opened, or what it needs is missing.
+    fn open(&mut self) -> impl Future<Output = Result<(Self::Store, Self::Publisher), OutboxError>> + Send;
+}
+
+/// How long to wait before trying again: doubled each time, capped, with jitter.
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    /// Before the second try.
+    pub base_delay: Duration,
+    /// What each wait is longer than the one before.
+    pub multiplier: u32,
+    /// The longest wait.
+    pub max_delay: Duration,
+}
+
+impl Backoff {
+    /// For a lost connection: quick at first, since most faults are short, and never so slow that a
+    /// healed fault goes unnoticed.
+    pub const RECONNECT: Backoff =
+        Backoff { base_delay: Duration::from_millis(200), multiplier: 2, max_delay: Duration::from_secs(5) };
+
+    /// For a slot that somebody else holds: steady, since taking over quickly is what a standby is for.
+    pub const STANDBY: Backoff = Backoff {
+        base_delay: Duration::from_millis(500),
+        multiplier: 1,
+        max_delay: Duration::from_millis(500),
+    };
+
+    /// For a refused message.
+    pub const MESSAGE: Backoff =
+        Backoff { base_delay: Duration::from_secs(1), multiplier: 2, max_delay: Duration::from_secs(60) };
+
+    /// The wait after the `failures`-th failure in a row: between a half and the whole of the step.
+    fn delay(&self, failures: u32, random: &mut fastrand::Rng) -> Duration {
+        let factor = self.multiplier.saturating_pow(failures.saturating_sub(1).min(20));
+        let step = self.base_delay.saturating_mul(factor).min(self.max_delay);
+        step.mul_f64(0.5 + random.f64() / 2.0)
+    }
+}
+
+/// Keeps a processor alive until it is told to stop or only a person can help.
+#[derive(Debug)]
+pub struct Supervisor<E> {
+    ends: E,
+    pace: Pace,
+    message_retries: u32,
+    vitals: Arc<Vitals>,
+    random: fastrand::Rng,
+}
+
+impl<E: Ends> Supervisor<E> {
+    /// A supervisor whose jitter comes from `seed`.
+    pub fn new(ends: E, pace: Pace, vitals: Arc<Vitals>, seed: u64) -> Self {
+        Supervisor { ends, pace, message_retries: 5, vitals, random: fastrand::Rng::with_seed(seed) }
+    }
+
+    /// Runs life after life. `shutdown` may resolve at any time, also while waiting or opening.
+    ///
+    /// # Errors
+    /// A definite fault, or a message that was refused again and again.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) -> Result<(), OutboxError> {
+        let mut shutdown = pin!(shutdown);
+        let mut faults = Faults::default();
+        let result = loop {
+            let before = self.vitals.published();
+            let error = match self.live(shutdown.as_mut()).await {
+                Ok(()) => break Ok(()),
+                Err(error) => error,
+            };
+            if self.vitals.phase().state == State::Draining {
+                break self.failed_stop(error);
+            }
+            let progressed = self.vitals.published() > before;
+            let Some(backoff) = faults.judge(&error, progressed, self.message_retries) else {
+                break Err(error);
+            };
+            let wait = backoff.delay(faults.in_a_row, &mut self.random);
+            self.announce(&error, &faults, wait);
+            tokio::select! {
+                biased;
+                () = &mut shutdown => break Ok(()),
+                () = self.wait(wait) => {}
+            }
+        };
+        self.vitals.enter(State::Stopped, result.as_ref().err().map(OutboxError::chain).unwrap_or_default());
+        result
+    }
+
+    /// One life: from opening both ends to the end of the processor.
+    async fn live(
+        &mut self,
+        mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+    ) -> Result<(), OutboxError> {
+        let (store, publisher) = tokio::select! {
+            biased;
+            () = &mut shutdown => return Ok(()),
+            ends = self.ends.open() => ends?,
+        };
+        tracing::info!("streaming");
+        let processor =
+            OutboxProcessor::new(store, publisher).with_pace(self.pace).with_vitals(Arc::clone(&self.vitals));
+        processor.run(shutdown).await
+    }
+
+    /// A stop during which an end failed is still a stop: nothing is lost, something may come again.
+    fn failed_stop(&self, error: OutboxError) -> Result<(), OutboxError> {
+        if error.is_transient() {
+            tracing::warn!(
+                error = error.chain(),
+                "an end failed while stopping: what was in flight will be sent again"
+            );
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    /// Waits, and shows that the loop is alive meanwhile.
+    async fn wait(&self, wait: Duration) {
+        self.vitals.beat();
+        sleep(wait).await;
+        self.vitals.beat();
+    }
+
+    fn announce(&self, error: &OutboxError, faults: &Faults, wait: Duration) {
+        let (reason, advice) = (error.chain(), error.advice().unwrap_or_default());
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        if error.is_slot_in_use() {
+            if faults.in_a_row == 1 {
+                tracing::info!(
+                    reason,
+                    "standing by: the slot is in use, and this relay takes over when it is free"
+                );
+            }
+            self.vitals.enter(State::StandingBy, reason);
+            return;
+        }
+        // The first fault of a row is news; the same one again is not.
+        if faults.is_news {
+            tracing::warn!(error = reason, advice, wait_ms, "retrying");
+        } else {
+            tracing::debug!(error = reason, attempt = faults.in_a_row, wait_ms, "retrying");
+        }
+        self.vitals.enter(State::Retrying, reason);
+    }
+}
+
+/// What went wrong lately, without success in between.
+#[derive(Debug, Default)]
+struct Faults {
+    in_a_row: u32,
+    last: String,
+    is_news: bool,
+    refused: Option<Position>,
+    refusals: u32,
+}
+
+impl Faults {
+    /// How to wait before the next try; `None` when there shall be none.
+    fn judge(&mut self, error: &OutboxError, progressed: bool, message_retries: u32) -> Option<Backoff> {
+        if error.is_message() {
+            return self.judge_message(error, message_retries);
+        }
+        if !error.is_transient() {
+            return None;
+        }
+        let standby = error.is_slot_in_use();
+        let text = error.chain();
+        self.in_a_row = if progressed { 1 } else { self.in_a_row + 1 };
+        self.is_news = progressed || text != self.last;
+        if standby && text != self.last {
+            self.in_a_row = 1;
+        }
+        self.last = text;
+        Some(if standby { Backoff::STANDBY } else { Backoff::RECONNECT })
+    }
+
+    /// The same message gets a few more tries, whatever else was published before it.
+    fn judge_message(&mut self, error: &OutboxError, message_retries: u32) -> Option<Backoff> {
+        if self.refused != error.position() {
+            self.refused = error.position();
+            self.refusals = 0;
+        }
+        self.refusals += 1;
+        self.in_a_row = self.refusals;
+        self.is_news = true;
+        self.last = error.chain();
+        (self.refusals <= message_retries).then_some(Backoff::MESSAGE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_the_cap_and_keep_their_jitter() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let steps = [200, 400, 800, 1600, 3200, 5000, 5000];
+        for (failures, step) in (1..).zip(steps) {
+            let wait = Backoff::RECONNECT.delay(failures, &mut random).as_millis();
+            assert!((step / 2..=step).contains(&wait), "failure {failures}: {wait} ms of {step}");
+        }
+        let far = Backoff::RECONNECT.delay(u32::MAX, &mut random);
+        assert!(far <= Backoff::RECONNECT.max_delay);
+    }
+
+    #[test]
+    fn a_refused_message_gets_five_more_tries_and_a_definite_fault_none() {
+        let mut faults = Faults::default();
+        let refused =
+            |index| OutboxError::broker("x", 10, "large").at(Position { index, ..Position::default() });
+        for _ in 0..5 {
+            assert!(faults.judge(&refused(1), true, 5).is_some());
+        }
+        assert!(faults.judge(&refused(2), true, 5).is_some(), "another message has its own tries");
+        for _ in 0..4 {
+            assert!(faults.judge(&refused(2), true, 5).is_some());
+        }
+        assert!(faults.judge(&refused(2), true, 5).is_none());
+        assert!(faults.judge(&OutboxError::definite("x", "y"), true, 5).is_none());
+    }
+
+    #[test]
+    fn the_same_fault_is_news_once_and_progress_starts_anew() {
+        let mut faults = Faults::default();
+        let fault = || OutboxError::connection("cannot connect", "refused");
+        faults.judge(&fault(), false, 5);
+        assert!(faults.is_news);
+        faults.judge(&fault(), false, 5);
+        assert!(!faults.is_news && faults.in_a_row == 2);
+        faults.judge(&fault(), true, 5);
+        assert!(faults.is_news && faults.in_a_row == 1);
+    }
+}
