@@ -5,6 +5,7 @@ pub mod error;
 pub mod lsn;
 pub mod memory;
 pub mod message;
+pub mod postgres;
 pub mod processor;
 pub mod progress;
 pub mod publisher;

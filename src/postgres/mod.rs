@@ -1,0 +1,10 @@
+//! The Postgres side: a replication connection, what it says, and where each row stands.
+
+mod decode_error;
+#[doc(hidden)]
+pub mod reader;
+#[doc(hidden)]
+pub mod wal;
+
+#[doc(hidden)]
+pub use decode_error::DecodeError;
