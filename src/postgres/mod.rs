@@ -2,6 +2,8 @@
 
 mod decode_error;
 #[doc(hidden)]
+pub mod pgoutput;
+#[doc(hidden)]
 pub mod reader;
 #[doc(hidden)]
 pub mod wal;
