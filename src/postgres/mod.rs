@@ -6,6 +6,8 @@ pub mod pgoutput;
 #[doc(hidden)]
 pub mod reader;
 #[doc(hidden)]
+pub mod transaction;
+#[doc(hidden)]
 pub mod wal;
 
 #[doc(hidden)]
