@@ -1,0 +1,136 @@
+//! The servers to try, one after the other.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use tokio_postgres::Config;
+use tokio_postgres::config::Host;
+
+use super::merge::Merged;
+use super::{Os, passfile};
+use crate::error::OutboxError;
+
+const DEFAULT_PORT: u16 = 5432;
+
+/// One server that may be the right one.
+#[derive(Clone)]
+pub struct Candidate {
+    pub(super) config: Config,
+    host: Host,
+    port: u16,
+    passfile: Option<PathBuf>,
+    /// The host's name in the password file.
+    passfile_host: String,
+}
+
+impl Candidate {
+    /// The settings for one connection to this server: exactly one host and port, at most one address,
+    /// and the password as the password file has it *now*, so that a changed one is found by connecting
+    /// again.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        let mut config = self.config.clone();
+        if let Some(path) = &self.passfile {
+            let login = passfile::Login {
+                host: &self.passfile_host,
+                port: self.port,
+                database: config.get_dbname().unwrap_or_default(),
+                user: config.get_user().unwrap_or_default(),
+            };
+            if let Some(password) = passfile::read(path, login) {
+                config.password(password);
+            }
+        }
+        config
+    }
+}
+
+/// A host as it was written, before it became part of a candidate.
+#[derive(Debug)]
+pub(super) struct Server {
+    host: String,
+    address: Option<IpAddr>,
+    port: u16,
+}
+
+impl Server {
+    pub(super) fn into_candidate(self, common: &Config, passfile: Option<&Path>, os: &Os) -> Candidate {
+        let mut config = common.clone();
+        config.host(&self.host).port(self.port);
+        if let Some(address) = self.address {
+            config.hostaddr(address);
+        }
+        let host = if self.host.starts_with('/') {
+            Host::Unix(PathBuf::from(&self.host))
+        } else {
+            Host::Tcp(self.host.clone())
+        };
+        let passfile_host = if self.host == os.socket_dir { "localhost".to_owned() } else { self.host };
+        Candidate { config, host, port: self.port, passfile: passfile.map(Path::to_owned), passfile_host }
+    }
+}
+
+/// Host, address and port belong together by their place in three lists.
+pub(super) fn servers(merged: &Merged, socket_dir: &str) -> Result<Vec<Server>, OutboxError> {
+    let list = |key| merged.get(key).map(|text| text.split(',').map(str::trim).collect::<Vec<_>>());
+    let (hosts, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+    let count = addresses.as_ref().or(hosts.as_ref()).map_or(1, Vec::len);
+    if hosts.as_ref().is_some_and(|hosts| hosts.len() != count) {
+        return Err(merged.complain("hostaddr", "has not as many entries as `host`"));
+    }
+    if ports.as_ref().is_some_and(|ports| ports.len() != 1 && ports.len() != count) {
+        return Err(merged.complain("port", "has neither one entry nor as many as there are hosts"));
+    }
+    let entry = |list: &Option<Vec<&str>>, at: usize| {
+        list.as_ref()
+            .and_then(|list| list.get(at).copied())
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+    };
+    let server = |at: usize| {
+        let address = match entry(&addresses, at) {
+            Some(text) => {
+                Some(text.parse().map_err(|_| merged.complain("hostaddr", "is not a numeric IP address"))?)
+            }
+            None => None,
+        };
+        let unnamed = || address.map_or_else(|| socket_dir.to_owned(), |address: IpAddr| address.to_string());
+        let host = entry(&hosts, at).unwrap_or_else(unnamed);
+        if host.starts_with('@') {
+            return Err(merged.complain("host", "names an abstract socket, which is not supported"));
+        }
+        // One port serves all hosts; an empty entry means the default.
+        let of_all = ports.as_ref().is_some_and(|ports| ports.len() == 1);
+        let port = match entry(&ports, if of_all { 0 } else { at }) {
+            Some(text) => text.parse().ok().filter(|port| *port > 0),
+            None => Some(DEFAULT_PORT),
+        };
+        let port = port.ok_or_else(|| merged.complain("port", "is not a number from 1 to 65535"))?;
+        Ok(Server { host, address, port })
+    };
+    (0..count).map(server).collect()
+}
+
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Tcp(host) if host.contains(':') => write!(f, "[{host}]:{}", self.port),
+            Host::Tcp(host) => write!(f, "{host}:{}", self.port),
+            Host::Unix(folder) => write!(f, "{}:{}", folder.display(), self.port),
+        }
+    }
+}
+
+impl fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The password is masked by tokio-postgres; `options` may hold anything and is left out.
+        f.debug_struct("Candidate")
+            .field("server", &self.to_string())
+            .field("user", &self.config.get_user())
+            .field("dbname", &self.config.get_dbname())
+            .field("password", &self.config.get_password().map(|_| "_"))
+            .field("passfile", &self.passfile)
+            .finish_non_exhaustive()
+    }
+}

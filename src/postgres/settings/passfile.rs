@@ -1,0 +1,134 @@
+//! The password file, as libpq reads it (PostgreSQL documentation, "The Password File").
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// What a line of the file must match.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Login<'a> {
+    pub(super) host: &'a str,
+    pub(super) port: u16,
+    pub(super) database: &'a str,
+    pub(super) user: &'a str,
+}
+
+/// The password for this login. A file that others could read is not trusted, as with libpq: a warning
+/// is logged and the connection goes on without it.
+pub(super) fn read(path: &Path, login: Login<'_>) -> Option<String> {
+    match trusted_text(path) {
+        Ok(text) => find(&text, login),
+        Err(reason) => {
+            if let Some(reason) = reason {
+                tracing::warn!(file = %path.display(), "the password file is ignored: {reason}");
+            }
+            None
+        }
+    }
+}
+
+/// The file's text, or why it is ignored; no reason when there is no such file, which is the usual case.
+fn trusted_text(path: &Path) -> Result<String, Option<String>> {
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => None,
+        _ => Some(error.to_string()),
+    };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err(Some("it is not a plain file".to_owned()));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        if metadata.permissions().mode() & 0o077 != 0 {
+            return Err(Some("group or others have access; `chmod 0600` mends it".to_owned()));
+        }
+    }
+    fs::read_to_string(path).map_err(unreadable)
+}
+
+/// The password of the first line that matches.
+fn find(text: &str, login: Login<'_>) -> Option<String> {
+    let port = login.port.to_string();
+    let wanted = [login.host, &port, login.database, login.user];
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .find_map(|line| wanted.iter().try_fold(line, |rest, field| match_field(rest, field)))
+        .map(unescape)
+        .filter(|password| !password.is_empty())
+}
+
+/// What follows the first field of `line`, when that field is `*` or, unescaped, equals `wanted`.
+fn match_field<'a>(line: &'a str, wanted: &str) -> Option<&'a str> {
+    if let Some(rest) = line.strip_prefix("*:") {
+        return Some(rest);
+    }
+    let mut letters = line.char_indices();
+    let mut expected = wanted.chars();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            ':' => return expected.next().is_none().then(|| &line[at + 1..]),
+            '\\' if letters.next().map(|(_, escaped)| escaped) == expected.next() => {}
+            plain if plain != '\\' && expected.next() == Some(plain) => {}
+            _ => return None,
+        }
+    }
+    None
+}
+
+fn unescape(password: &str) -> String {
+    let mut plain = String::with_capacity(password.len());
+    let mut letters = password.chars();
+    while let Some(letter) = letters.next().filter(|&letter| letter != ':') {
+        plain.push(if letter == '\\' { letters.next().unwrap_or('\\') } else { letter });
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGIN: Login<'_> = Login { host: "db.example", port: 5432, database: "shop", user: "relay" };
+
+    #[test]
+    fn the_first_matching_line_gives_the_password() {
+        for (text, expected) in [
+            ("", None),
+            ("db.example:5432:shop:relay:secret", Some("secret")),
+            ("db.example:5432:shop:relay:secret\r\n", Some("secret")),
+            ("*:*:*:*:any", Some("any")),
+            ("other:*:*:*:no\n*:5433:*:*:no\n*:*:*:relay:yes\n*:*:*:*:late", Some("yes")),
+            ("#db.example:5432:shop:relay:comment", None),
+            (r"*:*:*:*:a\:b\\c", Some(r"a:b\c")),
+            (r"*:*:*:*:ends\", Some(r"ends\")),
+            ("*:*:*:*:cut:here", Some("cut")),
+            (r"db\.example:5432:shop:relay:escaped", Some("escaped")),
+            ("db.exampl:*:*:*:short", None),
+            ("db.examples:*:*:*:long", None),
+            ("*:*:shop", None),
+            ("*:*:*:*:\n*:*:*:*:late", None),
+        ] {
+            assert_eq!(find(text, LOGIN).as_deref(), expected, "{text:?}");
+        }
+        let v6 = Login { host: "::1", ..LOGIN };
+        assert_eq!(find(r"\:\:1:*:*:*:six", v6).as_deref(), Some("six"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_can_read_is_ignored() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pgpass");
+        assert_eq!(read(&path, LOGIN), None, "no file");
+        assert_eq!(read(folder.path(), LOGIN), None, "not a file");
+        fs::write(&path, "*:*:*:*:secret\n").unwrap();
+        for (mode, expected) in
+            [(0o600, Some("secret")), (0o400, Some("secret")), (0o640, None), (0o604, None)]
+        {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(read(&path, LOGIN).as_deref(), expected, "{mode:o}");
+        }
+    }
+}
