@@ -195,13 +195,20 @@ fn judge_broker_code(code: i32) -> (Kind, Option<&'static str>) {
     let (kind, advice) = match code {
         10 | 18 => (
             Kind::Message,
-            "the record is larger than allowed: raise max.message.bytes of the topic and message.max.bytes \
-             (`-X message.max.bytes=...`), or send less",
+            "the record, or the batch that it was sent in, is larger than allowed: raise max.message.bytes of the \
+             topic and message.max.bytes (`-X message.max.bytes=...`), lower batch.size, or send less",
         ),
         17 => (Kind::Message, "the topic's name is not valid: Kafka allows 1 to 249 of a-z A-Z 0-9 . _ -"),
         29 => (Kind::Message, "the Kafka user may not write to this topic: grant WRITE on it"),
         3 | -188 => (Kind::Message, "the topic does not exist and the broker does not create it: create it"),
         -190 => (Kind::Message, "the topic has no such partition"),
+        32 => (
+            Kind::Message,
+            "the record's timestamp is too far from the present: see message.timestamp.before.max.ms and \
+             message.timestamp.after.max.ms of the topic",
+        ),
+        43 => (Kind::Message, "the topic's message format is too old for headers: raise it to 0.11 or later"),
+        44 => (Kind::Message, "a policy of the cluster forbids the record: ask who runs the cluster"),
         87 => (
             Kind::Message,
             "the broker found the record invalid: see the topic's settings and the broker's log",
@@ -209,6 +216,18 @@ fn judge_broker_code(code: i32) -> (Kind, Option<&'static str>) {
         31 => {
             (Kind::Definite, "the Kafka user needs IDEMPOTENT_WRITE on the cluster, or WRITE on the topics")
         }
+        35 | -165 => {
+            (Kind::Definite, "the broker lacks what an idempotent producer needs: Kafka 0.11 or later")
+        }
+        76 => (Kind::Definite, "the broker does not know this compression: change `-X compression.type`"),
+        // Rotated credentials and certificates come right without a restart, so these are tried again.
+        33 | 34 | 58 | -169 => (
+            Kind::Transient,
+            "the broker refuses the login: check sasl.mechanism, sasl.username and sasl.password",
+        ),
+        -181 => (Kind::Transient, "check security.protocol, the broker's certificate and ssl.ca.location"),
+        // Among them what only says that a producer must be made anew: -150 fatal, -148 gap, -152 and -151
+        // purged, -138 sent beside an invalid one, 45, 46, 47, 59 and 90 sequence or identity lost.
         _ => return (Kind::Transient, None),
     };
     (kind, Some(advice))
@@ -265,11 +284,20 @@ mod tests {
 
     #[test]
     fn broker_codes_are_judged() {
-        for (code, transient, message) in
-            [(-195, true, false), (7, true, false), (10, false, true), (29, false, true), (31, false, false)]
+        const TRANSIENT: &[i32] = &[
+            -195, -192, -187, -185, -184, -169, -181, -152, -151, -150, -148, -138, 2, 5, 6, 7, 14, 15, 16,
+            19, 20, 33, 34, 45, 46, 47, 56, 58, 59, 90, 12345,
+        ];
+        const MESSAGE: &[i32] = &[3, 10, 17, 18, 29, 32, 43, 44, 87, -188, -190];
+        const DEFINITE: &[i32] = &[31, 35, 76, -165];
+        for (codes, transient, message) in
+            [(TRANSIENT, true, false), (MESSAGE, false, true), (DEFINITE, false, false)]
         {
-            let error = OutboxError::broker("publishing", code, "why");
-            assert_eq!((error.is_transient(), error.is_message()), (transient, message), "{code}");
+            for code in codes {
+                let error = OutboxError::broker("publishing", *code, "why");
+                assert_eq!((error.is_transient(), error.is_message()), (transient, message), "{code}");
+                assert!(transient || error.advice().is_some(), "{code}");
+            }
         }
     }
 

@@ -54,6 +54,20 @@ impl OutboxMessage {
         }
     }
 
+    /// A message of which nothing is known yet.
+    pub(crate) fn empty() -> Self {
+        OutboxMessage {
+            id: Uuid::nil(),
+            topic: ByteString::new(),
+            key: None,
+            payload: None,
+            event_type: None,
+            headers: Bytes::new(),
+            correlation_id: None,
+            created_at: None,
+        }
+    }
+
     /// A message without a payload: on a compacted topic it deletes the key.
     pub fn tombstone(topic: impl Into<ByteString>, key: impl Into<Bytes>) -> Self {
         let mut message = OutboxMessage::new(topic, Payload(None));

@@ -127,6 +127,7 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
         self.vitals.enter(State::Streaming, "");
         loop {
             self.vitals.beat();
+            let mut fetched = Ok(());
             // Ranked: old work before new, and nothing before a stop. No branch starves the next for
             // long, since receipts and confirmations are bounded by what was fetched.
             tokio::select! {
@@ -137,7 +138,13 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
                     self.settle()?;
                 }
                 () = sleep_until(self.status.due()) => self.confirm().await?,
-                result = self.store.fetch_pending(&mut self.batch), if !self.full => result?,
+                result = self.store.fetch_pending(&mut self.batch), if !self.full => {
+                    fetched = result;
+                }
+            }
+            if let Err(error) = fetched {
+                // A row that is no message leaves the connection good; any other failure ends it.
+                return Err(if error.is_message() { self.finish_before(error).await } else { error });
             }
             if let Err(refusal) = self.forward() {
                 return Err(self.finish_before(refusal).await);
@@ -157,11 +164,10 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
                     self.progress.begin(*commit_lsn);
                     self.vitals.set_committed_at(*committed_at);
                 }
-                Change::Message(message) => {
-                    let position = self.progress.next_position();
-                    let record = self.router.route(message, position)?;
+                Change::Message { position, message } => {
+                    let record = self.router.route(message, *position)?;
                     let offer = self.publisher.publish(self.progress.next_ticket(), &record);
-                    match offer.map_err(|error| error.at(position))? {
+                    match offer.map_err(|error| error.at(*position))? {
                         Offer::Taken => self.progress.taken(),
                         Offer::Full => {
                             self.full = true;
@@ -225,6 +231,7 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
         self.drop_what_has_not_begun();
         while self.progress.in_flight() > 0 || self.progress.is_open() {
             self.vitals.beat();
+            let mut fetched = Ok(());
             let fetching = self.progress.is_open() && !self.full;
             tokio::select! {
                 biased;
@@ -237,9 +244,13 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
                     self.settle()?;
                 }
                 () = sleep_until(self.status.due()) => self.confirm().await?,
-                result = self.store.fetch_pending(&mut self.batch), if fetching => result?,
+                result = self.store.fetch_pending(&mut self.batch), if fetching => fetched = result,
             }
             self.drop_what_has_not_begun();
+            if let Err(error) = fetched {
+                // A row that is no message leaves the connection good; any other failure ends it.
+                return Err(if error.is_message() { self.finish_before(error).await } else { error });
+            }
             if let Err(refusal) = self.forward() {
                 return Err(self.finish_before(refusal).await);
             }

@@ -55,15 +55,6 @@ impl Progress {
         });
     }
 
-    /// Where the next record of the open transaction stands.
-    #[must_use]
-    pub fn next_position(&self) -> Position {
-        self.groups.back().map_or(Position::default(), |group| Position {
-            commit_lsn: group.commit_lsn,
-            index: self.next_ticket - group.first_ticket,
-        })
-    }
-
     /// The ticket that the next record will have.
     #[must_use]
     pub fn next_ticket(&self) -> Ticket {
@@ -204,7 +195,7 @@ mod tests {
         progress.taken();
         progress.acknowledged(Ticket(0));
         assert_eq!(progress.confirmed(), Lsn::ZERO, "more rows may come");
-        assert_eq!(progress.next_position(), Position { commit_lsn: Lsn(10), index: 1 });
+        assert_eq!(progress.position(Ticket(0)), Some(Position { commit_lsn: Lsn(10), index: 0 }));
         progress.commit(Lsn(20));
         assert_eq!(progress.confirmed(), Lsn(20));
     }

@@ -56,7 +56,8 @@ impl Router {
             partition: None,
             key: message.key(),
             value: message.payload(),
-            timestamp: message.created_at.map(|micros| micros.div_euclid(1000)),
+            // Kafka knows no time before 1970; the client's present stands in.
+            timestamp: message.created_at.map(|micros| micros.div_euclid(1000)).filter(|millis| *millis > 0),
             headers: &self.headers,
         })
     }
@@ -155,10 +156,12 @@ mod tests {
     fn key_value_and_time_go_through() {
         let mut router = Router::default();
         let mut message = OutboxMessage::tombstone("t", "k");
-        message.created_at = Some(-1);
+        message.created_at = Some(1_999);
         let record = router.route(&message, AT).expect("a record");
         assert_eq!((record.topic, record.key, record.value), ("t", Some(&b"k"[..]), None));
-        assert_eq!(record.timestamp, Some(-1), "times round towards the past");
+        assert_eq!(record.timestamp, Some(1));
+        message.created_at = Some(-1);
+        assert_eq!(router.route(&message, AT).expect("a record").timestamp, None);
     }
 
     #[test]

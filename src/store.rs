@@ -5,7 +5,7 @@ use std::future::Future;
 use std::time::SystemTime;
 
 use crate::error::OutboxError;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
 
 /// One step of the log, in commit order.
@@ -21,7 +21,12 @@ pub enum Change {
         committed_at: SystemTime,
     },
     /// A row that was inserted by the open transaction.
-    Message(OutboxMessage),
+    Message {
+        /// Where it stands in the open transaction.
+        position: Position,
+        /// What it says.
+        message: OutboxMessage,
+    },
     /// The open transaction is complete.
     Commit {
         /// Where its commit record ends: what may be confirmed once all its messages are published.

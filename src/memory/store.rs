@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use tokio::sync::Notify;
 
 use crate::error::OutboxError;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
 use crate::store::{Batch, Change, OutboxStore};
 
@@ -59,7 +59,9 @@ impl MemoryTransaction {
         let (commit_lsn, end_lsn) = (Lsn(log.end), Lsn(log.end + 8 + saved.len() as u64));
         log.end = end_lsn.0;
         log.changes.push(Change::Begin { commit_lsn, committed_at: SystemTime::now() });
-        log.changes.extend(saved.into_iter().map(Change::Message));
+        let position = |index| Position { commit_lsn, index };
+        let messages = (0..).map(position).zip(saved);
+        log.changes.extend(messages.map(|(position, message)| Change::Message { position, message }));
         log.changes.push(Change::Commit { end_lsn });
         drop(log);
         self.shared.grown.notify_waiters();
@@ -135,7 +137,7 @@ impl Log {
         let wanted = |change: &Change| match change {
             Change::Begin { commit_lsn, .. } => *commit_lsn >= self.confirmed,
             Change::Keepalive { wal_end, .. } => *wal_end > self.confirmed,
-            Change::Message(_) | Change::Commit { .. } => false,
+            Change::Message { .. } | Change::Commit { .. } => false,
         };
         self.changes.iter().position(wanted).unwrap_or(self.changes.len())
     }

@@ -1,14 +1,39 @@
-//! The Postgres side: a replication connection, what it says, and where each row stands.
+//! The Postgres side: an [`OutboxStore`](crate::OutboxStore) that reads the write-ahead log through a
+//! replication slot.
+//!
+//! ```text
+//!   connection ─► wal ─► pgoutput ─► transaction ─► table ─► Change
+//!     frames    envelope  messages     position     row
+//! ```
+//!
+//! This is the only door to the folder: the rooms behind it know nothing of each other's neighbours.
 
+mod auth;
+mod connection;
 mod decode_error;
+mod names;
 #[doc(hidden)]
 pub mod pgoutput;
+mod preflight;
 #[doc(hidden)]
 pub mod reader;
+mod relations;
+mod session;
+pub mod settings;
+mod setup;
+mod slot;
+mod store;
+mod table;
 #[doc(hidden)]
 pub mod transaction;
 #[doc(hidden)]
 pub mod wal;
 
-#[doc(hidden)]
 pub use decode_error::DecodeError;
+pub use names::{TableName, Target};
+pub use preflight::{Finding, Outcome, Preflight, inspect};
+pub use session::Session;
+pub use settings::Settings;
+pub use setup::{drop_table_sql, lag_sql, setup_sql, teardown_sql};
+pub use store::{ReplicationSource, ReplicationStore};
+pub use table::{OutboxTable, save};

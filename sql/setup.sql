@@ -1,0 +1,121 @@
+-- Walpost: the outbox table, its function, its publication, its grants and its slot.
+--
+-- Run it as the owner-to-be of the table, as often as you like:
+--
+--     psql -v ON_ERROR_STOP=1 -f setup.sql        (not with --single-transaction: see the slot below)
+--
+-- `walpost setup` runs this very file. It needs, once, from whoever administers the server:
+--
+--     wal_level = logical                                  in postgresql.conf, then a restart
+--     GRANT CREATE ON DATABASE <database> TO <owner>;      for the schema and the publication
+--     ALTER ROLE <owner> REPLICATION;                      for the slot
+--     CREATE ROLE walpost LOGIN REPLICATION PASSWORD ...;  the relay's own login
+--
+-- A superuser needs none of these; the role is then made here, without a password, so that nobody can
+-- log in with one until you set it: ALTER ROLE walpost PASSWORD '...';
+
+BEGIN;
+
+-- Table -------------------------------------------------------------------------------------------------
+-- A row is a message. Services only INSERT; nothing ever updates it. Delete rows whenever you like, even
+-- in the transaction that inserted them: the relay reads the log, not the table.
+
+CREATE SCHEMA IF NOT EXISTS outbox;
+
+CREATE TABLE IF NOT EXISTS outbox.messages (
+    id             uuid        NOT NULL DEFAULT gen_random_uuid(),
+    topic          text        NOT NULL,
+    key            text,                                   -- order holds within a key; null spreads
+    payload        json,                                   -- json keeps the very bytes; null is a tombstone
+    event_type     text,
+    headers        jsonb       NOT NULL DEFAULT '{}',
+    correlation_id text,
+    created_at     timestamptz NOT NULL DEFAULT now(),
+
+    CONSTRAINT messages_pkey PRIMARY KEY (id),
+    -- What Kafka would refuse is refused here, where the service can still be told.
+    CONSTRAINT messages_topic_is_valid
+        CHECK (topic ~ '^[a-zA-Z0-9._-]{1,249}$' AND topic NOT IN ('.', '..')),
+    CONSTRAINT messages_headers_is_an_object
+        CHECK (jsonb_typeof(headers) = 'object')
+);
+
+-- Function ----------------------------------------------------------------------------------------------
+-- SELECT outbox.publish('orders', '{"order": 17}', key => 'customer-4');
+-- It runs with the caller's rights: whoever may insert may publish.
+
+CREATE OR REPLACE FUNCTION outbox.publish(
+    topic          text,
+    payload        json,
+    key            text  DEFAULT NULL,
+    event_type     text  DEFAULT NULL,
+    headers        jsonb DEFAULT '{}',
+    correlation_id text  DEFAULT NULL
+) RETURNS uuid
+LANGUAGE sql VOLATILE SECURITY INVOKER
+AS $publish$
+    INSERT INTO outbox.messages (topic, payload, key, event_type, headers, correlation_id)
+    VALUES ($1, $2, $3, $4, coalesce($5, '{}'), $6)
+    RETURNING id
+$publish$;
+
+-- Publication -------------------------------------------------------------------------------------------
+-- Inserts only, so that deleting rows costs the relay nothing. It must exist before the slot: a slot
+-- remembers the catalog as of its own creation.
+
+DO $publication$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = 'walpost') THEN
+        CREATE PUBLICATION walpost FOR TABLE outbox.messages
+            WITH (publish = 'insert', publish_via_partition_root = true);
+    ELSIF NOT EXISTS (
+        SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+        WHERE p.pubname = 'walpost' AND r.prrelid = 'outbox.messages'::regclass
+    ) AND NOT (SELECT puballtables FROM pg_publication WHERE pubname = 'walpost') THEN
+        ALTER PUBLICATION walpost ADD TABLE outbox.messages;
+    END IF;
+END
+$publication$;
+
+-- Grants ------------------------------------------------------------------------------------------------
+-- The relay reads the log through the slot and needs no right to write anything. Writers need only:
+--     GRANT USAGE ON SCHEMA outbox TO <service>;  GRANT INSERT ON outbox.messages TO <service>;
+
+DO $grants$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'walpost') THEN
+        IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+            BEGIN
+                CREATE ROLE walpost LOGIN REPLICATION;
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+                NULL;  -- made by another set-up in this very moment
+            END;
+        ELSE
+            RAISE NOTICE 'there is no role walpost, and only an administrator can make one: CREATE ROLE walpost LOGIN REPLICATION PASSWORD ''...'';';
+            RETURN;
+        END IF;
+    END IF;
+    GRANT USAGE ON SCHEMA outbox TO walpost;
+    GRANT SELECT ON outbox.messages TO walpost;
+END
+$grants$;
+
+COMMIT;
+
+-- Slot --------------------------------------------------------------------------------------------------
+-- From here on the server keeps the log until the relay has published it. Last, and outside the
+-- transaction above, because a slot can't be made by a transaction that has written. It waits for
+-- transactions that are already writing. On 17 and later it is a failover slot, which a standby can keep.
+
+DO $slot$
+BEGIN
+    IF EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = 'walpost') THEN
+        RETURN;
+    END IF;
+    IF current_setting('server_version_num')::int >= 170000 THEN
+        EXECUTE $$SELECT pg_create_logical_replication_slot('walpost', 'pgoutput', false, false, true)$$;
+    ELSE
+        PERFORM pg_create_logical_replication_slot('walpost', 'pgoutput');
+    END IF;
+END
+$slot$;

@@ -1,0 +1,14 @@
+-- Walpost: takes back what setup.sql put into the database, the slot first: a slot that nobody reads
+-- makes the server keep its log until the disk is full.
+--
+--     psql -v ON_ERROR_STOP=1 -f teardown.sql
+--
+-- The table stays, since services still insert into it. Once they don't:
+--     DROP FUNCTION outbox.publish; DROP TABLE outbox.messages; DROP SCHEMA outbox;
+-- and the login:
+--     DROP ROLE walpost;
+
+SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+WHERE slot_name = 'walpost' AND database = current_database();
+
+DROP PUBLICATION IF EXISTS walpost;

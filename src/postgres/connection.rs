@@ -1,0 +1,283 @@
+//! The replication connection: socket, start-up, authentication, and the CopyBoth transport.
+//!
+//! tokio-postgres can't start replication, so this is our own, on the message helpers of
+//! postgres-protocol.
+//!
+//! ```text
+//!   start ──► authenticated ──copy_both──► copying ──finish──► gone
+//!                                           │  ▲
+//!                    next_event, fill ◄─────┘  └── send, flush
+//! ```
+//!
+//! Sources: PostgreSQL documentation, "Message Flow" and "Message Formats" of the frontend/backend
+//! protocol.
+
+use bytes::{Buf, Bytes, BytesMut};
+use postgres_protocol::message::backend::{self, Header, Message};
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::auth;
+use crate::error::OutboxError;
+
+/// What a connection runs over: TCP or a Unix socket today, TLS over TCP tomorrow.
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
+
+/// What one read asks for at least.
+const READ_SIZE: usize = 64 * 1024;
+/// Nothing before CopyBoth is near this; a peer that claims more doesn't speak the protocol.
+const MAX_SETUP_MESSAGE: usize = 1024 * 1024;
+/// The server can't build a larger message (PostgreSQL source, `MaxAllocSize`).
+const MAX_COPY_MESSAGE: usize = 0x4000_0000;
+/// Not in postgres-protocol, which knows no replication.
+const COPY_BOTH_RESPONSE_TAG: u8 = b'W';
+
+/// Who we are and what the session shall be like.
+#[derive(Clone)]
+pub(crate) struct Startup {
+    pub(crate) user: String,
+    pub(crate) password: Option<Vec<u8>>,
+    pub(crate) database: String,
+    pub(crate) application_name: String,
+    pub(crate) options: Option<String>,
+}
+
+/// What arrives while copying.
+#[derive(Debug)]
+pub(crate) enum CopyEvent {
+    /// The body of a CopyData message.
+    Data(Bytes),
+    /// A warning or notice of the server.
+    Notice { sqlstate: String, message: String },
+    /// The server has ended the copy.
+    Done,
+}
+
+/// A connection to a walsender.
+pub(crate) struct Connection<S> {
+    stream: S,
+    input: BytesMut,
+    output: BytesMut,
+}
+
+impl<S: Wire> Connection<S> {
+    /// Starts a session with `replication=database`, and authenticates.
+    pub(crate) async fn start(stream: S, startup: &Startup) -> Result<Self, OutboxError> {
+        let mut connection = Connection { stream, input: BytesMut::new(), output: BytesMut::new() };
+        let mut parameters = vec![
+            ("user", startup.user.as_str()),
+            ("database", &startup.database),
+            ("replication", "database"),
+            ("application_name", &startup.application_name),
+            // Text values come in forms that don't depend on the server's settings.
+            ("client_encoding", "UTF8"),
+            ("datestyle", "ISO"),
+            ("timezone", "UTC"),
+        ];
+        let options = startup.options.as_deref().unwrap_or_default();
+        if !options.is_empty() {
+            parameters.push(("options", options));
+        }
+        if !options.contains("wal_sender_timeout") {
+            // A dead relay frees its slot after this long, whatever the server's default is.
+            parameters.push(("wal_sender_timeout", "30s"));
+        }
+        frontend::startup_message(parameters, &mut connection.output).map_err(cannot_encode)?;
+        connection.flush().await?;
+        auth::authenticate(&mut connection, startup).await?;
+        connection.until_ready("starting the session").await?;
+        Ok(connection)
+    }
+
+    /// Sends a replication command that begins CopyBoth, and waits for it to begin.
+    pub(crate) async fn copy_both(&mut self, command: &str) -> Result<(), OutboxError> {
+        frontend::query(command, &mut self.output).map_err(cannot_encode)?;
+        self.flush().await?;
+        loop {
+            while let Some((tag, body)) = self.cut_frame(MAX_SETUP_MESSAGE)? {
+                match tag {
+                    COPY_BOTH_RESPONSE_TAG => return Ok(()),
+                    backend::ERROR_RESPONSE_TAG => return Err(server_error("starting replication", body)),
+                    backend::NOTICE_RESPONSE_TAG | backend::PARAMETER_STATUS_TAG => {}
+                    other => return Err(unexpected(other, "CopyBothResponse")),
+                }
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// The next event that is already here; `None` when more must be read first.
+    ///
+    /// # Errors
+    /// The server reports an error, or its bytes are no message of this phase.
+    pub(crate) fn next_event(&mut self) -> Result<Option<CopyEvent>, OutboxError> {
+        while let Some((tag, mut frame)) = self.cut_frame(MAX_COPY_MESSAGE)? {
+            match tag {
+                backend::COPY_DATA_TAG => {
+                    frame.advance(5);
+                    return Ok(Some(CopyEvent::Data(frame)));
+                }
+                backend::NOTICE_RESPONSE_TAG => {
+                    let (sqlstate, message) = error_fields(frame)?;
+                    return Ok(Some(CopyEvent::Notice { sqlstate, message }));
+                }
+                backend::ERROR_RESPONSE_TAG => return Err(server_error("streaming", frame)),
+                backend::COPY_DONE_TAG => return Ok(Some(CopyEvent::Done)),
+                backend::PARAMETER_STATUS_TAG => {}
+                other => return Err(unexpected(other, "CopyData")),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads what has come, at least one byte.
+    ///
+    /// Cancel-safe: bytes are either in the buffer or still in the socket.
+    pub(crate) async fn fill(&mut self) -> Result<(), OutboxError> {
+        // The buffer grows with what has really arrived, never with what a header announces.
+        self.input.reserve(READ_SIZE.max(self.input.len().min(MAX_COPY_MESSAGE / 8)));
+        match self.stream.read_buf(&mut self.input).await {
+            Ok(0) => Err(OutboxError::transient("the server closed the connection")),
+            Ok(_) => Ok(()),
+            Err(error) => Err(OutboxError::connection("reading from the server", error)),
+        }
+    }
+
+    /// Where frames to be sent are appended; they go out with the next [`flush`](Self::flush).
+    pub(crate) fn output(&mut self) -> &mut BytesMut {
+        &mut self.output
+    }
+
+    /// Writes all that is waiting.
+    ///
+    /// Cancel-safe: what was written has left the buffer, the rest goes with the next call.
+    pub(crate) async fn flush(&mut self) -> Result<(), OutboxError> {
+        let sending = |error| OutboxError::connection("writing to the server", error);
+        while !self.output.is_empty() {
+            let written = self.stream.write_buf(&mut self.output).await.map_err(sending)?;
+            if written == 0 {
+                return Err(OutboxError::transient("the server takes no more bytes"));
+            }
+        }
+        self.stream.flush().await.map_err(sending)
+    }
+
+    /// Ends the copy and waits until the server has done so too; everything sent before has then been
+    /// taken in. What it still sends in between is dropped: it comes again.
+    pub(crate) async fn finish(mut self) -> Result<(), OutboxError> {
+        frontend::copy_done(&mut self.output);
+        self.flush().await?;
+        loop {
+            while let Some((tag, frame)) = self.cut_frame(MAX_COPY_MESSAGE)? {
+                match tag {
+                    backend::READY_FOR_QUERY_TAG => {
+                        frontend::terminate(&mut self.output);
+                        return self.flush().await;
+                    }
+                    backend::ERROR_RESPONSE_TAG => return Err(server_error("ending the stream", frame)),
+                    _ => {}
+                }
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// The next message before CopyBoth.
+    pub(super) async fn message(&mut self) -> Result<Message, OutboxError> {
+        loop {
+            self.check_length(MAX_SETUP_MESSAGE)?;
+            let message = Message::parse(&mut self.input)
+                .map_err(|error| OutboxError::protocol("not a message of the Postgres protocol", error))?;
+            match message {
+                Some(message) => return Ok(message),
+                None => self.fill().await?,
+            }
+        }
+    }
+
+    async fn until_ready(&mut self, during: &str) -> Result<(), OutboxError> {
+        loop {
+            match self.message().await? {
+                Message::ReadyForQuery(_) => return Ok(()),
+                Message::ErrorResponse(body) => return Err(fields_error(during, body.fields())),
+                _ => {}
+            }
+        }
+    }
+
+    /// Cuts the next frame, header included, out of what has been read.
+    fn cut_frame(&mut self, max: usize) -> Result<Option<(u8, Bytes)>, OutboxError> {
+        match self.check_length(max)? {
+            Some((tag, length)) if self.input.len() >= length => {
+                Ok(Some((tag, self.input.split_to(length).freeze())))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Tag and length, with the header, of the next frame.
+    fn check_length(&self, max: usize) -> Result<Option<(u8, usize)>, OutboxError> {
+        let header = Header::parse(&self.input)
+            .map_err(|error| OutboxError::protocol("not a message of the Postgres protocol", error))?;
+        let Some(header) = header else { return Ok(None) };
+        let length = usize::try_from(header.len()).unwrap_or(usize::MAX);
+        if length > max {
+            let why = format!("a message of type {:?} claims {length} bytes", char::from(header.tag()));
+            return Err(OutboxError::protocol("not a message of the Postgres protocol", why));
+        }
+        Ok(Some((header.tag(), length + 1)))
+    }
+}
+
+pub(super) fn cannot_encode(error: std::io::Error) -> OutboxError {
+    OutboxError::usage(
+        format!("a connection setting can't be sent: {error}"),
+        "user, database, application_name and options must not contain a zero byte",
+    )
+}
+
+fn unexpected(tag: u8, expected: &str) -> OutboxError {
+    let why = format!("expected {expected}, got a message of type {:?}", char::from(tag));
+    OutboxError::protocol("the server broke the protocol", why)
+}
+
+fn server_error(during: &str, frame: Bytes) -> OutboxError {
+    match error_fields(frame) {
+        Ok((sqlstate, message)) => OutboxError::server(during, &sqlstate, &message),
+        Err(error) => error,
+    }
+}
+
+/// SQLSTATE and message of an ErrorResponse or NoticeResponse. The detail is left out: it may quote rows.
+fn error_fields(frame: Bytes) -> Result<(String, String), OutboxError> {
+    let malformed = |error| OutboxError::protocol("an error report of the server can't be read", error);
+    let fields = |fields| read_fields(fields).map_err(malformed);
+    match Message::parse(&mut BytesMut::from(frame)).map_err(malformed)? {
+        Some(Message::ErrorResponse(body)) => fields(body.fields()),
+        Some(Message::NoticeResponse(body)) => fields(body.fields()),
+        _ => Ok((String::new(), String::new())),
+    }
+}
+
+pub(super) fn fields_error(during: &str, fields: backend::ErrorFields<'_>) -> OutboxError {
+    match read_fields(fields) {
+        Ok((sqlstate, message)) => OutboxError::server(during, &sqlstate, &message),
+        Err(error) => OutboxError::protocol("an error report of the server can't be read", error),
+    }
+}
+
+fn read_fields(mut fields: backend::ErrorFields<'_>) -> std::io::Result<(String, String)> {
+    use fallible_iterator::FallibleIterator;
+
+    let (mut sqlstate, mut message) = (String::new(), String::new());
+    while let Some(field) = fields.next()? {
+        let text = || String::from_utf8_lossy(field.value_bytes()).into_owned();
+        match field.type_() {
+            b'C' => sqlstate = text(),
+            b'M' => message = text(),
+            _ => {}
+        }
+    }
+    Ok((sqlstate, message))
+}

@@ -1,0 +1,226 @@
+//! Names in SQL: of the table, the publication and the slot.
+
+use std::fmt;
+
+use crate::error::OutboxError;
+
+/// What a relay works on in its database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The outbox table.
+    pub table: TableName,
+    /// The publication that the slot is read through.
+    pub publication: String,
+    /// The replication slot.
+    pub slot: String,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Target { table: TableName::default(), publication: "walpost".to_owned(), slot: "walpost".to_owned() }
+    }
+}
+
+/// A table's schema and name, as the catalog holds them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableName {
+    /// The schema.
+    pub schema: String,
+    /// The table's own name.
+    pub name: String,
+}
+
+impl Default for TableName {
+    fn default() -> Self {
+        TableName { schema: "outbox".to_owned(), name: "messages".to_owned() }
+    }
+}
+
+/// As it is written in SQL.
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", quote_identifier(&self.schema), quote_identifier(&self.name))
+    }
+}
+
+impl std::str::FromStr for TableName {
+    type Err = OutboxError;
+
+    /// Reads `table`, `schema.table`, or either part in double quotes, as SQL does.
+    fn from_str(text: &str) -> Result<Self, OutboxError> {
+        let wrong = || {
+            let advice = "write schema.table; quote a part that is not lower case: \"My Schema\".\"Table\"";
+            OutboxError::usage(format!("{text:?} is not the name of a table"), advice)
+        };
+        let (first, rest) = identifier(text).ok_or_else(wrong)?;
+        let (schema, name) = match rest.strip_prefix('.') {
+            Some(rest) => match identifier(rest) {
+                Some((second, "")) => (first, second),
+                _ => return Err(wrong()),
+            },
+            None if rest.is_empty() => ("public".to_owned(), first),
+            None => return Err(wrong()),
+        };
+        Ok(TableName { schema, name })
+    }
+}
+
+/// The identifier that the text begins with, and the rest. Unquoted ones fold to lower case.
+fn identifier(text: &str) -> Option<(String, &str)> {
+    let (name, rest) = match text.strip_prefix('"') {
+        Some(quoted) => {
+            let mut name = String::new();
+            let mut rest = quoted;
+            loop {
+                let (part, after) = rest.split_once('"')?;
+                name.push_str(part);
+                match after.strip_prefix('"') {
+                    Some(after) => {
+                        name.push('"');
+                        rest = after;
+                    }
+                    None => break (name, after),
+                }
+            }
+        }
+        None => {
+            let end =
+                text.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '$')).unwrap_or(text.len());
+            let (name, rest) = text.split_at(end);
+            if name.starts_with(|c: char| c.is_numeric() || c == '$') {
+                return None;
+            }
+            (name.to_lowercase(), rest)
+        }
+    };
+    let valid = !name.is_empty() && name.len() <= 63 && !name.contains(char::is_control);
+    valid.then_some((name, rest))
+}
+
+/// An identifier as SQL writes it, quoted only where it must be.
+pub(crate) fn quote_identifier(name: &str) -> String {
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && !RESERVED.contains(&name);
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// A string literal, whatever `standard_conforming_strings` says.
+pub(crate) fn quote_literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if doubled.contains('\\') {
+        format!(" E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
+}
+
+/// Reserved words that somebody might call a table (PostgreSQL documentation, "SQL Key Words").
+const RESERVED: &[&str] = &[
+    "all",
+    "analyse",
+    "analyze",
+    "and",
+    "any",
+    "array",
+    "as",
+    "asc",
+    "both",
+    "case",
+    "cast",
+    "check",
+    "collate",
+    "column",
+    "constraint",
+    "create",
+    "current_date",
+    "current_role",
+    "current_time",
+    "current_timestamp",
+    "current_user",
+    "default",
+    "deferrable",
+    "desc",
+    "distinct",
+    "do",
+    "else",
+    "end",
+    "except",
+    "false",
+    "fetch",
+    "for",
+    "foreign",
+    "from",
+    "grant",
+    "group",
+    "having",
+    "in",
+    "initially",
+    "intersect",
+    "into",
+    "lateral",
+    "leading",
+    "limit",
+    "localtime",
+    "localtimestamp",
+    "not",
+    "null",
+    "offset",
+    "on",
+    "only",
+    "or",
+    "order",
+    "placing",
+    "primary",
+    "references",
+    "returning",
+    "select",
+    "session_user",
+    "some",
+    "symmetric",
+    "system_user",
+    "table",
+    "then",
+    "to",
+    "trailing",
+    "true",
+    "union",
+    "unique",
+    "user",
+    "using",
+    "variadic",
+    "when",
+    "where",
+    "window",
+    "with",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_read_and_written_as_in_sql() {
+        for (text, schema, name, written) in [
+            ("outbox.messages", "outbox", "messages", "outbox.messages"),
+            ("Events", "public", "events", "public.events"),
+            ("\"My Schema\".\"a\"\"b\"", "My Schema", "a\"b", "\"My Schema\".\"a\"\"b\""),
+            ("s.\"order\"", "s", "order", "s.\"order\""),
+            ("s.order", "s", "order", "s.\"order\""),
+        ] {
+            let table: TableName = text.parse().expect(text);
+            assert_eq!((table.schema.as_str(), table.name.as_str()), (schema, name), "{text}");
+            assert_eq!(table.to_string(), written);
+        }
+        let long = "x".repeat(64);
+        for text in ["", ".", "a.", ".a", "a.b.c", "a b", "\"a", "1a", "a.\"\"", "a;b", &long, "\"a\nb\""] {
+            assert!(text.parse::<TableName>().is_err_and(|error| error.is_usage()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn literals_survive_quotes_and_backslashes() {
+        assert_eq!(quote_literal("it's"), "'it''s'");
+        assert_eq!(quote_literal(r"a\'b"), r" E'a\\''b'");
+    }
+}

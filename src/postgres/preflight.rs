@@ -1,0 +1,306 @@
+//! Everything the database must have before a relay can run, looked up over an ordinary SQL session.
+//!
+//! `walpost check` shows every finding; a starting relay stops at the first failure. Only catalogs are
+//! read, so that a missing grant is a finding and not an accident.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Row;
+
+use super::names::{Target, quote_literal};
+use super::session::{Session, sql_error};
+use super::table::{self, ColumnTypes};
+use crate::error::OutboxError;
+
+/// The result of one look.
+#[derive(Debug)]
+pub struct Finding {
+    /// What was looked at.
+    pub subject: &'static str,
+    /// What was seen.
+    pub outcome: Outcome,
+}
+
+/// Good, doubtful, or in the way.
+#[derive(Debug)]
+pub enum Outcome {
+    /// As it should be.
+    Good(String),
+    /// It works, but not as somebody may expect: what, and the mend.
+    Warning(String, String),
+    /// A relay can't run; the error's advice is the mend.
+    Failure(OutboxError),
+}
+
+/// What the looks have found, and what a relay needs to know of it.
+#[derive(Debug, Default)]
+pub struct Preflight {
+    /// In the order in which one depends on the other.
+    pub findings: Vec<Finding>,
+    /// `server_version_num`, such as 150018.
+    pub(crate) server_version: i32,
+    /// The table's object id, by which it is followed through a rename.
+    pub(crate) table_oid: Option<u32>,
+    pub(crate) column_types: ColumnTypes,
+    /// Whether every mapped column can be sent in binary format.
+    pub(crate) columns_are_binary: bool,
+    /// Optional columns that the table doesn't have.
+    pub(crate) absent_columns: Vec<&'static str>,
+    pub(crate) slot_exists: bool,
+}
+
+impl Preflight {
+    fn good(&mut self, subject: &'static str, text: impl Into<String>) {
+        self.findings.push(Finding { subject, outcome: Outcome::Good(text.into()) });
+    }
+
+    fn warn(&mut self, subject: &'static str, text: impl Into<String>, advice: impl Into<String>) {
+        self.findings.push(Finding { subject, outcome: Outcome::Warning(text.into(), advice.into()) });
+    }
+
+    fn fail(&mut self, subject: &'static str, text: impl Into<String>, advice: impl Into<String>) {
+        let outcome = Outcome::Failure(OutboxError::definite(text, advice));
+        self.findings.push(Finding { subject, outcome });
+    }
+
+    /// The first failure, if there is one.
+    ///
+    /// # Errors
+    /// That failure.
+    pub(crate) fn passed(self) -> Result<Self, OutboxError> {
+        let failure = self.findings.iter().position(|found| matches!(found.outcome, Outcome::Failure(_)));
+        let mut findings = self.findings;
+        match failure.map(|index| findings.swap_remove(index).outcome) {
+            Some(Outcome::Failure(error)) => Err(error),
+            _ => Ok(Preflight { findings, ..self }),
+        }
+    }
+}
+
+/// Looks at everything. What can't even be looked up is an error of its own.
+///
+/// # Errors
+/// The session broke, or a catalog can't be read.
+pub async fn inspect(session: &Session, target: &Target) -> Result<Preflight, OutboxError> {
+    let mut report = Preflight::default();
+    server(session, &mut report).await?;
+    role(session, &mut report).await?;
+    table(session, target, &mut report).await?;
+    publication(session, target, &mut report).await?;
+    slot(session, target, &mut report).await?;
+    Ok(report)
+}
+
+async fn rows(session: &Session, sql: &str) -> Result<Vec<Row>, OutboxError> {
+    session.client().query(sql, &[]).await.map_err(|error| sql_error("reading the catalog", error))
+}
+
+async fn server(session: &Session, report: &mut Preflight) -> Result<(), OutboxError> {
+    let sql = "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
+               current_setting('wal_level'), pg_is_in_recovery()";
+    let Some(row) = rows(session, sql).await?.pop() else { return Ok(()) };
+    report.server_version = row.get(0);
+    let version: String = row.get(1);
+    if report.server_version < 140_000 {
+        let text = format!("the server is PostgreSQL {version}");
+        report.fail("server", text, "upgrade to PostgreSQL 14 or later");
+    } else {
+        report.good("server", format!("PostgreSQL {version}"));
+    }
+    if row.get(3) {
+        // A standby may be promoted at any moment; the relay waits for it.
+        let error = OutboxError::transient("the server is a standby").with_advice(
+            "connect to the primary; with several hosts in the database URL, add target_session_attrs=read-write",
+        );
+        report.findings.push(Finding { subject: "primary", outcome: Outcome::Failure(error) });
+    }
+    match row.get::<_, String>(2).as_str() {
+        "logical" => report.good("wal_level", "logical"),
+        other => report.fail(
+            "wal_level",
+            format!("wal_level is {other}, and must be logical"),
+            "ALTER SYSTEM SET wal_level = 'logical'; then restart the server",
+        ),
+    }
+    Ok(())
+}
+
+async fn role(session: &Session, report: &mut Preflight) -> Result<(), OutboxError> {
+    // Managed services lend the attribute through a role that one is a member of.
+    let sql = "SELECT rolname::text, rolreplication OR rolsuper OR EXISTS (SELECT FROM pg_roles m \
+               WHERE m.rolname IN ('rds_replication') AND pg_has_role(r.oid, m.oid, 'member')), \
+               has_database_privilege(current_database(), 'CONNECT') \
+               FROM pg_roles r WHERE rolname = current_user";
+    let Some(row) = rows(session, sql).await?.pop() else { return Ok(()) };
+    let (name, replication): (String, bool) = (row.get(0), row.get(1));
+    if replication {
+        report.good("role", format!("{name} may replicate"));
+    } else {
+        let advice = format!("ALTER ROLE {} REPLICATION;", super::names::quote_identifier(&name));
+        report.fail("role", format!("role {name} may not replicate"), advice);
+    }
+    Ok(())
+}
+
+async fn table(session: &Session, target: &Target, report: &mut Preflight) -> Result<(), OutboxError> {
+    let sql = format!(
+        "SELECT c.oid, c.relkind::text, c.relpersistence::text, c.relispartition FROM pg_class c \
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}",
+        quote_literal(&target.table.schema),
+        quote_literal(&target.table.name)
+    );
+    let Some(row) = rows(session, &sql).await?.pop() else {
+        let text = format!("table {} does not exist", target.table);
+        report.fail("table", text, "run `walpost setup`, or name the table with --table");
+        return Ok(());
+    };
+    let oid: u32 = row.get(0);
+    report.table_oid = Some(oid);
+    let (kind, persistence): (String, String) = (row.get(1), row.get(2));
+    if !matches!(kind.as_str(), "r" | "p") {
+        report.fail("table", format!("{} is no table", target.table), "name a table with --table");
+        return Ok(());
+    }
+    if persistence != "p" {
+        let advice = format!("ALTER TABLE {} SET LOGGED;", target.table);
+        report.fail("table", format!("{} is not in the write-ahead log", target.table), advice);
+        return Ok(());
+    }
+    columns(session, target, oid, report).await
+}
+
+async fn columns(
+    session: &Session,
+    target: &Target,
+    oid: u32,
+    report: &mut Preflight,
+) -> Result<(), OutboxError> {
+    let sql = format!(
+        "WITH RECURSIVE base AS (SELECT oid, oid AS base, typbasetype FROM pg_type UNION ALL \
+         SELECT b.oid, t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype) \
+         SELECT a.attname::text, a.atttypid, b.base, format_type(a.atttypid, a.atttypmod) \
+         FROM pg_attribute a JOIN base b ON b.oid = a.atttypid AND b.typbasetype = 0 \
+         WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
+    );
+    let rows = rows(session, &sql).await?;
+    let bases: HashMap<u32, u32> = rows.iter().map(|row| (row.get(1), row.get(2))).collect();
+    let columns: Vec<(String, u32)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    report.column_types = ColumnTypes::new(bases);
+    let names = columns.iter().map(|(name, type_oid)| (name.as_str(), *type_oid));
+    match table::Layout::new(names, &report.column_types) {
+        Ok(layout) => {
+            let text = format!("{}: {}", target.table, layout.describe());
+            report.columns_are_binary = layout.is_binary();
+            report.absent_columns = layout.absent();
+            report.good("table", text);
+        }
+        Err(error) => {
+            let outcome = Outcome::Failure(error.in_table(&target.table));
+            report.findings.push(Finding { subject: "table", outcome });
+        }
+    }
+    Ok(())
+}
+
+async fn publication(session: &Session, target: &Target, report: &mut Preflight) -> Result<(), OutboxError> {
+    let (name, shown) =
+        (quote_literal(&target.publication), super::names::quote_identifier(&target.publication));
+    let sql = format!(
+        "SELECT p.puballtables, p.pubinsert, p.pubviaroot, c.relkind::text, \
+         EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = p.pubname AND EXISTS ( \
+           SELECT FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace \
+           WHERE n.nspname = t.schemaname AND r.relname = t.tablename \
+           AND (r.oid = c.oid OR r.oid IN (SELECT relid FROM pg_partition_tree(c.oid))))), \
+         (SELECT string_agg(format('%I.%I', t.schemaname, t.tablename), ', ') FROM pg_publication_tables t \
+           WHERE t.pubname = p.pubname AND NOT EXISTS (SELECT FROM pg_class r \
+             JOIN pg_namespace n ON n.oid = r.relnamespace WHERE n.nspname = t.schemaname \
+             AND r.relname = t.tablename AND (r.oid = c.oid OR r.oid IN \
+               (SELECT relid FROM pg_partition_tree(c.oid))))) \
+         FROM pg_publication p LEFT JOIN pg_class c ON c.oid = {} WHERE p.pubname = {name}",
+        report.table_oid.unwrap_or_default()
+    );
+    let Some(row) = rows(session, &sql).await?.pop() else {
+        let advice = format!(
+            "run `walpost setup`, or: CREATE PUBLICATION {shown} FOR TABLE {} WITH (publish = 'insert', \
+             publish_via_partition_root = true); a slot that is older than the publication must be made anew",
+            target.table
+        );
+        report.fail("publication", format!("publication {shown} does not exist"), advice);
+        return Ok(());
+    };
+    let (all, insert, via_root): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
+    let (kind, has_table, others): (Option<String>, bool, Option<String>) =
+        (row.get(3), row.get(4), row.get(5));
+    if !insert {
+        let advice = format!("ALTER PUBLICATION {shown} SET (publish = 'insert');");
+        report.fail("publication", format!("publication {shown} does not publish inserts"), advice);
+    } else if report.table_oid.is_some() && !has_table {
+        let advice = format!("ALTER PUBLICATION {shown} ADD TABLE {};", target.table);
+        report.fail("publication", format!("publication {shown} does not publish {}", target.table), advice);
+    } else if kind.as_deref() == Some("p") && !via_root {
+        // Partitions would come under their own names, new ones under names that nobody knows yet.
+        let advice = format!("ALTER PUBLICATION {shown} SET (publish_via_partition_root = true);");
+        let text =
+            format!("{} is partitioned, and publication {shown} publishes its partitions", target.table);
+        report.fail("publication", text, advice);
+    } else {
+        report.good("publication", format!("{shown} publishes inserts into {}", target.table));
+    }
+    match others {
+        Some(_) if all => report.warn(
+            "publication",
+            format!("publication {shown} is for all tables: the server sends rows that are not used"),
+            "make one for the outbox table alone with `walpost setup`",
+        ),
+        Some(others) => report.warn(
+            "publication",
+            format!("publication {shown} also publishes {others}, whose rows are ignored"),
+            format!("ALTER PUBLICATION {shown} DROP TABLE {others};"),
+        ),
+        None => {}
+    }
+    Ok(())
+}
+
+async fn slot(session: &Session, target: &Target, report: &mut Preflight) -> Result<(), OutboxError> {
+    let slot = &target.slot;
+    let sql = format!(
+        "SELECT plugin::text, slot_type, database::text, current_database()::text, wal_status::text, active_pid \
+         FROM pg_replication_slots WHERE slot_name = {}",
+        quote_literal(slot)
+    );
+    let Some(row) = rows(session, &sql).await?.pop() else {
+        report.warn(
+            "slot",
+            format!("slot {slot} does not exist: rows committed before it is made are not sent"),
+            "run `walpost setup`; `walpost run` makes it too",
+        );
+        return Ok(());
+    };
+    report.slot_exists = true;
+    let text = |index: usize| row.get::<_, Option<String>>(index).unwrap_or_default();
+    if text(1) != "logical" || text(0) != "pgoutput" || text(2) != text(3) {
+        let found = format!("{} slot of plugin {:?} in database {:?}", text(1), text(0), text(2));
+        report.fail(
+            "slot",
+            format!("slot {slot} is a {found}"),
+            format!(
+                "name another slot with --slot; needed is a logical pgoutput slot in database {:?}",
+                text(3)
+            ),
+        );
+    } else if text(4) == "lost" {
+        report.fail(
+            "slot",
+            format!("slot {slot} has lost log that it needs: rows in the gap can't be read from the log any more"),
+            format!(
+                "SELECT pg_drop_replication_slot('{slot}'); then `walpost setup`, and insert the rows of the gap \
+                 again; raise max_slot_wal_keep_size so that it does not happen again"
+            ),
+        );
+    } else {
+        let held = row.get::<_, Option<i32>>(5).map(|pid| format!(", in use by PID {pid}"));
+        report.good("slot", format!("{slot}{}", held.unwrap_or_default()));
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! Reaching one server: its socket for replication, and an ordinary SQL session beside it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::timeout;
+use tokio_postgres::config::Host;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, NoTls, Row};
+
+use super::connection::{Connection, Startup, Wire};
+use super::settings::Settings;
+use super::slot;
+use crate::error::OutboxError;
+
+/// How long a server may take to accept a connection when the settings don't say.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long bytes may stay unacknowledged before the network counts as gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An ordinary SQL session. It also hears first when the server shuts down.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    driver: tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>,
+}
+
+impl Session {
+    /// Connects to the one server of `config`.
+    ///
+    /// # Errors
+    /// The server can't be reached, or refuses the login.
+    pub async fn open(config: &Config) -> Result<Session, OutboxError> {
+        let connect = timeout(connect_timeout(config), config.connect(NoTls));
+        let (client, connection) = match connect.await {
+            Ok(result) => result.map_err(|error| sql_error(&cannot_connect(config), error))?,
+            Err(_) => {
+                return Err(OutboxError::transient(format!("{}: no answer in time", cannot_connect(config))));
+            }
+        };
+        Ok(Session { client, driver: tokio::spawn(connection) })
+    }
+
+    /// Connects to the first server that answers.
+    ///
+    /// # Errors
+    /// None does; the last one's error.
+    pub async fn open_any(settings: &Settings) -> Result<Session, OutboxError> {
+        let mut last = OutboxError::usage("no host to connect to", "set PGHOST or the database URL");
+        for candidate in settings.candidates() {
+            match Session::open(&candidate.config()).await {
+                Ok(session) => return Ok(session),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Runs a script of statements. Waiting for locks and older transactions ends after half a minute.
+    ///
+    /// # Errors
+    /// A statement failed.
+    pub async fn run_script(&self, during: &str, sql: &str) -> Result<(), OutboxError> {
+        let script = format!("SET statement_timeout = '30s'; SET client_min_messages = warning;\n{sql}");
+        match self.client.batch_execute(&script).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
+                Err(slot::blocked(self, during).await)
+            }
+            Err(error) => Err(sql_error(during, error)),
+        }
+    }
+
+    /// The first row of a query, if it has one.
+    ///
+    /// # Errors
+    /// The query failed.
+    pub async fn query_one_row(&self, during: &str, sql: &str) -> Result<Option<Row>, OutboxError> {
+        self.client.query_opt(sql, &[]).await.map_err(|error| sql_error(during, error))
+    }
+
+    /// The client for statements.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The client for transactions.
+    pub fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
+    /// Waits until the server ends the session, and says why.
+    ///
+    /// Cancel-safe. After it has resolved once it must not be awaited again.
+    pub(crate) async fn ended(&mut self) -> OutboxError {
+        match (&mut self.driver).await {
+            Ok(Err(error)) => sql_error("the server ended the session", error),
+            _ => OutboxError::transient("the server ended the session"),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// An error of tokio-postgres, with the server's code where it has one.
+pub(crate) fn sql_error(during: &str, error: tokio_postgres::Error) -> OutboxError {
+    match error.as_db_error() {
+        Some(server) => OutboxError::server(during, server.code().code(), server.message()),
+        None => OutboxError::connection(during, error),
+    }
+}
+
+/// Opens the replication connection to the one server of `config`.
+pub(crate) async fn open_replication(config: &Config) -> Result<Connection<Box<dyn Wire>>, OutboxError> {
+    let user = match config.get_user() {
+        Some(user) => user.to_owned(),
+        None => whoami::username().map_err(|error| {
+            OutboxError::connection("the name of the operating system's user is unknown", error)
+        })?,
+    };
+    let startup = Startup {
+        database: config.get_dbname().unwrap_or(&user).to_owned(),
+        password: config.get_password().map(<[u8]>::to_vec),
+        application_name: config.get_application_name().unwrap_or("walpost").to_owned(),
+        options: config.get_options().map(str::to_owned),
+        user,
+    };
+    let start = async {
+        let wire = open_wire(config).await?;
+        Connection::start(wire, &startup).await
+    };
+    match timeout(connect_timeout(config), start).await {
+        Ok(result) => result,
+        Err(_) => Err(OutboxError::transient(format!("{}: no answer in time", cannot_connect(config)))),
+    }
+}
+
+async fn open_wire(config: &Config) -> Result<Box<dyn Wire>, OutboxError> {
+    let failed = |error| OutboxError::connection(cannot_connect(config), error);
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    if let Some(address) = config.get_hostaddrs().first() {
+        return open_tcp(config, SocketAddr::new(*address, port)).await.map_err(failed);
+    }
+    match config.get_hosts().first() {
+        Some(Host::Unix(directory)) => open_unix(directory, port).await.map_err(failed),
+        Some(Host::Tcp(name)) => {
+            // Resolved at every attempt: after a failover the name may lead elsewhere.
+            let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
+            for address in lookup_host((name.as_str(), port)).await.map_err(failed)? {
+                match open_tcp(config, address).await {
+                    Ok(wire) => return Ok(wire),
+                    Err(error) => last = error,
+                }
+            }
+            Err(failed(last))
+        }
+        None => Err(OutboxError::usage("no host to connect to", "set PGHOST or the database URL")),
+    }
+}
+
+async fn open_unix(directory: &Path, port: u16) -> std::io::Result<Box<dyn Wire>> {
+    Ok(Box::new(UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?))
+}
+
+async fn open_tcp(config: &Config, address: SocketAddr) -> std::io::Result<Box<dyn Wire>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(&stream);
+    if config.get_keepalives() {
+        // The kernel's two hours are no use here; settings that were given are obeyed.
+        let two_hours = Duration::from_secs(7200);
+        let idle = Some(config.get_keepalives_idle()).filter(|idle| *idle != two_hours);
+        let mut keepalive = TcpKeepalive::new()
+            .with_time(idle.unwrap_or(Duration::from_secs(10)))
+            .with_interval(config.get_keepalives_interval().unwrap_or(Duration::from_secs(5)));
+        if let Some(retries) = config.get_keepalives_retries() {
+            keepalive = keepalive.with_retries(retries);
+        }
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    socket.set_tcp_user_timeout(Some(config.get_tcp_user_timeout().copied().unwrap_or(USER_TIMEOUT)))?;
+    Ok(Box::new(stream))
+}
+
+fn connect_timeout(config: &Config) -> Duration {
+    config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT)
+}
+
+fn cannot_connect(config: &Config) -> String {
+    format!("cannot connect to PostgreSQL at {}", place(config))
+}
+
+/// The server's address as a person would write it.
+pub(crate) fn place(config: &Config) -> String {
+    let port = config.get_ports().first().copied().unwrap_or(5432);
+    match (config.get_hosts().first(), config.get_hostaddrs().first()) {
+        (Some(Host::Unix(directory)), _) => format!("{}/.s.PGSQL.{port}", directory.display()),
+        (Some(Host::Tcp(name)), _) => format!("{name}:{port}"),
+        (None, Some(address)) => format!("{address}:{port}"),
+        (None, None) => "no host".to_owned(),
+    }
+}

@@ -1,0 +1,133 @@
+//! The SQL files, with the names that were configured in place of their own.
+
+use super::names::{Target, quote_identifier, quote_literal};
+use crate::error::OutboxError;
+
+const SETUP: &str = include_str!("../../sql/setup.sql");
+const TEARDOWN: &str = include_str!("../../sql/teardown.sql");
+const LAG: &str = include_str!("../../sql/lag.sql");
+
+/// `sql/setup.sql` for these names.
+///
+/// # Errors
+/// A name contains a dollar sign, which the file's quoted blocks can't hold.
+pub fn setup_sql(target: &Target) -> Result<String, OutboxError> {
+    render(SETUP, target)
+}
+
+/// `sql/teardown.sql` for these names.
+///
+/// # Errors
+/// A name contains a dollar sign, which the file's quoted blocks can't hold.
+pub fn teardown_sql(target: &Target) -> Result<String, OutboxError> {
+    render(TEARDOWN, target)
+}
+
+/// What `walpost teardown --drop-table` runs besides. The schema goes too unless it is `public` or holds
+/// something else.
+#[must_use]
+pub fn drop_table_sql(target: &Target) -> String {
+    let (table, schema) = (&target.table, quote_identifier(&target.table.schema));
+    let mut sql = format!(
+        "DROP FUNCTION IF EXISTS {schema}.publish(text, json, text, text, jsonb, text); DROP TABLE IF EXISTS {table};"
+    );
+    if schema != "public" {
+        let literal = quote_literal(&target.table.schema);
+        let empty = format!(
+            "EXISTS (SELECT FROM pg_namespace n WHERE nspname = {literal} AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid) AND NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = n.oid))"
+        );
+        sql.push_str(&format!(" DO $drop$ BEGIN IF {empty} THEN DROP SCHEMA {schema}; END IF; END $drop$;"));
+    }
+    sql
+}
+
+/// `sql/lag.sql` for these names.
+///
+/// # Errors
+/// A name contains a dollar sign, which the file's quoted blocks can't hold.
+pub fn lag_sql(target: &Target) -> Result<String, OutboxError> {
+    render(LAG, target)
+}
+
+/// The files run as they are with the default names. Each place where a name stands is one of these
+/// phrases, so that other names can take it.
+fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
+    let table = target.table.to_string();
+    let schema = quote_identifier(&target.table.schema);
+    let publication = quote_identifier(&target.publication);
+    if [&table, &publication].iter().any(|name| name.contains('$')) {
+        return Err(OutboxError::usage(
+            "a name with a dollar sign can't be set up",
+            "run the statements of `walpost setup --print` by hand with your names",
+        ));
+    }
+    let slot = quote_literal(&target.slot);
+    let phrases = [
+        ("'outbox.messages'", quote_literal(&table)),
+        ("outbox.messages", table),
+        ("outbox.publish", format!("{schema}.publish")),
+        ("SCHEMA IF NOT EXISTS outbox", format!("SCHEMA IF NOT EXISTS {schema}")),
+        ("SCHEMA outbox", format!("SCHEMA {schema}")),
+        ("PUBLICATION walpost", format!("PUBLICATION {publication}")),
+        ("PUBLICATION IF EXISTS walpost", format!("PUBLICATION IF EXISTS {publication}")),
+        ("pubname = 'walpost'", format!("pubname = {}", quote_literal(&target.publication))),
+        ("slot_name = 'walpost'", format!("slot_name = {slot}")),
+        ("replication_slot('walpost'", format!("replication_slot({slot}")),
+    ];
+    Ok(replace_all(sql, &phrases))
+}
+
+/// Replaces every phrase in one pass, so that what was put in is not read again.
+fn replace_all(text: &str, phrases: &[(&str, String)]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let next = phrases
+            .iter()
+            .filter_map(|(phrase, by)| rest.find(phrase).map(|at| (at, phrase.len(), by)))
+            .min_by_key(|(at, length, _)| (*at, usize::MAX - length));
+        let Some((at, length, by)) = next else { break };
+        out.push_str(rest.get(..at).unwrap_or_default());
+        out.push_str(by);
+        rest = rest.get(at + length..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_names_leave_the_files_as_they_are() {
+        let target = Target::default();
+        assert_eq!(setup_sql(&target).expect("rendered"), SETUP);
+        assert_eq!(teardown_sql(&target).expect("rendered"), TEARDOWN);
+        assert_eq!(lag_sql(&target).expect("rendered"), LAG);
+    }
+
+    #[test]
+    fn other_names_take_every_place() {
+        let target = Target {
+            table: "\"My Shop\".outbox".parse().expect("a name"),
+            publication: "it's".to_owned(),
+            slot: "shop".to_owned(),
+        };
+        for sql in [setup_sql(&target), teardown_sql(&target), lag_sql(&target)] {
+            let sql = sql.expect("rendered");
+            let statements = sql.lines().filter(|line| !line.trim_start().starts_with("--"));
+            for line in statements {
+                let rest = line
+                    .replace("TO walpost", "")
+                    .replace("ROLE walpost", "")
+                    .replace("rolname = 'walpost'", "");
+                let rest = rest.replace("role walpost", "");
+                assert!(!rest.contains("walpost") && !rest.contains("outbox.messages"), "{line}");
+            }
+        }
+        let setup = setup_sql(&target).expect("rendered");
+        assert!(setup.contains("'\"My Shop\".outbox'::regclass") && setup.contains("PUBLICATION \"it's\""));
+        assert!(setup.contains("pubname = 'it''s'") && setup.contains("slot('shop', 'pgoutput'"));
+    }
+}

@@ -1,0 +1,73 @@
+//! The replication slot: made when it is missing, and read from where it stands.
+
+use tokio_postgres::error::SqlState;
+
+use super::names::{Target, quote_identifier, quote_literal};
+use super::session::{Session, sql_error};
+use crate::error::OutboxError;
+
+/// How long making a slot may wait for older transactions before they are named.
+const CREATE_TIMEOUT: &str = "20s";
+
+/// Makes the slot. On 17 and later it is a failover slot.
+///
+/// # Errors
+/// No right, no free slot (`max_replication_slots`), or older transactions are still writing.
+pub(crate) async fn create(session: &Session, slot: &str, server_version: i32) -> Result<(), OutboxError> {
+    let failover = if server_version >= 170_000 { ", false, false, true" } else { "" };
+    let sql =
+        format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput'{failover})", quote_literal(slot));
+    let during = format!("making slot {slot}");
+    let timed = format!("SET statement_timeout = '{CREATE_TIMEOUT}'");
+    session.client().batch_execute(&timed).await.map_err(|error| sql_error(&during, error))?;
+    let created = session.client().batch_execute(&sql).await;
+    let reset = session.client().batch_execute("RESET statement_timeout").await;
+    match created {
+        Ok(()) => reset.map_err(|error| sql_error(&during, error)),
+        // Another relay was quicker.
+        Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => Ok(()),
+        Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Err(blocked(session, &during).await),
+        Err(error) => Err(sql_error(&during, error)),
+    }
+}
+
+/// Names the oldest transaction that a new slot, or a lock, waits for.
+pub(crate) async fn blocked(session: &Session, during: &str) -> OutboxError {
+    let sql = "SELECT format('PID %s of role %s, writing since %s', pid, usename, xact_start) \
+               FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() \
+               ORDER BY xact_start LIMIT 1";
+    let oldest = session.client().query_opt(sql, &[]).await.ok().flatten();
+    let oldest = oldest.map_or_else(|| "unknown".to_owned(), |row| row.get::<_, String>(0));
+    OutboxError::transient(format!("{during} has to wait while older transactions are writing"))
+        .with_advice(format!("wait for the oldest one, or end it: {oldest}"))
+}
+
+/// The command that starts the stream where the slot stands.
+///
+/// Protocol 1 knows no streaming of transactions in progress: only what has committed is sent.
+/// Source: PostgreSQL documentation, "Logical Streaming Replication Parameters".
+pub(crate) fn start_command(target: &Target, binary: bool) -> String {
+    // A list of identifiers inside a literal: each has its own quotes, whatever it is made of.
+    let publication = format!("\"{}\"", target.publication.replace('"', "\"\"")).replace('\'', "''");
+    let binary = if binary { ", binary 'true'" } else { "" };
+    format!(
+        "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names '{publication}'{binary})",
+        quote_identifier(&target.slot)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_quotes_what_it_is_given() {
+        let mut target = Target::default();
+        let plain =
+            "START_REPLICATION SLOT walpost LOGICAL 0/0 (proto_version '1', publication_names '\"walpost\"'";
+        assert_eq!(start_command(&target, false), format!("{plain})"));
+        assert_eq!(start_command(&target, true), format!("{plain}, binary 'true')"));
+        target.publication = "a\"b'c,d".to_owned();
+        assert!(start_command(&target, false).contains(r#"publication_names '"a""b''c,d"')"#));
+    }
+}

@@ -1,0 +1,276 @@
+//! The log behind the slot as an outbox store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_postgres::{Config, Transaction};
+
+use super::connection::{Connection, CopyEvent, Wire};
+use super::names::Target;
+use super::pgoutput::{Insert, LogicalMessage};
+use super::preflight::{Outcome, Preflight, inspect};
+use super::relations::Relations;
+use super::session::{Session, open_replication, place};
+use super::settings::Settings;
+use super::slot;
+use super::table::{OutboxTable, RowError};
+use super::transaction::TransactionTracker;
+use super::wal::{Envelope, StandbyStatus};
+use crate::error::OutboxError;
+use crate::lsn::Lsn;
+use crate::message::OutboxMessage;
+use crate::store::{Batch, Change, OutboxStore};
+
+/// A server that says nothing for this long, though it was asked to, is gone. Longer than half of the
+/// session's `wal_sender_timeout`, at which a server that is busy with rows of other tables speaks up.
+const SILENCE: Duration = Duration::from_secs(40);
+/// After this much silence a status asks for an answer.
+const ASK_AFTER: Duration = Duration::from_secs(5);
+/// How long a status may take to leave.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens the log again and again, each time from where the slot stands.
+#[derive(Debug)]
+pub struct ReplicationSource {
+    settings: Settings,
+    target: Target,
+    /// A value came in a binary form that we can't read: ask for text from now on.
+    text_only: Arc<AtomicBool>,
+    /// The slot was there before: if it is missing now, rows may be lost, and making a new one would
+    /// hide that.
+    slot_was_there: bool,
+}
+
+impl ReplicationSource {
+    /// A source that will connect with these settings.
+    #[must_use]
+    pub fn new(settings: Settings, target: Target) -> Self {
+        ReplicationSource { settings, target, text_only: Arc::default(), slot_was_there: false }
+    }
+
+    /// Connects, checks what a relay needs, makes the slot if it never existed, and starts the stream.
+    ///
+    /// # Errors
+    /// No server can be reached, the slot is in use, or something that only a person can mend is wrong.
+    pub async fn open(&mut self) -> Result<ReplicationStore, OutboxError> {
+        let mut last = OutboxError::usage("no host to connect to", "set PGHOST or the database URL");
+        for candidate in self.settings.clone().candidates() {
+            match self.open_at(&candidate.config()).await {
+                Ok(store) => return Ok(store),
+                Err(error) if error.is_slot_in_use() => return Err(error),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn open_at(&mut self, config: &Config) -> Result<ReplicationStore, OutboxError> {
+        let session = Session::open(config).await?;
+        let preflight = inspect(&session, &self.target).await?.passed()?;
+        self.ensure_slot(&session, &preflight).await?;
+        let binary = preflight.columns_are_binary && !self.text_only.load(Relaxed);
+        let mut connection = open_replication(config).await?;
+        connection.copy_both(&slot::start_command(&self.target, binary)).await?;
+        tracing::info!(server = place(config), slot = self.target.slot, binary, "reading the log");
+        Ok(ReplicationStore {
+            connection,
+            session,
+            relations: Relations::new(&self.target, &preflight),
+            table: OutboxTable::of(self.target.table.clone()),
+            tracker: TransactionTracker::default(),
+            received: Lsn::ZERO,
+            heard: Instant::now(),
+            failure: None,
+            text_only: Arc::clone(&self.text_only),
+        })
+    }
+
+    async fn ensure_slot(&mut self, session: &Session, preflight: &Preflight) -> Result<(), OutboxError> {
+        for found in &preflight.findings {
+            if let (Outcome::Warning(text, advice), true) = (&found.outcome, found.subject != "slot") {
+                tracing::warn!(advice, "{text}");
+            }
+        }
+        let name = &self.target.slot;
+        if !preflight.slot_exists {
+            if self.slot_was_there {
+                return Err(OutboxError::definite(
+                    format!(
+                        "slot {name} is gone: rows committed since the last confirmation can't be read any more"
+                    ),
+                    "find out who dropped it; then run `walpost setup`, and insert the rows of the gap again",
+                ));
+            }
+            slot::create(session, name, preflight.server_version).await?;
+            tracing::warn!(slot = name, "made the slot: rows committed before this moment are not sent");
+        }
+        self.slot_was_there = true;
+        Ok(())
+    }
+}
+
+/// A stream of changes from one slot.
+pub struct ReplicationStore {
+    connection: Connection<Box<dyn Wire>>,
+    session: Session,
+    relations: Relations,
+    table: OutboxTable,
+    tracker: TransactionTracker,
+    received: Lsn,
+    heard: Instant,
+    /// What went wrong behind the changes that are already handed out.
+    failure: Option<OutboxError>,
+    text_only: Arc<AtomicBool>,
+}
+
+impl OutboxStore for ReplicationStore {
+    type Transaction<'t> = Transaction<'t>;
+
+    async fn save<'t>(
+        &'t self,
+        transaction: &'t Transaction<'t>,
+        message: &'t OutboxMessage,
+    ) -> Result<(), OutboxError> {
+        self.table.save(transaction, message).await
+    }
+
+    async fn fetch_pending(&mut self, into: &mut Batch) -> Result<(), OutboxError> {
+        let before = into.len();
+        loop {
+            if let Some(failure) = self.failure.take() {
+                return Err(failure);
+            }
+            self.take_all(into);
+            if into.len() > before {
+                return Ok(());
+            }
+            if self.failure.is_some() {
+                continue;
+            }
+            // Each branch may be dropped at any await: what was read is in the buffer, and nothing else
+            // is held across it.
+            tokio::select! {
+                biased;
+                result = self.connection.fill() => {
+                    result?;
+                    self.heard = Instant::now();
+                }
+                error = self.session.ended() => return Err(error),
+                () = sleep_until(self.heard + SILENCE) => {
+                    return Err(OutboxError::transient("the server has not answered for 40 s"));
+                }
+            }
+        }
+    }
+
+    async fn mark_published(&mut self, through: Lsn) -> Result<(), OutboxError> {
+        let status = StandbyStatus {
+            write: self.received,
+            flush: through,
+            apply: through,
+            clock: SystemTime::now(),
+            reply_requested: self.heard.elapsed() >= ASK_AFTER,
+        };
+        status.append_frame(self.connection.output());
+        match timeout(SEND_TIMEOUT, self.connection.flush()).await {
+            Ok(result) => result,
+            Err(_) => Err(OutboxError::transient("the server takes no more bytes")),
+        }
+    }
+
+    async fn close(self) -> Result<(), OutboxError> {
+        self.connection.finish().await
+    }
+}
+
+impl ReplicationStore {
+    /// Passes on everything that has been read. What goes wrong is kept until the changes before it have
+    /// been fetched, so that they are published and confirmed first.
+    fn take_all(&mut self, into: &mut Batch) {
+        loop {
+            let taken = match self.connection.next_event() {
+                Ok(Some(event)) => self.take(event, into),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = taken {
+                self.failure = Some(error);
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, event: CopyEvent, into: &mut Batch) -> Result<(), OutboxError> {
+        let data = match event {
+            CopyEvent::Data(data) => data,
+            CopyEvent::Notice { sqlstate, message } => return notice(&sqlstate, &message),
+            CopyEvent::Done => return Err(OutboxError::transient("the server ended the stream")),
+        };
+        match Envelope::parse(data).map_err(undecodable)? {
+            Envelope::XLogData(data) => {
+                let message = LogicalMessage::decode(data.body).map_err(undecodable)?;
+                self.take_logical(message, into)
+            }
+            Envelope::Keepalive(keepalive) => {
+                let (wal_end, reply_requested) = (keepalive.wal_end, keepalive.reply_requested);
+                self.received = self.received.max(wal_end);
+                into.push_back(Change::Keepalive { wal_end, reply_requested });
+                Ok(())
+            }
+        }
+    }
+
+    fn take_logical(&mut self, message: LogicalMessage, into: &mut Batch) -> Result<(), OutboxError> {
+        match message {
+            LogicalMessage::Insert(insert) => self.take_row(&insert, into)?,
+            LogicalMessage::Begin(begin) => {
+                self.tracker.begin(begin.commit_lsn).map_err(undecodable)?;
+                let (commit_lsn, committed_at) = (begin.commit_lsn, begin.committed_at);
+                into.push_back(Change::Begin { commit_lsn, committed_at });
+            }
+            LogicalMessage::Commit(commit) => {
+                let end_lsn = self.tracker.commit(commit.commit_lsn, commit.end_lsn).map_err(undecodable)?;
+                self.received = self.received.max(end_lsn);
+                into.push_back(Change::Commit { end_lsn });
+            }
+            LogicalMessage::Relation(relation) => self.relations.learn(&relation)?,
+            // A publication of inserts sends none of these; one that sends more is obeyed as far as it
+            // concerns an outbox.
+            LogicalMessage::Update(_)
+            | LogicalMessage::Delete(_)
+            | LogicalMessage::Truncate(_)
+            | LogicalMessage::Origin(_)
+            | LogicalMessage::Type(_)
+            | LogicalMessage::Message(_) => {}
+        }
+        Ok(())
+    }
+
+    fn take_row(&mut self, insert: &Insert, into: &mut Batch) -> Result<(), OutboxError> {
+        let Some(layout) = self.relations.layout(insert.relation)? else { return Ok(()) };
+        let position = self.tracker.row().map_err(undecodable)?;
+        let message = layout.message(&insert.new).map_err(|error| {
+            if matches!(error, RowError::Binary(_)) {
+                self.text_only.store(true, Relaxed);
+            }
+            error.into_error().at(position)
+        })?;
+        into.push_back(Change::Message { position, message });
+        Ok(())
+    }
+}
+
+fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxError {
+    OutboxError::protocol("the stream can't be decoded", error)
+}
+
+/// A server that skips a publication says so in a notice only, and goes on without its rows.
+fn notice(sqlstate: &str, message: &str) -> Result<(), OutboxError> {
+    if matches!(sqlstate, "55000" | "42704") {
+        return Err(OutboxError::server("the server skips rows", sqlstate, message));
+    }
+    tracing::warn!(sqlstate, message, "the server says");
+    Ok(())
+}

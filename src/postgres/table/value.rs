@@ -1,0 +1,238 @@
+//! A column's value, in text or in binary format.
+//!
+//! Source of the binary forms: the `*_send` functions of each type in the PostgreSQL source
+//! (`src/backend/utils/adt`).
+
+use bytes::{Buf, Bytes};
+use bytestring::ByteString;
+use uuid::Uuid;
+
+use crate::error::OutboxError;
+
+/// Microseconds from 1970-01-01 to 2000-01-01, where the server's time begins.
+const EPOCH_OFFSET_US: i64 = 946_684_800_000_000;
+
+/// What a column's type means to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Uuid,
+    Text,
+    Json,
+    Jsonb,
+    Bytea,
+    Timestamptz,
+    Timestamp,
+    /// Known by its text only.
+    Other,
+}
+
+impl Kind {
+    /// The kind of a built-in type (PostgreSQL source, `pg_type.dat`).
+    pub(super) fn of(type_oid: u32) -> Kind {
+        match type_oid {
+            2950 => Kind::Uuid,
+            18 | 19 | 25 | 1042 | 1043 => Kind::Text,
+            114 => Kind::Json,
+            3802 => Kind::Jsonb,
+            17 => Kind::Bytea,
+            1184 => Kind::Timestamptz,
+            1114 => Kind::Timestamp,
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// A value that is not null.
+pub(super) struct Value {
+    pub(super) kind: Kind,
+    pub(super) bytes: Bytes,
+    pub(super) binary: bool,
+}
+
+/// Why a value doesn't fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unfit {
+    NotUtf8,
+    NotUuid,
+    NotHex,
+    NotTime,
+    /// A binary form that we can't read; the text form would do.
+    Binary,
+}
+
+/// Why a row is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RowError {
+    /// The column is null.
+    #[error("column {0} is null or empty")]
+    Null(&'static str),
+    /// The server left the value out, which it may do in an update only.
+    #[error("column {0} came without its value")]
+    Absent(&'static str),
+    /// The value can't be read.
+    #[error("column {0} holds no {1}")]
+    Unfit(&'static str, &'static str),
+    /// The value came in a binary form that we don't know.
+    #[error("column {0} came in an unknown binary form")]
+    Binary(&'static str),
+}
+
+impl Unfit {
+    pub(super) fn in_column(self, column: &'static str) -> RowError {
+        match self {
+            Unfit::NotUtf8 => RowError::Unfit(column, "UTF-8 text"),
+            Unfit::NotUuid => RowError::Unfit(column, "UUID"),
+            Unfit::NotHex => RowError::Unfit(column, "bytea in hex"),
+            Unfit::NotTime => RowError::Unfit(column, "timestamp"),
+            Unfit::Binary => RowError::Binary(column),
+        }
+    }
+}
+
+impl RowError {
+    /// As an error of the outbox; the position is added by who knows it.
+    pub(crate) fn into_error(self) -> OutboxError {
+        match self {
+            // A fresh connection asks for the text form.
+            RowError::Binary(_) | RowError::Absent(_) => OutboxError::protocol("a row can't be read", self),
+            RowError::Null(_) | RowError::Unfit(..) => OutboxError::message(
+                format!("a row is no message: {self}"),
+                "give the column NOT NULL and a CHECK",
+            ),
+        }
+    }
+}
+
+/// The bytes that a consumer shall see.
+pub(super) fn bytes(value: Value) -> Result<Bytes, Unfit> {
+    match (value.kind, value.binary) {
+        (Kind::Bytea, false) => unhex(&value.bytes),
+        (Kind::Uuid, true) => Ok(Bytes::from(uuid(value)?.to_string())),
+        (Kind::Jsonb, true) => {
+            let mut bytes = value.bytes;
+            // The binary form of jsonb is its version, 1, and then its text.
+            if bytes.first() != Some(&1) {
+                return Err(Unfit::Binary);
+            }
+            bytes.advance(1);
+            Ok(bytes)
+        }
+        (Kind::Other | Kind::Timestamptz | Kind::Timestamp, true) => Err(Unfit::Binary),
+        _ => Ok(value.bytes),
+    }
+}
+
+pub(super) fn text(value: Value) -> Result<ByteString, Unfit> {
+    ByteString::try_from(bytes(value)?).map_err(|_| Unfit::NotUtf8)
+}
+
+pub(super) fn uuid(value: Value) -> Result<Uuid, Unfit> {
+    if value.kind == Kind::Uuid && value.binary {
+        return Uuid::from_slice(&value.bytes).map_err(|_| Unfit::NotUuid);
+    }
+    Uuid::try_parse_ascii(&bytes(value)?).map_err(|_| Unfit::NotUuid)
+}
+
+/// Microseconds since 1970-01-01 UTC; `None` for the infinities and what lies beyond the calendar. A
+/// timestamp without time zone is taken as UTC.
+pub(super) fn created_at(value: &Value) -> Result<Option<i64>, Unfit> {
+    if value.binary {
+        let bytes: [u8; 8] = value.bytes.as_ref().try_into().map_err(|_| Unfit::NotTime)?;
+        return Ok(match i64::from_be_bytes(bytes) {
+            i64::MAX | i64::MIN => None,
+            since_2000 => since_2000.checked_add(EPOCH_OFFSET_US),
+        });
+    }
+    let text = std::str::from_utf8(&value.bytes).map_err(|_| Unfit::NotTime)?;
+    let long_year = text.find('-').is_some_and(|dash| dash > 4);
+    if text.ends_with("infinity") || text.ends_with("BC") || long_year {
+        return Ok(None);
+    }
+    let time = match value.kind {
+        Kind::Timestamp => {
+            let civil: jiff::civil::DateTime = text.parse().map_err(|_| Unfit::NotTime)?;
+            civil.to_zoned(jiff::tz::TimeZone::UTC).map_err(|_| Unfit::NotTime)?.timestamp()
+        }
+        _ => text.parse::<jiff::Timestamp>().map_err(|_| Unfit::NotTime)?,
+    };
+    Ok(Some(time.as_microsecond()))
+}
+
+/// `\x` and pairs of hexadecimal digits, as `bytea_output = hex` writes them.
+fn unhex(text: &[u8]) -> Result<Bytes, Unfit> {
+    let digits = text.strip_prefix(b"\\x").ok_or(Unfit::NotHex)?;
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pair = |pair: &[u8]| match *pair {
+        [high, low] => Some((digit(high)? << 4) | digit(low)?),
+        _ => None,
+    };
+    let bytes: Option<Vec<u8>> = digits.chunks(2).map(pair).collect();
+    bytes.map(Bytes::from).ok_or(Unfit::NotHex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(kind: Kind, bytes: &[u8], binary: bool) -> Value {
+        Value { kind, bytes: Bytes::copy_from_slice(bytes), binary }
+    }
+
+    #[test]
+    fn payloads_come_as_their_own_bytes() {
+        for (kind, wire, binary, expected) in [
+            (Kind::Json, &b"{ \"a\":1 }"[..], false, Ok(&b"{ \"a\":1 }"[..])),
+            (Kind::Json, b"{ \"a\":1 }", true, Ok(b"{ \"a\":1 }")),
+            (Kind::Jsonb, b"\x01{\"a\": 1}", true, Ok(b"{\"a\": 1}")),
+            (Kind::Jsonb, b"{\"a\": 1}", false, Ok(b"{\"a\": 1}")),
+            (Kind::Jsonb, b"\x02{}", true, Err(Unfit::Binary)),
+            (Kind::Jsonb, b"", true, Err(Unfit::Binary)),
+            (Kind::Bytea, b"\x00\xff", true, Ok(b"\x00\xff")),
+            (Kind::Bytea, b"\\x00fF", false, Ok(b"\x00\xff")),
+            (Kind::Bytea, b"\\x", false, Ok(b"")),
+            (Kind::Bytea, b"\\x0", false, Err(Unfit::NotHex)),
+            (Kind::Bytea, b"\\x0g", false, Err(Unfit::NotHex)),
+            (Kind::Bytea, b"abc", false, Err(Unfit::NotHex)),
+            (Kind::Text, b"", false, Ok(b"")),
+            (Kind::Other, b"1.5", false, Ok(b"1.5")),
+            (Kind::Other, b"\x00", true, Err(Unfit::Binary)),
+        ] {
+            let got = bytes(value(kind, wire, binary));
+            assert_eq!(
+                got.as_deref(),
+                expected.as_ref().copied().map_err(|unfit| unfit),
+                "{kind:?} {wire:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn ids_are_read_in_both_formats() {
+        let id = Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        assert_eq!(uuid(value(Kind::Uuid, id.as_bytes(), true)), Ok(id));
+        assert_eq!(uuid(value(Kind::Uuid, id.to_string().as_bytes(), false)), Ok(id));
+        assert_eq!(uuid(value(Kind::Uuid, b"123", true)), Err(Unfit::NotUuid));
+        assert_eq!(uuid(value(Kind::Text, b"order-1", true)), Err(Unfit::NotUuid));
+    }
+
+    #[test]
+    fn times_are_read_in_both_formats() {
+        let at = |text: &str| created_at(&value(Kind::Timestamptz, text.as_bytes(), false));
+        assert_eq!(at("2000-01-01 00:00:00+00"), Ok(Some(EPOCH_OFFSET_US)));
+        assert_eq!(at("2026-11-23 19:12:25.000001+05:30"), Ok(Some(1_795_441_345_000_001)));
+        assert_eq!(at("1969-12-31 23:59:59.5+00"), Ok(Some(-500_000)));
+        for beyond in ["infinity", "-infinity", "0044-03-15 12:00:00+00 BC", "12026-01-01 00:00:00+00"] {
+            assert_eq!(at(beyond), Ok(None), "{beyond}");
+        }
+        assert_eq!(at("yesterday"), Err(Unfit::NotTime));
+        let civil = value(Kind::Timestamp, b"2000-01-01 00:00:00.25", false);
+        assert_eq!(created_at(&civil), Ok(Some(EPOCH_OFFSET_US + 250_000)));
+        let binary = |micros: i64| created_at(&value(Kind::Timestamptz, &micros.to_be_bytes(), true));
+        assert_eq!(binary(0), Ok(Some(EPOCH_OFFSET_US)));
+        assert_eq!(
+            (binary(i64::MAX), binary(i64::MIN), binary(i64::MAX - 1)),
+            (Ok(None), Ok(None), Ok(None))
+        );
+        assert_eq!(created_at(&value(Kind::Timestamptz, b"1234567", true)), Err(Unfit::NotTime));
+    }
+}
