@@ -1,0 +1,9 @@
+//! Walpost against real servers: PostgreSQL, Apache Kafka, and the binary as a child process.
+//!
+//! `make test` installs what is missing and runs all of it.
+
+// A test says "this must hold" with these.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod servers;
+mod support;

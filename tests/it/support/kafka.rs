@@ -1,0 +1,146 @@
+//! A real Apache Kafka broker: the one named in the environment, else a container, else a local process.
+
+use std::env;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use testcontainers::core::ContainerPort;
+use testcontainers::{GenericImage, ImageExt};
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use super::container::Container;
+use super::guard::Scratch;
+use super::host::{Host, docker};
+use super::{PATIENCE, free_port, local_kafka};
+
+const NAMED: &str = "WALPOST_TEST_BROKERS";
+const IMAGE: (&str, &str) = ("apache/kafka", "4.3.1");
+
+pub(crate) struct KafkaBroker {
+    /// Before `folder`, so that the broker is gone when its files go.
+    host: Host,
+    brokers: String,
+    _folder: Option<Scratch>,
+}
+
+impl KafkaBroker {
+    /// The one broker that most tests share; started by whoever comes first.
+    pub(crate) async fn shared() -> &'static KafkaBroker {
+        static SHARED: OnceCell<Result<KafkaBroker, String>> = OnceCell::const_new();
+        let start = async || match env::var(NAMED) {
+            Ok(brokers) => {
+                let broker = KafkaBroker { host: Host::Named(NAMED), brokers, _folder: None };
+                broker.ready().await.map(|()| broker)
+            }
+            Err(_) => Self::launch().await,
+        };
+        match SHARED.get_or_init(start).await {
+            Ok(broker) => broker,
+            Err(error) => panic!("Kafka: {error}"),
+        }
+    }
+
+    /// A broker of the test's own, which it may stop, kill, pause and start again.
+    pub(crate) async fn start() -> KafkaBroker {
+        Self::launch().await.unwrap_or_else(|error| panic!("Kafka: {error}"))
+    }
+
+    async fn launch() -> Result<KafkaBroker, String> {
+        let (port, controller) = (free_port(), free_port());
+        let brokers = format!("127.0.0.1:{port}");
+        let broker = if docker() {
+            let settings = local_kafka::settings("0.0.0.0", port, controller);
+            let host = Host::Container(container(port, &settings).await?);
+            KafkaBroker { host, brokers, _folder: None }
+        } else {
+            let folder = Scratch::new("kafka");
+            let settings = local_kafka::settings("127.0.0.1", port, controller);
+            let host = Host::Local(local_kafka::prepare(&folder, &settings)?);
+            host.launch();
+            KafkaBroker { host, brokers, _folder: Some(folder) }
+        };
+        broker.ready().await.map(|()| broker)
+    }
+
+    /// For `bootstrap.servers`.
+    pub(crate) fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    pub(crate) async fn create_topic(&self, name: &str, partitions: i32) {
+        let admin: AdminClient<DefaultClientContext> = config(&self.brokers).create().unwrap();
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        for result in admin.create_topics(&[topic], &options).await.unwrap() {
+            result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
+        }
+    }
+
+    /// An orderly shutdown.
+    pub(crate) async fn stop(&self) {
+        self.host.stop("TERM", PATIENCE).await;
+    }
+
+    pub(crate) async fn kill(&self) {
+        self.host.stop("KILL", PATIENCE).await;
+    }
+
+    /// Connections stay open, nobody answers.
+    pub(crate) fn pause(&self) {
+        self.host.signal("STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.host.signal("CONT");
+    }
+
+    /// Back on the same port with the same data.
+    pub(crate) async fn start_again(&self) {
+        self.host.launch();
+        self.ready().await.unwrap_or_else(|error| panic!("Kafka: {error}"));
+    }
+
+    /// An open port is not readiness: the broker is ready when it counts itself among the living.
+    async fn ready(&self) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let config = config(&self.brokers);
+            let answer = spawn_blocking(move || {
+                let client: BaseConsumer = config.create()?;
+                client.fetch_metadata(None, Duration::from_secs(1))
+            });
+            let error = match answer.await.unwrap() {
+                Ok(metadata) if !metadata.brokers().is_empty() => return Ok(()),
+                Ok(_) => "no broker in the metadata".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            if !self.host.running() || Instant::now() > deadline {
+                return Err(format!("{} does not answer: {error}\n{}", self.brokers, self.host.log()));
+            }
+        }
+    }
+}
+
+/// What every client of the tests has in common.
+pub(crate) fn config(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    // A broker that was away must not be waited for longer than it takes to come back.
+    config.set("reconnect.backoff.ms", "20").set("reconnect.backoff.max.ms", "200");
+    config
+}
+
+async fn container(port: u16, settings: &[(&str, String)]) -> Result<Container, String> {
+    // The same port inside and outside, so that the one advertised address holds on both sides.
+    let mut request = GenericImage::new(IMAGE.0, IMAGE.1).with_mapped_port(port, ContainerPort::Tcp(port));
+    for (name, value) in settings {
+        // The image turns such variables back into properties.
+        request = request.with_env_var(format!("KAFKA_{}", name.to_uppercase().replace('.', "_")), value);
+    }
+    Container::start(request).await
+}

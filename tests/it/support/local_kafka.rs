@@ -1,0 +1,71 @@
+//! Apache Kafka as a process of this machine, from the jars that `scripts/install kafka` keeps.
+
+use std::fs;
+use std::process::Command;
+
+use super::guard::Scratch;
+use super::host::{Local, cached};
+
+/// One node that is broker and controller at once.
+pub(crate) fn settings(bind: &str, port: u16, controller: u16) -> Vec<(&'static str, String)> {
+    [
+        ("process.roles", "broker,controller"),
+        ("node.id", "1"),
+        ("controller.quorum.voters", &format!("1@127.0.0.1:{controller}")),
+        ("listeners", &format!("PLAINTEXT://{bind}:{port},CONTROLLER://127.0.0.1:{controller}")),
+        ("advertised.listeners", &format!("PLAINTEXT://127.0.0.1:{port}")),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
+        ("inter.broker.listener.name", "PLAINTEXT"),
+        ("controller.listener.names", "CONTROLLER"),
+        ("auto.create.topics.enable", "true"),
+        ("num.partitions", "1"),
+        ("offsets.topic.replication.factor", "1"),
+        ("offsets.topic.num.partitions", "1"),
+        ("transaction.state.log.replication.factor", "1"),
+        ("transaction.state.log.min.isr", "1"),
+        ("transaction.state.log.num.partitions", "1"),
+        ("group.initial.rebalance.delay.ms", "0"),
+        // After `kill -9` the node may register again only when its former life has timed out.
+        ("broker.session.timeout.ms", "3000"),
+        ("broker.heartbeat.interval.ms", "500"),
+        // The cleaner's default buffer alone is a quarter of the small heap.
+        ("log.cleaner.dedupe.buffer.size", "4194304"),
+        ("log.cleaner.threads", "1"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+    .to_vec()
+}
+
+/// Formats `folder` and returns the process that will serve it.
+pub(crate) fn prepare(folder: &Scratch, settings: &[(&str, String)]) -> Result<Local, String> {
+    let jars = cached("kafka");
+    if !jars.exists() {
+        return Err("no broker here: `make test` fetches one, or name one in WALPOST_TEST_BROKERS".into());
+    }
+    let (data, properties) = (folder.path().join("data"), folder.path().join("server.properties"));
+    let mut text: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    text.push_str(&format!("log.dirs={}\n", data.display()));
+    fs::write(&properties, text).map_err(|error| format!("{}: {error}", properties.display()))?;
+
+    let java = move |main: &str| {
+        let mut command = Command::new("java");
+        // Quick to start rather than quick at length; on two cores every thread of a collector is one too many.
+        command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
+        command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
+        command.arg("-Dorg.slf4j.simpleLogger.showDateTime=true");
+        command.arg("-cp").arg(jars.join("*")).arg(main);
+        command
+    };
+    let mut format = java("kafka.tools.StorageTool");
+    format.args(["format", "-t", "d2FscG9zdC10ZXN0cy0wMA", "-c"]).arg(&properties);
+    let output = format.output().map_err(|error| format!("java: {error}"))?;
+    if !output.status.success() {
+        let [out, err] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it));
+        return Err(format!("formatting Kafka's folder: {out}{err}"));
+    }
+    Ok(Local::new(folder.path().join("server.log"), "KILL", move || {
+        let mut command = java("kafka.Kafka");
+        command.arg(&properties);
+        command
+    }))
+}

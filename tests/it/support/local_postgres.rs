@@ -1,0 +1,93 @@
+//! PostgreSQL as a process of this machine, in a folder of its own.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::guard::Scratch;
+use super::host::Local;
+
+/// The folder with `initdb` and `postgres`: what `pg_config` names, else the newest that Debian's packages hold.
+pub(crate) fn binaries() -> Result<PathBuf, String> {
+    let named = Command::new("pg_config").arg("--bindir").output().ok();
+    let named = named.map(|it| PathBuf::from(String::from_utf8_lossy(&it.stdout).trim()));
+    let mut packaged: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    packaged.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+    let mut candidates = named.into_iter().chain(packaged.into_iter().map(|(_, bin)| bin));
+    candidates.find(|bin| bin.join("initdb").exists()).ok_or_else(|| {
+        "no PostgreSQL server here: `make test` installs one, or name one in WALPOST_TEST_DATABASE_URL".into()
+    })
+}
+
+/// Makes a cluster in `folder` and returns the process that will serve it.
+pub(crate) fn prepare(bin: &Path, folder: &Scratch, port: u16, settings: &[String]) -> Result<Local, String> {
+    let owner = owner(folder.path())?;
+    // Others may use the socket and read the log; the cluster itself is closed to them by initdb.
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).map_err(|e| e.to_string())?;
+    let data = folder.path().join("data");
+    let mut initdb = command_as(owner, &bin.join("initdb"));
+    initdb.args([
+        "--no-sync",
+        "--auth=trust",
+        "--username=postgres",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--pgdata",
+    ]);
+    let output = initdb.arg(&data).output().map_err(|error| format!("initdb: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("initdb: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    let (program, socket, settings) = (bin.join("postgres"), folder.path().to_owned(), settings.to_vec());
+    Ok(Local::new(folder.path().join("server.log"), "QUIT", move || {
+        let mut command = command_as(owner, &program);
+        command.arg("-D").arg(&data).arg("-p").arg(port.to_string());
+        command.arg("-c").arg(format!("unix_socket_directories={}", socket.display()));
+        command.args(["-c", "listen_addresses=127.0.0.1"]);
+        for setting in &settings {
+            command.arg("-c").arg(setting);
+        }
+        command
+    }))
+}
+
+/// PostgreSQL refuses to run as root, so root hands the folder to another user.
+fn owner(folder: &Path) -> Result<Option<(u32, u32)>, String> {
+    // A folder that was just made belongs to whoever we are.
+    if fs::metadata(folder).map_err(|e| e.to_string())?.uid() != 0 {
+        return Ok(None);
+    }
+    let users = fs::read_to_string("/etc/passwd").map_err(|e| format!("/etc/passwd: {e}"))?;
+    let ids = |name: &str| {
+        let mut fields = users
+            .lines()
+            .map(|line| line.split(':'))
+            .find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.skip(1)))?;
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    let (uid, gid) = ids("postgres").or_else(|| ids("nobody")).ok_or("no user to run PostgreSQL as")?;
+    chown(folder, Some(uid), Some(gid)).map_err(|e| format!("chown to {uid}: {e}"))?;
+    Ok(Some((uid, gid)))
+}
+
+fn command_as(owner: Option<(u32, u32)>, program: &Path) -> Command {
+    let mut command = Command::new(program);
+    // The tester's own PG* settings and working directory are nothing to this server.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("PG") {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir("/").env("LC_ALL", "C");
+    if let Some((uid, gid)) = owner {
+        command.uid(uid).gid(gid);
+    }
+    command
+}

@@ -1,0 +1,214 @@
+//! A real PostgreSQL server: the one named in the environment, else a container, else a local process.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use testcontainers::core::{ContainerPort, Mount};
+use testcontainers::{GenericImage, ImageExt};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
+use tokio_postgres::{Client, NoTls};
+
+use super::container::Container;
+use super::database::Database;
+use super::guard::Scratch;
+use super::host::{Host, docker};
+use super::{PATIENCE, free_port, local_postgres, unique};
+
+const NAMED: &str = "WALPOST_TEST_DATABASE_URL";
+const IMAGE: (&str, &str) = ("postgres", "18");
+
+pub(crate) struct PostgresServer {
+    /// Before `folder`, so that the server is gone when its files go.
+    host: Host,
+    /// A superuser's URL of the database `postgres`.
+    url: String,
+    /// Socket and port; none where the server is not ours.
+    socket: Option<(PathBuf, u16)>,
+    _folder: Option<Scratch>,
+}
+
+impl PostgresServer {
+    /// The one server that most tests share; started by whoever comes first.
+    pub(crate) async fn shared() -> &'static PostgresServer {
+        static SHARED: OnceCell<Result<PostgresServer, String>> = OnceCell::const_new();
+        let start = async || match env::var(NAMED) {
+            Ok(url) => {
+                let server = PostgresServer { host: Host::Named(NAMED), url, socket: None, _folder: None };
+                server.ready().await.map(|()| server)
+            }
+            Err(_) => Self::launch(None, &[]).await,
+        };
+        match SHARED.get_or_init(start).await {
+            Ok(server) => server,
+            Err(error) => panic!("PostgreSQL: {error}"),
+        }
+    }
+
+    /// A server of the test's own, which it may stop, kill and start again. `options` are settings of `postgresql.conf`.
+    pub(crate) async fn start(options: &[(&str, &str)]) -> PostgresServer {
+        Self::launch(None, options).await.unwrap_or_else(|error| panic!("PostgreSQL: {error}"))
+    }
+
+    /// The same from given binaries, for instance `host::cached("postgres-14")`.
+    pub(crate) async fn start_with_bin(bin: &Path, options: &[(&str, &str)]) -> PostgresServer {
+        assert!(
+            bin.join("initdb").exists(),
+            "no PostgreSQL in {}: run `scripts/install postgres-versions` for that version",
+            bin.display()
+        );
+        Self::launch(Some(bin), options).await.unwrap_or_else(|error| panic!("PostgreSQL: {error}"))
+    }
+
+    async fn launch(bin: Option<&Path>, options: &[(&str, &str)]) -> Result<PostgresServer, String> {
+        let (folder, port) = (Scratch::new("postgres"), free_port());
+        let settings = settings(options);
+        let host = if bin.is_none() && docker() {
+            Host::Container(container(folder.path(), port, &settings).await?)
+        } else {
+            let bin = bin.map_or_else(local_postgres::binaries, |bin| Ok(bin.to_owned()))?;
+            let host = Host::Local(local_postgres::prepare(&bin, &folder, port, &settings)?);
+            host.launch();
+            host
+        };
+        let url = format!("postgresql://postgres@127.0.0.1:{port}/postgres");
+        let socket = Some((folder.path().to_owned(), port));
+        let server = PostgresServer { host, url, socket, _folder: Some(folder) };
+        server.ready().await.map(|()| server)
+    }
+
+    /// A URL over TCP, as the superuser.
+    pub(crate) fn url(&self, database: &str) -> String {
+        with_database(&self.url, database)
+    }
+
+    /// A URL over the Unix socket. A server that the environment names has none that we know.
+    pub(crate) fn socket_url(&self, database: &str) -> String {
+        let (folder, port) = self.socket.as_ref().expect("take a server of your own: PostgresServer::start");
+        let folder = folder.display().to_string().replace('/', "%2F");
+        // In a container the server listens on its usual port inside, and the socket bears that number.
+        let port = if matches!(self.host, Host::Container(_)) { 5432 } else { *port };
+        format!("postgresql://postgres@{folder}:{port}/{database}")
+    }
+
+    pub(crate) async fn client(&self, database: &str) -> Client {
+        connect(&self.url(database)).await.unwrap_or_else(|error| panic!("{database}: {error}"))
+    }
+
+    /// An empty database that no other test has.
+    pub(crate) async fn create_database(&self, prefix: &str) -> Database {
+        let name = unique(prefix);
+        self.client("postgres").await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        Database::new(name.clone(), self.url(&name), self.url("postgres"))
+    }
+
+    /// Fast shutdown, as `pg_ctl stop` does: sessions are ended, walsenders get to send what is left.
+    pub(crate) async fn stop_fast(&self) {
+        self.host.stop("INT", PATIENCE).await;
+    }
+
+    /// Immediate shutdown: as after a crash, recovery follows.
+    pub(crate) async fn stop_immediate(&self) {
+        self.host.stop("QUIT", PATIENCE).await;
+    }
+
+    /// `kill -9` of the postmaster.
+    pub(crate) async fn kill(&self) {
+        self.host.stop("KILL", PATIENCE).await;
+    }
+
+    /// Sends a signal to the postmaster and does not wait, for instance INT while walsenders hold it up.
+    pub(crate) fn signal(&self, name: &str) {
+        self.host.signal(name);
+    }
+
+    pub(crate) fn running(&self) -> bool {
+        self.host.running()
+    }
+
+    /// Back on the same port with the same data.
+    pub(crate) async fn start_again(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.host.launch();
+            match self.ready().await {
+                Ok(()) => return,
+                // After `kill -9` the orphaned backends hold the shared memory until they notice.
+                Err(error) => assert!(Instant::now() < deadline, "PostgreSQL: {error}"),
+            }
+        }
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let error = match connect(&self.url("postgres")).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            if !self.host.running() || Instant::now() > deadline {
+                return Err(format!("{} does not answer: {error}\n{}", self.url, self.host.log()));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+    // Ends by itself with the client or the server, and tells the client why.
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+fn settings(options: &[(&str, &str)]) -> Vec<String> {
+    let defaults = [
+        ("wal_level", "logical"),
+        ("max_replication_slots", "40"),
+        ("max_wal_senders", "40"),
+        ("max_connections", "200"),
+        // These clusters are thrown away; a killed process loses nothing that the kernel already has.
+        ("fsync", "off"),
+    ];
+    // The server takes the last value given.
+    defaults.iter().chain(options).map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+async fn container(sockets: &Path, port: u16, settings: &[String]) -> Result<Container, String> {
+    use std::os::unix::fs::PermissionsExt;
+    // The server's user inside is unknown outside.
+    std::fs::set_permissions(sockets, std::fs::Permissions::from_mode(0o777)).map_err(|e| e.to_string())?;
+    let mut arguments = vec!["postgres".to_owned()];
+    for setting in
+        settings.iter().map(String::as_str).chain(["unix_socket_directories=/var/run/postgresql,/sockets"])
+    {
+        arguments.extend(["-c".to_owned(), setting.to_owned()]);
+    }
+    let request = GenericImage::new(IMAGE.0, IMAGE.1)
+        .with_cmd(arguments)
+        .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
+        .with_mapped_port(port, ContainerPort::Tcp(5432))
+        .with_mount(Mount::bind_mount(sockets.display().to_string(), "/sockets"));
+    Container::start(request).await
+}
+
+/// The same URL for another database.
+fn with_database(url: &str, database: &str) -> String {
+    let (base, parameters) = url.split_once('?').map_or((url, None), |(base, it)| (base, Some(it)));
+    let authority = base.find("://").map_or(0, |at| at + 3);
+    let end = base[authority..].find('/').map_or(base.len(), |at| authority + at);
+    let parameters = parameters.map(|it| format!("?{it}")).unwrap_or_default();
+    format!("{}/{database}{parameters}", &base[..end])
+}
+
+#[test]
+fn a_url_is_turned_to_another_database() {
+    for (url, expected) in [
+        ("postgresql://u:p@h:1/postgres", "postgresql://u:p@h:1/x"),
+        ("postgresql://u@h", "postgresql://u@h/x"),
+        ("postgres://h/a?sslmode=disable", "postgres://h/x?sslmode=disable"),
+    ] {
+        assert_eq!(with_database(url, "x"), expected);
+    }
+}

@@ -1,0 +1,221 @@
+//! The binary as a child process.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+use super::guard::Process;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_walpost");
+
+/// What is typed and set before the binary runs.
+pub(crate) struct Builder {
+    command: Command,
+    /// An empty place, where no walpost.toml of the tester's is found.
+    folder: TempDir,
+}
+
+impl Builder {
+    pub(crate) fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Builder {
+        self.command.args(args);
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Builder {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Puts a file beside the process, for instance a walpost.toml.
+    pub(crate) fn file(self, name: &str, text: &str) -> Builder {
+        std::fs::write(self.folder.path().join(name), text).unwrap();
+        self
+    }
+
+    /// Starts it and returns at once; `wait_for_log` tells when it is where the test wants it.
+    pub(crate) fn spawn(mut self) -> Walpost {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut self.command, "KILL");
+        let (child, lines) = (process.child(), Arc::new(Mutex::new(Vec::new())));
+        let (grown, changes) = watch::channel(());
+        let grown = Arc::new(grown);
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let readers = vec![
+            collect(stdout, "stdout", lines.clone(), grown.clone()),
+            collect(stderr, "stderr", lines.clone(), grown),
+        ];
+        Walpost { process, lines, changes, readers, _folder: self.folder }
+    }
+
+    /// Runs a one-shot command to its end.
+    pub(crate) async fn output(self) -> Output {
+        let mut walpost = self.spawn();
+        let status = walpost.wait(PATIENCE).await;
+        walpost.finish_reading();
+        let [stdout, stderr] = ["stdout", "stderr"].map(|stream| walpost.text(stream).into_bytes());
+        Output { status, stdout, stderr }
+    }
+}
+
+/// A running binary; killed when dropped, and its log printed if the test is failing.
+pub(crate) struct Walpost {
+    process: Process,
+    /// Stream and line, as they came.
+    lines: Arc<Mutex<Vec<(&'static str, String)>>>,
+    changes: watch::Receiver<()>,
+    readers: Vec<thread::JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+impl Walpost {
+    /// With these arguments and none of the tester's own settings.
+    pub(crate) fn with(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Builder {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(args).current_dir(folder.path()).env("NO_COLOR", "1");
+        let ours = |name: &OsString| {
+            let name = name.to_string_lossy();
+            name.starts_with("WALPOST_") || name.starts_with("PG") || name == "RUST_LOG"
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
+            command.env_remove(name);
+        }
+        Builder { command, folder }
+    }
+
+    /// Runs a one-shot command to its end.
+    pub(crate) async fn run_to_end(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Output {
+        Self::with(args).output().await
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Everything on stderr so far.
+    pub(crate) fn log(&self) -> String {
+        self.text("stderr")
+    }
+
+    /// How many log lines there are: a mark for `wait_for_log_since`.
+    pub(crate) fn mark(&self) -> usize {
+        self.lines.lock().unwrap().len()
+    }
+
+    /// Waits for a line that contains `text`, now or in the past, and returns it.
+    pub(crate) async fn wait_for_log(&self, text: &str, limit: Duration) -> String {
+        self.wait_for_log_since(0, text, limit).await
+    }
+
+    pub(crate) async fn wait_for_log_since(&self, mark: usize, text: &str, limit: Duration) -> String {
+        let mut changes = self.changes.clone();
+        let found = async {
+            loop {
+                changes.borrow_and_update();
+                let line = self.find(mark, text);
+                // An error means that both streams have ended.
+                if line.is_some() || changes.changed().await.is_err() {
+                    return line.or_else(|| self.find(mark, text));
+                }
+            }
+        };
+        match timeout(limit, found).await {
+            Ok(Some(line)) => line,
+            Ok(None) => panic!("it ended without saying {text:?}"),
+            Err(_) => panic!("it did not say {text:?} within {limit:?}"),
+        }
+    }
+
+    /// Where it answers HTTP, as it says in its log; for `--listen 127.0.0.1:0`.
+    pub(crate) async fn listen_address(&self) -> SocketAddr {
+        let line = self.wait_for_log("listening", PATIENCE).await;
+        let words = line.split(|letter: char| !(letter.is_ascii_digit() || ".:[]".contains(letter)));
+        let mut addresses = words.filter_map(|word| word.trim_matches(['.', ':']).parse().ok());
+        addresses.next().unwrap_or_else(|| panic!("no address in {line:?}"))
+    }
+
+    pub(crate) fn terminate(&self) {
+        self.process.signal("TERM");
+    }
+
+    pub(crate) fn interrupt(&self) {
+        self.process.signal("INT");
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub(crate) async fn kill(&mut self) -> ExitStatus {
+        self.process.signal("KILL");
+        self.wait(PATIENCE).await
+    }
+
+    /// Freezes the process, as a long pause of its machine would.
+    pub(crate) fn stop(&self) {
+        self.process.signal("STOP");
+    }
+
+    pub(crate) fn cont(&self) {
+        self.process.signal("CONT");
+    }
+
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.exited()
+    }
+
+    pub(crate) async fn wait(&mut self, limit: Duration) -> ExitStatus {
+        match self.process.wait(limit).await {
+            Some(status) => status,
+            None => panic!("it is still running after {limit:?}"),
+        }
+    }
+
+    fn find(&self, mark: usize, text: &str) -> Option<String> {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().skip(mark).map(|(_, line)| line).find(|line| line.contains(text)).cloned()
+    }
+
+    fn text(&self, stream: &str) -> String {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().filter(|(from, _)| *from == stream).map(|(_, line)| format!("{line}\n")).collect()
+    }
+
+    fn finish_reading(&mut self) {
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Walpost {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            for (stream, line) in self.lines.lock().unwrap().iter() {
+                eprintln!("walpost {} {stream}: {line}", self.process.id());
+            }
+        }
+    }
+}
+
+/// A thread of its own, because the pipe must be emptied whatever the test's runtime is doing.
+fn collect(
+    pipe: impl Read + Send + 'static,
+    stream: &'static str,
+    lines: Arc<Mutex<Vec<(&'static str, String)>>>,
+    grown: Arc<watch::Sender<()>>,
+) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n') {
+            let Ok(line) = line else { return };
+            lines.lock().unwrap().push((stream, String::from_utf8_lossy(&line).into_owned()));
+            grown.send_replace(());
+        }
+    })
+}
