@@ -6,8 +6,8 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use uuid::Uuid;
 
-use crate::support::host::cached;
 use crate::support::kafka::config;
+use crate::support::postgres::connect;
 use crate::support::{
     Database, KafkaBroker, Oracle, PATIENCE, PostgresServer, Proxy, Walpost, check, consume, eventually,
     unique,
@@ -133,10 +133,9 @@ async fn kafka_of_ones_own_comes_back_with_its_data() {
 #[tokio::test]
 async fn the_wire_breaks_freezes_and_heals() {
     let server = PostgresServer::shared().await;
-    let target = server.client("postgres").await.query_one("SELECT inet_server_port()", &[]).await.unwrap();
-    let proxy = Proxy::start(format!("127.0.0.1:{}", target.get::<_, i32>(0))).await;
-    let url = format!("postgresql://postgres@{}/postgres", proxy.address());
-    let client = crate::support::postgres::connect(&url).await.unwrap();
+    let proxy = Proxy::start(server.address()).await;
+    let url = server.url_at(proxy.address(), "postgres");
+    let client = connect(&url).await.unwrap();
     assert_eq!(proxy.connections(), 1);
 
     proxy.freeze();
@@ -148,10 +147,10 @@ async fn the_wire_breaks_freezes_and_heals() {
 
     proxy.cut();
     eventually("the connection to break", PATIENCE, async || client.is_closed().then_some(())).await;
-    assert!(crate::support::postgres::connect(&url).await.is_err(), "cut");
+    assert!(connect(&url).await.is_err(), "cut");
     eventually("nothing to be forwarded", PATIENCE, async || (proxy.connections() == 0).then_some(())).await;
     proxy.heal();
-    assert!(crate::support::postgres::connect(&url).await.is_ok(), "healed");
+    assert!(connect(&url).await.is_ok(), "healed");
 }
 
 #[tokio::test]
@@ -162,10 +161,9 @@ async fn the_binary_is_ours_to_run() {
 }
 
 #[tokio::test]
-#[ignore = "needs `scripts/install postgres-versions 14 18`; run by .ci/run"]
-async fn other_versions_start_too() {
+async fn the_oldest_and_the_newest_version_start_too() {
     for version in ["14", "18"] {
-        let server = PostgresServer::start_with_bin(&cached(&format!("postgres-{version}")), &[]).await;
+        let server = PostgresServer::start_version(version, &[]).await;
         let row = server.client("postgres").await.query_one("SHOW server_version", &[]).await.unwrap();
         assert!(row.get::<_, &str>(0).starts_with(version));
     }

@@ -13,11 +13,25 @@ use tokio_postgres::{Client, NoTls};
 use super::container::Container;
 use super::database::Database;
 use super::guard::Scratch;
-use super::host::{Host, docker};
+use super::host::{Host, cached, docker};
 use super::{PATIENCE, free_port, local_postgres, unique};
 
 const NAMED: &str = "WALPOST_TEST_DATABASE_URL";
-const IMAGE: (&str, &str) = ("postgres", "18");
+
+/// What a server of our own is made from.
+enum Source<'a> {
+    /// A tag of the official image.
+    Image(&'a str),
+    /// A folder with `initdb` and `postgres`.
+    Binaries(PathBuf),
+}
+
+impl Source<'static> {
+    /// Where the version does not matter.
+    fn any() -> Result<Source<'static>, String> {
+        if docker() { Ok(Source::Image("18")) } else { local_postgres::binaries().map(Source::Binaries) }
+    }
+}
 
 pub(crate) struct PostgresServer {
     /// Before `folder`, so that the server is gone when its files go.
@@ -38,7 +52,7 @@ impl PostgresServer {
                 let server = PostgresServer { host: Host::Named(NAMED), url, socket: None, _folder: None };
                 server.ready().await.map(|()| server)
             }
-            Err(_) => Self::launch(None, &[]).await,
+            Err(_) => Self::launch(Source::any()?, &[]).await,
         };
         match SHARED.get_or_init(start).await {
             Ok(server) => server,
@@ -48,29 +62,36 @@ impl PostgresServer {
 
     /// A server of the test's own, which it may stop, kill and start again. `options` are settings of `postgresql.conf`.
     pub(crate) async fn start(options: &[(&str, &str)]) -> PostgresServer {
-        Self::launch(None, options).await.unwrap_or_else(|error| panic!("PostgreSQL: {error}"))
+        let source = Source::any().unwrap_or_else(|error| panic!("{error}"));
+        Self::launch(source, options).await.unwrap_or_else(|error| panic!("PostgreSQL: {error}"))
     }
 
-    /// The same from given binaries, for instance `host::cached("postgres-14")`.
+    /// The same of a certain major version, for instance "14".
+    pub(crate) async fn start_version(version: &str, options: &[(&str, &str)]) -> PostgresServer {
+        if docker() {
+            let started = Self::launch(Source::Image(version), options).await;
+            return started.unwrap_or_else(|error| panic!("PostgreSQL {version}: {error}"));
+        }
+        Self::start_with_bin(&cached(&format!("postgres-{version}")), options).await
+    }
+
+    /// The same from binaries in a folder.
     pub(crate) async fn start_with_bin(bin: &Path, options: &[(&str, &str)]) -> PostgresServer {
-        assert!(
-            bin.join("initdb").exists(),
-            "no PostgreSQL in {}: run `scripts/install postgres-versions` for that version",
-            bin.display()
-        );
-        Self::launch(Some(bin), options).await.unwrap_or_else(|error| panic!("PostgreSQL: {error}"))
+        assert!(bin.join("initdb").exists(), "no PostgreSQL in {}: `make test` fetches it", bin.display());
+        let started = Self::launch(Source::Binaries(bin.to_owned()), options).await;
+        started.unwrap_or_else(|error| panic!("{}: {error}", bin.display()))
     }
 
-    async fn launch(bin: Option<&Path>, options: &[(&str, &str)]) -> Result<PostgresServer, String> {
+    async fn launch(source: Source<'_>, options: &[(&str, &str)]) -> Result<PostgresServer, String> {
         let (folder, port) = (Scratch::new("postgres"), free_port());
         let settings = settings(options);
-        let host = if bin.is_none() && docker() {
-            Host::Container(container(folder.path(), port, &settings).await?)
-        } else {
-            let bin = bin.map_or_else(local_postgres::binaries, |bin| Ok(bin.to_owned()))?;
-            let host = Host::Local(local_postgres::prepare(&bin, &folder, port, &settings)?);
-            host.launch();
-            host
+        let host = match source {
+            Source::Image(tag) => Host::Container(container(tag, folder.path(), port, &settings).await?),
+            Source::Binaries(bin) => {
+                let host = Host::Local(local_postgres::prepare(&bin, &folder, port, &settings)?);
+                host.launch();
+                host
+            }
         };
         let url = format!("postgresql://postgres@127.0.0.1:{port}/postgres");
         let socket = Some((folder.path().to_owned(), port));
@@ -81,6 +102,16 @@ impl PostgresServer {
     /// A URL over TCP, as the superuser.
     pub(crate) fn url(&self, database: &str) -> String {
         with_database(&self.url, database)
+    }
+
+    /// Host and port, for a proxy in front of it.
+    pub(crate) fn address(&self) -> String {
+        authority(&self.url).to_owned()
+    }
+
+    /// A URL that goes another way, for instance through a proxy.
+    pub(crate) fn url_at(&self, address: impl std::fmt::Display, database: &str) -> String {
+        self.url(database).replacen(authority(&self.url), &address.to_string(), 1)
     }
 
     /// A URL over the Unix socket. A server that the environment names has none that we know.
@@ -175,7 +206,7 @@ fn settings(options: &[(&str, &str)]) -> Vec<String> {
     defaults.iter().chain(options).map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-async fn container(sockets: &Path, port: u16, settings: &[String]) -> Result<Container, String> {
+async fn container(tag: &str, sockets: &Path, port: u16, settings: &[String]) -> Result<Container, String> {
     use std::os::unix::fs::PermissionsExt;
     // The server's user inside is unknown outside.
     std::fs::set_permissions(sockets, std::fs::Permissions::from_mode(0o777)).map_err(|e| e.to_string())?;
@@ -185,7 +216,7 @@ async fn container(sockets: &Path, port: u16, settings: &[String]) -> Result<Con
     {
         arguments.extend(["-c".to_owned(), setting.to_owned()]);
     }
-    let request = GenericImage::new(IMAGE.0, IMAGE.1)
+    let request = GenericImage::new("postgres", tag)
         .with_cmd(arguments)
         .with_env_var("POSTGRES_HOST_AUTH_METHOD", "trust")
         .with_mapped_port(port, ContainerPort::Tcp(5432))
@@ -195,20 +226,27 @@ async fn container(sockets: &Path, port: u16, settings: &[String]) -> Result<Con
 
 /// The same URL for another database.
 fn with_database(url: &str, database: &str) -> String {
-    let (base, parameters) = url.split_once('?').map_or((url, None), |(base, it)| (base, Some(it)));
-    let authority = base.find("://").map_or(0, |at| at + 3);
-    let end = base[authority..].find('/').map_or(base.len(), |at| authority + at);
-    let parameters = parameters.map(|it| format!("?{it}")).unwrap_or_default();
+    let (base, parameters) = url.find('?').map_or((url, ""), |at| url.split_at(at));
+    let start = base.find("://").map_or(0, |at| at + 3);
+    let end = base[start..].find('/').map_or(base.len(), |at| start + at);
     format!("{}/{database}{parameters}", &base[..end])
 }
 
+/// Host and port of a URL.
+fn authority(url: &str) -> &str {
+    let after = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let whole = after.split(['/', '?']).next().unwrap_or(after);
+    whole.rsplit_once('@').map_or(whole, |(_, address)| address)
+}
+
 #[test]
-fn a_url_is_turned_to_another_database() {
-    for (url, expected) in [
-        ("postgresql://u:p@h:1/postgres", "postgresql://u:p@h:1/x"),
-        ("postgresql://u@h", "postgresql://u@h/x"),
-        ("postgres://h/a?sslmode=disable", "postgres://h/x?sslmode=disable"),
+fn a_url_is_taken_apart_and_put_together() {
+    for (url, address, elsewhere) in [
+        ("postgresql://u:p@h:1/postgres", "h:1", "postgresql://u:p@h:1/x"),
+        ("postgresql://u@h", "h", "postgresql://u@h/x"),
+        ("postgres://h/a?sslmode=disable", "h", "postgres://h/x?sslmode=disable"),
     ] {
-        assert_eq!(with_database(url, "x"), expected);
+        assert_eq!(authority(url), address);
+        assert_eq!(with_database(url, "x"), elsewhere);
     }
 }

@@ -1,0 +1,32 @@
+# syntax=docker/dockerfile:1
+
+# The full image brings a C compiler, pkg-config and OpenSSL's headers; nothing is installed, so nothing drifts.
+# rust-toolchain.toml stays outside: this tag is the same version, and its extra tools are not needed here.
+FROM rust:1.95.0-bookworm AS build
+WORKDIR /walpost
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/walpost/target \
+    cargo build --release --locked --bin walpost \
+    && cp target/release/walpost /usr/local/bin/walpost
+
+# The same Debian as above. The `cc` image has libgcc, libssl.so.3 and libcrypto.so.3, all that the binary links
+# (librdkafka, zlib and zstd are inside it), so OpenSSL is mended with the base image and not with a new build.
+FROM gcr.io/distroless/cc-debian12:nonroot
+
+LABEL org.opencontainers.image.title="walpost" \
+      org.opencontainers.image.description="Posts a Postgres outbox to Kafka straight from the write-ahead log" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
+
+COPY --from=build /usr/local/bin/walpost /walpost
+
+# The number, because Kubernetes' runAsNonRoot cannot read a name. It is `nonroot` of the base image.
+USER 65532:65532
+
+# By default only the machine itself may ask for health and metrics; from inside a container that is nobody.
+ENV WALPOST_LISTEN=0.0.0.0:8480
+EXPOSE 8480
+
+# Exec form: SIGTERM reaches walpost itself, which then drains.
+ENTRYPOINT ["/walpost"]
+CMD ["run"]

@@ -1,0 +1,32 @@
+# Walpost's errands. Each installs what it misses on Debian and Ubuntu; elsewhere it says what to install.
+.DEFAULT_GOAL := help
+.PHONY: help build test demo lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+build: ## the release binary, target/release/walpost
+	scripts/install build
+	scripts/install rust
+	cargo build --release --locked
+
+test: ## every test, against real PostgreSQL and Apache Kafka
+	scripts/install test
+	cargo test --locked --all-features
+
+demo: ## the main job on this machine, nothing left behind; ARGS="--for 10s"
+	@scripts/install demo
+	@# Built first and aloud: the first build takes minutes, and silence looks like a fault.
+	@cargo build --release --locked
+	@cargo run --release --locked --quiet -- demo $(ARGS)
+
+lint: ## format, clippy, documentation; warnings are errors
+	scripts/install build
+	cargo fmt --check
+	cargo clippy --locked --all-features --all-targets -- -D warnings
+	@# A service that only writes to the outbox builds the library alone, without C.
+	cargo clippy --locked --no-default-features --lib -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --all-features --no-deps
+
+clean: ## what cargo built; the servers fetched for the tests stay in the cache
+	cargo clean
