@@ -1,0 +1,113 @@
+//! What librdkafka calls back.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext, PurgeConfig};
+use rdkafka::types::RDKafkaErrorCode;
+use tracing::{debug, info, trace, warn};
+
+use super::delivery::{Inbox, failure, is_victim};
+use super::guard::Secrets;
+use super::watch::Watch;
+
+pub(super) struct Context {
+    inbox: Arc<Inbox>,
+    watch: Watch,
+    secrets: Secrets,
+    /// The producer that this context belongs to, for questions that a failure raises.
+    producer: OnceLock<Weak<BaseProducer<Context>>>,
+}
+
+impl Context {
+    pub(super) fn new(inbox: Arc<Inbox>, watch: Watch, secrets: Secrets) -> Self {
+        Context { inbox, watch, secrets, producer: OnceLock::new() }
+    }
+
+    pub(super) fn set_producer(&self, producer: &Arc<BaseProducer<Context>>) {
+        // Set once, right after the producer is made.
+        let _ = self.producer.set(Arc::downgrade(producer));
+    }
+
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// `None` while the producer is being dropped.
+    fn producer(&self) -> Option<Arc<BaseProducer<Context>>> {
+        self.producer.get().and_then(Weak::upgrade)
+    }
+
+    fn failed(&self, topic: &str, error: &KafkaError, number: usize) {
+        let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        if code as i32 > 0 {
+            // The broker said no, so it is there.
+            self.watch.answered();
+        }
+        let producer = self.producer();
+        let fatal = producer.as_ref().and_then(|producer| producer.client().fatal_error());
+        if self.inbox.failed(number, failure(topic, code, fatal), is_victim(code)) {
+            // Not every failure is fatal to librdkafka; it would send what is queued behind.
+            if let Some(producer) = producer {
+                producer.purge(PurgeConfig::default().queue().non_blocking());
+            }
+        }
+    }
+}
+
+impl ProducerContext for Context {
+    /// The record's number in the window.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        match result {
+            Ok(_) => {
+                if self.watch.in_doubt() {
+                    self.watch.answered();
+                }
+                self.inbox.delivered(number);
+            }
+            Err((error, message)) => self.failed(message.topic(), error, number),
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        use RDKafkaLogLevel::{Debug, Info, Notice};
+        let line = self.secrets.veil(line);
+        match level {
+            Debug => trace!(target: "walpost::kafka", "{facility}: {line}"),
+            // librdkafka reports these a second time as errors, except that a broker has hung up.
+            _ if matches!(facility, "FAIL" | "ERROR" | "FATAL") => {
+                self.watch.heard(&line);
+                debug!(target: "walpost::kafka", "{facility}: {line}");
+            }
+            // That a setting is experimental is news only about the user's own.
+            _ if facility == "CONFWARN" && line.contains("enable.gapless.guarantee") => {
+                debug!(target: "walpost::kafka", "{facility}: {line}");
+            }
+            Info => debug!(target: "walpost::kafka", "{facility}: {line}"),
+            Notice => info!(target: "walpost::kafka", "{facility}: {line}"),
+            _ if self.watch.is_news(facility) => warn!(target: "walpost::kafka", "{facility}: {line}"),
+            _ => debug!(target: "walpost::kafka", "{facility}: {line}"),
+        }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        trace!(target: "walpost::kafka", "{}", String::from_utf8_lossy(statistics));
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let reason = self.secrets.veil(reason);
+        // The event of a fatal error carries the code of its cause.
+        if self.producer().is_some_and(|producer| producer.client().fatal_error().is_some()) {
+            self.watch.stopped(&reason);
+        } else {
+            self.watch.reported(error.rdkafka_error_code(), &reason);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The Kafka end of the road: records out through librdkafka, receipts back.
+//!
+//! ```text
+//!   publish() ──► window ──► BaseProducer::send ──► librdkafka's threads ──► broker
+//!                   ▲                                                         │
+//!   receipts() ◄────┴── inbox ◄── delivery callback ◄── poll thread ◄─────────┘
+//! ```
+//! - Order: idempotence, no timeout, and nothing accepted after the first failure.
+//! - Memory: the window counts what is in flight, keys and headers included, and frees room only
+//!   together with the receipt.
+//! - Latency: the callback wakes the reader of receipts itself, see `delivery`.
+
+mod context;
+mod delivery;
+mod guard;
+mod probe;
+mod producer;
+mod settings;
+mod watch;
+mod window;
+
+pub use probe::{ProbeReport, probe};
+pub use producer::KafkaPublisher;
+pub use settings::KafkaSettings;

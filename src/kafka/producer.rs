@@ -1,0 +1,259 @@
+//! The publisher and its poll thread.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::sync::oneshot;
+
+use super::context::Context;
+use super::delivery::{Inbox, Report, failure, overtaken};
+use super::settings::KafkaSettings;
+use super::watch::Watch;
+use super::window::{Window, footprint};
+use crate::error::OutboxError;
+use crate::publisher::{Headers, Offer, OutboxPublisher, Receipt, Record, Ticket};
+use crate::vitals::Vitals;
+
+type KafkaProducer = BaseProducer<Context>;
+
+/// How often the poll thread looks up when nothing happens: whether to stop, and whether brokers that were
+/// lost are back. Receipts don't wait for it.
+const TURN: Duration = Duration::from_millis(100);
+/// How long it waits for a broker to answer when none could be reached.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long [`KafkaPublisher::close`] waits: a turn, a look, rdkafka's flush of 500 ms, and the threads' end.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Publishes to Kafka through librdkafka.
+///
+/// Dropping it forgets what is in flight, which may arrive all the same, and returns at once; connections and
+/// threads end soon after.
+pub struct KafkaPublisher {
+    /// One of two shares; the poll thread has the other, and ends when this one is gone.
+    producer: Arc<KafkaProducer>,
+    inbox: Arc<Inbox>,
+    ended: Option<oneshot::Receiver<()>>,
+    window: Window,
+    /// Used again for every batch of reports.
+    reports: Vec<Report>,
+    /// The lowest number of a record whose failure the caller knows of.
+    failed_at: Option<usize>,
+    /// The last topic whose name was found good.
+    topic: String,
+}
+
+impl KafkaPublisher {
+    /// Starts a producer. Brokers need not be reachable; `vitals` tells whether they are.
+    ///
+    /// # Errors
+    /// A usage error if a setting is wrong; a transient one if the system gives no thread.
+    pub fn open(settings: &KafkaSettings, vitals: Arc<Vitals>) -> Result<Self, OutboxError> {
+        let prepared = settings.prepare()?;
+        let inbox = Arc::new(Inbox::default());
+        let context = Context::new(Arc::clone(&inbox), Watch::new(vitals), settings.secrets());
+        let producer: KafkaProducer =
+            prepared.config.create_with_context(context).map_err(|error| settings.refused(error))?;
+        let producer = Arc::new(producer);
+        producer.context().set_producer(&producer);
+
+        let (end, ended) = oneshot::channel();
+        let poller = Poller { producer: Some(Arc::clone(&producer)), inbox: Arc::clone(&inbox), _end: end };
+        thread::Builder::new()
+            .name("kafka-poll".to_owned())
+            .spawn(move || poller.run())
+            .map_err(|error| OutboxError::connection("cannot start the thread that polls Kafka", error))?;
+        Ok(KafkaPublisher {
+            producer,
+            inbox,
+            ended: Some(ended),
+            window: Window::new(prepared.limits),
+            reports: Vec::new(),
+            failed_at: None,
+            topic: String::new(),
+        })
+    }
+
+    /// Forgets what is in flight and waits until connections and threads have ended, five seconds at most.
+    pub async fn close(mut self) {
+        let ended = self.ended.take();
+        drop(self);
+        if let Some(ended) = ended {
+            // Either way it is over: the sender is gone with the thread, or patience is at its end.
+            let _ = tokio::time::timeout(CLOSE, ended).await;
+        }
+    }
+
+    /// Refuses what librdkafka would refuse late, or not at all.
+    fn check(&mut self, record: &Record<'_>) -> Result<(), OutboxError> {
+        if record.topic != self.topic {
+            if !is_topic_name(record.topic) {
+                return Err(failure(
+                    &record.topic.escape_debug().to_string(),
+                    RDKafkaErrorCode::InvalidTopic,
+                    None,
+                ));
+            }
+            record.topic.clone_into(&mut self.topic);
+        }
+        // librdkafka reads -1 as "any".
+        if record.partition.is_some_and(i32::is_negative) {
+            return Err(failure(record.topic, RDKafkaErrorCode::UnknownPartition, None));
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, ticket: Ticket, record: &Record<'_>, bytes: usize) -> Result<Offer, OutboxError> {
+        let base = BaseRecord::<[u8], [u8], usize> {
+            topic: record.topic,
+            partition: record.partition,
+            payload: record.value,
+            key: record.key,
+            // librdkafka reads 0 as "now", and Kafka knows no time before 1970.
+            timestamp: record.timestamp.map(|millis| millis.max(1)),
+            headers: owned(record.headers),
+            delivery_opaque: self.window.next(),
+        };
+        let Err((error, _)) = self.producer.send(base) else {
+            self.window.push(ticket, bytes);
+            return Ok(Offer::Taken);
+        };
+        match error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail) {
+            // After a fatal error what is in flight fails too, and its receipts tell whose fault it was. And a full
+            // queue, which the window should have prevented, has room again after one of its receipts.
+            RDKafkaErrorCode::Fatal | RDKafkaErrorCode::QueueFull if !self.window.is_empty() => {
+                Ok(Offer::Full)
+            }
+            code @ RDKafkaErrorCode::MessageSizeTooLarge => {
+                let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+                let (key, value) = (length(record.key), length(record.value));
+                let during = format!(
+                    "publishing to topic {}, a key of {key} and a value of {value} bytes",
+                    record.topic
+                );
+                Err(OutboxError::broker(&during, code as i32, code))
+            }
+            code => Err(failure(record.topic, code, self.producer.client().fatal_error())),
+        }
+    }
+}
+
+impl OutboxPublisher for KafkaPublisher {
+    /// Offers a record without waiting.
+    ///
+    /// After a failure nothing is taken: `Full` until the failed receipt has been handed over, so that the
+    /// caller learns the reason from the record that it belongs to, an error from then on.
+    fn publish(&mut self, ticket: Ticket, record: &Record<'_>) -> Result<Offer, OutboxError> {
+        if self.inbox.has_failed() {
+            return if self.failed_at.is_some() { Err(overtaken()) } else { Ok(Offer::Full) };
+        }
+        let bytes = footprint(record);
+        if !self.window.admits(bytes) {
+            return Ok(Offer::Full);
+        }
+        let offer = self.check(record).and_then(|()| self.send(ticket, record, bytes));
+        if offer.is_err() {
+            self.failed_at = Some(self.window.next());
+            self.inbox.fail();
+        }
+        offer
+    }
+
+    /// Waits for at least one receipt and appends all that have come.
+    ///
+    /// Cancel-safe: a receipt is either appended or still waiting. The room of a record is free again
+    /// once its receipt is appended.
+    async fn receipts(&mut self, into: &mut Vec<Receipt>) -> Result<(), OutboxError> {
+        if !self.inbox.take(&mut self.reports).await {
+            return Err(OutboxError::transient("the thread that polls Kafka has ended"));
+        }
+        for (number, mut result) in self.reports.drain(..) {
+            let Some(ticket) = self.window.remove(number) else { continue };
+            if result.is_err() {
+                self.failed_at = Some(self.failed_at.map_or(number, |failed| failed.min(number)));
+            } else if self.failed_at.is_some_and(|failed| failed < number) {
+                // It was on the wire already; counting it would leave a gap behind it.
+                result = Err(overtaken());
+            }
+            into.push(Receipt { ticket, result });
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaPublisher {
+    fn drop(&mut self) {
+        // At once, so that nothing is sent any more while the poll thread is on its way out.
+        self.producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
+    }
+}
+
+/// What the poll thread owns.
+struct Poller {
+    /// Taken only when the thread ends.
+    producer: Option<Arc<KafkaProducer>>,
+    inbox: Arc<Inbox>,
+    /// Dropped last: it tells that everything is over.
+    _end: oneshot::Sender<()>,
+}
+
+impl Poller {
+    fn run(self) {
+        let Some(producer) = &self.producer else { return };
+        let watch = producer.context().watch();
+        // The share of the publisher goes first, so that the last one, whose drop blocks, is here and never in
+        // an async task.
+        while Arc::strong_count(producer) > 1 {
+            producer.poll(TURN);
+            if watch.in_doubt() {
+                match producer.client().fetch_metadata(None, LOOK) {
+                    Ok(_) => watch.answered(),
+                    Err(_) => watch.unreachable(),
+                }
+            }
+            watch.tell();
+            self.inbox.turn();
+        }
+    }
+}
+
+impl Drop for Poller {
+    fn drop(&mut self) {
+        self.inbox.close();
+        self.producer = None;
+    }
+}
+
+/// 1 to 249 of a-z A-Z 0-9 . _ - and neither "." nor ".." (Kafka, "Topic Naming").
+fn is_topic_name(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=249).contains(&name.len()) && name.bytes().all(good) && name != "." && name != ".."
+}
+
+fn owned(headers: &Headers) -> Option<OwnedHeaders> {
+    if headers.is_empty() {
+        return None;
+    }
+    let room = OwnedHeaders::new_with_capacity(headers.len());
+    Some(headers.iter().fold(room, |owned, (key, value)| owned.insert(Header { key, value })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topic_names_follow_kafkas_rules() {
+        let long = "x".repeat(249);
+        for name in ["a", "orders.v1", "A_b-9", long.as_str(), "...", ".a"] {
+            assert!(is_topic_name(name), "{name}");
+        }
+        let longer = "x".repeat(250);
+        for name in ["", ".", "..", longer.as_str(), "a b", "a/b", "ä", "a\0b", "a\n"] {
+            assert!(!is_topic_name(name), "{name:?}");
+        }
+    }
+}

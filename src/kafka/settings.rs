@@ -1,0 +1,204 @@
+//! From what an operator writes to what librdkafka gets.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+
+use super::guard::{Secrets, canonical, check, is_secret};
+use super::window::Limits;
+use crate::error::OutboxError;
+
+const MAX_MESSAGES: &str = "queue.buffering.max.messages";
+const MAX_KBYTES: &str = "queue.buffering.max.kbytes";
+const MAX_RECORD: &str = "message.max.bytes";
+
+/// What differs from librdkafka's own defaults (CONFIGURATION.md).
+const DEFAULTS: &[(&str, &str)] = &[
+    ("client.id", "walpost"),
+    ("enable.idempotence", "true"),
+    // A failed record stops the producer instead of being overtaken.
+    ("enable.gapless.guarantee", "true"),
+    ("acks", "all"),
+    // No end: a timeout is a failed record that others overtake.
+    ("message.timeout.ms", "0"),
+    // Keys go to the partitions to which Java clients send them.
+    ("partitioner", "murmur2_random"),
+    ("socket.keepalive.enable", "true"),
+    // Rows come in batches already; waiting longer for company only adds latency.
+    ("linger.ms", "1"),
+    // After an outage all connections are down together; ten seconds would be added to it.
+    ("reconnect.backoff.max.ms", "2000"),
+    // How long a topic may be missing, since brokers learn of a new one one by one. The line stands meanwhile.
+    ("topic.metadata.propagation.max.ms", "10000"),
+    // Names of librdkafka's threads tell an operator nothing.
+    ("log.thread.name", "false"),
+    // The relay reports to its operator, not to the cluster's.
+    ("enable.metrics.push", "false"),
+    // In flight, 16 MiB: see `window`.
+    (MAX_KBYTES, "16384"),
+    (MAX_MESSAGES, "30000"),
+];
+
+/// Where Kafka is and how to talk to it.
+///
+/// ```
+/// use walpost::kafka::KafkaSettings;
+///
+/// let settings = KafkaSettings::new("localhost:9092").with_property("compression.type", "lz4");
+/// ```
+#[derive(Clone, Default)]
+pub struct KafkaSettings {
+    /// `host:port` of some brokers, separated by commas.
+    pub brokers: String,
+    /// Properties of librdkafka (CONFIGURATION.md), passed on as they are; of two with one name the later
+    /// counts. Those that ordering and durability depend on are refused.
+    ///
+    /// `queue.buffering.max.messages` and `queue.buffering.max.kbytes` bound all records without a
+    /// receipt, keys and headers included; librdkafka alone would count payloads only.
+    pub properties: Vec<(String, String)>,
+}
+
+impl KafkaSettings {
+    /// Settings for these brokers and defaults for the rest.
+    pub fn new(brokers: impl Into<String>) -> Self {
+        KafkaSettings { brokers: brokers.into(), properties: Vec::new() }
+    }
+
+    /// Adds a property of librdkafka.
+    #[must_use]
+    pub fn with_property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.push((name.into(), value.into()));
+        self
+    }
+
+    /// Checks everything that can be checked without a connection.
+    ///
+    /// # Errors
+    /// A usage error that names the property.
+    pub fn validate(&self) -> Result<(), OutboxError> {
+        self.prepare().map(drop)
+    }
+
+    pub(super) fn prepare(&self) -> Result<Prepared, OutboxError> {
+        if self.brokers.split(',').all(|broker| broker.trim().is_empty()) {
+            return Err(OutboxError::usage(
+                "no Kafka broker is named",
+                "set --brokers to host:port, several separated by commas",
+            ));
+        }
+        let mut merged: BTreeMap<&str, String> =
+            DEFAULTS.iter().map(|&(name, value)| (name, value.to_owned())).collect();
+        merged.insert("bootstrap.servers", self.brokers.clone());
+        for (name, value) in &self.properties {
+            check(name, value)?;
+            merged.insert(canonical(name), value.clone());
+        }
+        let limits = Limits {
+            records: number(&merged, MAX_MESSAGES, 0)?,
+            bytes: number(&merged, MAX_KBYTES, 1)?.saturating_mul(1024),
+        };
+        widen_queue(&mut merged, limits);
+
+        let log_level = log_level(&merged);
+        let mut config = ClientConfig::new();
+        config.set_log_level(log_level);
+        for (name, value) in merged {
+            config.set(name, value);
+        }
+        // librdkafka looks at each name and value here, so that a typing error is found before the first record.
+        config.create_native_config().map_err(|error| self.refused(error))?;
+        Ok(Prepared { config, limits })
+    }
+
+    pub(super) fn secrets(&self) -> Secrets {
+        Secrets::of(&self.properties)
+    }
+
+    /// What to say when librdkafka refuses the settings. Its own words, but never a secret's value.
+    pub(super) fn refused(&self, error: KafkaError) -> OutboxError {
+        const ADVICE: &str = "see CONFIGURATION.md of librdkafka for its properties and their values";
+        match error {
+            KafkaError::ClientConfig(_, _, name, _) if is_secret(&name) => {
+                OutboxError::usage(format!("librdkafka refuses the value of `{name}`"), ADVICE)
+            }
+            KafkaError::ClientConfig(_, why, name, _) => OutboxError::usage(
+                format!("the Kafka property `{name}` is not valid: {}", why.trim()),
+                ADVICE,
+            ),
+            KafkaError::ClientCreation(why) if why.contains("thread") => OutboxError::transient(format!(
+                "no thread for the Kafka client: {}",
+                self.secrets().veil(&why)
+            )),
+            KafkaError::ClientCreation(why) => OutboxError::usage(
+                format!("the Kafka settings are not valid: {}", self.secrets().veil(&why)),
+                ADVICE,
+            ),
+            _ => OutboxError::usage("a Kafka property contains a NUL character", ADVICE),
+        }
+    }
+}
+
+/// Settings that librdkafka has accepted one by one.
+pub(super) struct Prepared {
+    pub(super) config: ClientConfig,
+    pub(super) limits: Limits,
+}
+
+fn number(merged: &BTreeMap<&str, String>, name: &str, least: usize) -> Result<usize, OutboxError> {
+    let value = merged.get(name).map_or("", String::as_str);
+    value.trim().parse().ok().filter(|number| (least..=2_147_483_647).contains(number)).ok_or_else(|| {
+        OutboxError::usage(
+            format!("the Kafka property `{name}` can't be `{value}`"),
+            format!("set `{name}` to a whole number from {least} to 2147483647"),
+        )
+    })
+}
+
+/// Makes librdkafka's queue so wide that the window is always full first.
+///
+/// librdkafka frees the room of delivered records only after all callbacks of the batch have run. So when
+/// the last receipt is already with the caller, the queue could still be full, with no further receipt to
+/// wait for. At any moment it holds at most one window of records with receipts and one of those
+/// without, and a window may be exceeded by the one record that is let in when it is empty.
+fn widen_queue(merged: &mut BTreeMap<&str, String>, window: Limits) {
+    let record = merged.get(MAX_RECORD).map_or("1000000", String::as_str).parse().unwrap_or(1_000_000_000);
+    let kbytes = 2 * (window.bytes / 1024 + record / 1024 + 1);
+    // 0 is "no limit" for both.
+    let messages = if window.records == 0 { 0 } else { 2 * window.records + 2 };
+    merged.insert(MAX_KBYTES, kbytes.min(2_147_483_647).to_string());
+    merged.insert(MAX_MESSAGES, messages.min(2_147_483_647).to_string());
+}
+
+/// rdkafka sets the level on the client itself, over the property.
+fn log_level(merged: &BTreeMap<&str, String>) -> RDKafkaLogLevel {
+    let debug = merged.get("debug").is_some_and(|facilities| !facilities.trim().is_empty());
+    match merged.get("log_level").and_then(|level| level.trim().parse().ok()) {
+        Some(0) => RDKafkaLogLevel::Emerg,
+        Some(1) => RDKafkaLogLevel::Alert,
+        Some(2) => RDKafkaLogLevel::Critical,
+        Some(3) => RDKafkaLogLevel::Error,
+        Some(4) => RDKafkaLogLevel::Warning,
+        Some(5) => RDKafkaLogLevel::Notice,
+        Some(7) => RDKafkaLogLevel::Debug,
+        None if debug => RDKafkaLogLevel::Debug,
+        _ => RDKafkaLogLevel::Info,
+    }
+}
+
+impl fmt::Debug for KafkaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |(name, value): &(String, String)| {
+            (name.clone(), if is_secret(name) { "***".to_owned() } else { value.clone() })
+        };
+        f.debug_struct("KafkaSettings")
+            .field("brokers", &self.brokers)
+            .field("properties", &self.properties.iter().map(shown).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;
