@@ -1,1 +1,15 @@
-fn main() {}
+//! The binary: a result becomes an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use walpost::cli::{self, Arguments};
+
+fn main() -> ExitCode {
+    // Prints help and wrong usage itself, and exits with 0 and 2.
+    let arguments = Arguments::parse();
+    match cli::execute(&arguments, std::env::vars_os()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli::report(&error),
+    }
+}

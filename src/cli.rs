@@ -1,0 +1,104 @@
+//! The command line: from arguments to a finished command.
+
+pub mod arguments;
+mod check;
+mod demo;
+mod report;
+mod run;
+mod setup;
+mod signals;
+mod status;
+mod teardown;
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::{self, Config, Environment, Layers, Observe};
+use crate::error::OutboxError;
+use crate::postgres::settings::Os;
+use crate::telemetry;
+
+pub use arguments::{Arguments, Command};
+
+/// Carries out what was typed, with these variables of the environment.
+///
+/// # Errors
+/// What made the command fail; [`report`] says it.
+pub fn execute(
+    arguments: &Arguments,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<(), OutboxError> {
+    let environment = Environment::new(variables)?;
+    let file = arguments.logs.config.as_deref();
+    let layers = Layers::gather(arguments.layer()?, file, &environment, Path::new(""))?;
+    // Needs no server, so it works before there is any.
+    if let Command::Setup(setup) = &arguments.command
+        && setup.print
+    {
+        return setup::print(&config::target(&layers)?);
+    }
+    let colours = environment.get("NO_COLOR").is_none();
+    let runtime = tokio::runtime::Runtime::new().map_err(|error| {
+        OutboxError::definite(format!("cannot start threads: {error}"), "raise the limits")
+    })?;
+    let console = telemetry::init(&Observe::resolve(&layers)?, colours)?;
+    layers.announce();
+    // Not for the demo: it is made of throw-away parts, and real settings must not lead it to a real system.
+    let config = || Config::resolve(&layers, &environment, &Os::detect());
+    runtime.block_on(async {
+        match &arguments.command {
+            Command::Setup(_) => setup::setup(&config()?).await,
+            Command::Run(_) => run::run(config()?, &console).await,
+            Command::Check(_) => check::check(&config()?).await,
+            Command::Status(status) => status::status(&config()?, status.json).await,
+            Command::Teardown(teardown) => teardown::teardown(&config()?, teardown.drop_table).await,
+            Command::Demo(demo) => demo::demo(demo, &console).await,
+        }
+    })
+}
+
+/// Says on stderr what went wrong and what to do, and chooses the exit code: 2 for wrong usage, else 1.
+pub fn report(error: &OutboxError) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    // Nobody is left to be told when stderr is closed.
+    let _ = stderr.write_all(explain(error, colours).as_bytes());
+    if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+fn explain(error: &OutboxError, colours: bool) -> String {
+    let (red, blue, plain) = if colours { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
+    let mut text = format!("{red}error:{plain} {}\n", error.chain());
+    for line in error.advice().unwrap_or_default().lines() {
+        // Writing to a string never fails.
+        let _ = writeln!(text, "  {blue}advice:{plain} {line}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_explained_with_their_advice() {
+        for (error, colours, expected) in [
+            (OutboxError::transient("gone"), false, "error: gone\n"),
+            (
+                OutboxError::definite("gone", "look\nfind"),
+                false,
+                "error: gone\n  advice: look\n  advice: find\n",
+            ),
+            (
+                OutboxError::connection("cannot connect", "refused").with_advice("wait"),
+                true,
+                "\x1b[1;31merror:\x1b[0m cannot connect: refused\n  \x1b[1;36madvice:\x1b[0m wait\n",
+            ),
+        ] {
+            assert_eq!(explain(&error, colours), expected);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What was typed. The doc comments here are the help texts, and the help texts are the manual.
+
+mod shared;
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Layer, duration};
+use crate::error::OutboxError;
+
+pub use shared::{DatabaseArguments, KafkaArguments, LogArguments, RelayArguments};
+
+/// Posts a Postgres outbox to Kafka straight from the write-ahead log.
+///
+/// Services insert a row into the outbox table, in the same transaction as their business data. Walpost
+/// reads committed rows from a logical replication slot, publishes them to Kafka in commit order, and
+/// moves the slot forward only after Kafka has acknowledged: nothing is lost, whatever dies and whenever.
+/// A message may arrive again after a fault; its headers walpost.lsn and walpost.index tell.
+#[derive(Parser)]
+#[command(name = "walpost", version = version(), after_help = EXAMPLES, max_term_width = 100)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub(super) logs: LogArguments,
+}
+
+/// What can be done.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Create the outbox: table, function, publication, grants and slot; safe to run again
+    Setup(SetupArguments),
+    /// Relay messages until told to stop
+    ///
+    /// Runs until SIGTERM or SIGINT, then waits for Kafka to acknowledge what is in flight, confirms it to
+    /// Postgres and exits with 0. Lost connections are tried again for ever; what only a person can mend
+    /// ends the run with exit code 1 and advice. A second `walpost run` on the same slot stands by and takes
+    /// over when the first one goes.
+    ///
+    /// On a terminal a progress line shows rate, lag and position; elsewhere the log is JSON. Health is
+    /// answered over HTTP: /healthz says whether the process should live (200) or be restarted (503),
+    /// /readyz whether messages flow.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArguments),
+    /// Check every precondition, and say how to mend what is missing
+    Check(CheckArguments),
+    /// Show how far the relay is: position, lag, retained log, who holds the slot
+    Status(StatusArguments),
+    /// Remove the slot, then the publication; the table only when asked
+    ///
+    /// The slot goes first: a slot that nobody reads makes the server keep its log until the disk is full.
+    Teardown(TeardownArguments),
+    /// Show it working on throw-away servers, and leave nothing behind
+    ///
+    /// Starts a Postgres in a temporary folder and a broker inside this process, sets both up, relays what
+    /// a small shop writes, and compares what was committed with what arrived. The built-in broker keeps
+    /// little and proves nothing about durability; name a real one with --brokers. Settings of the
+    /// environment and of walpost.toml are not used, except those of the log.
+    Demo(DemoArguments),
+}
+
+/// Arguments of `walpost setup`.
+#[derive(Args)]
+pub struct SetupArguments {
+    /// Print the SQL for a DBA instead of running it
+    #[arg(long)]
+    pub print: bool,
+    #[command(flatten)]
+    database: DatabaseArguments,
+}
+
+/// Arguments of `walpost run`.
+#[derive(Args)]
+pub struct RunArguments {
+    #[command(flatten)]
+    database: DatabaseArguments,
+    #[command(flatten)]
+    kafka: KafkaArguments,
+    #[command(flatten)]
+    relay: RelayArguments,
+}
+
+/// Arguments of `walpost check`.
+#[derive(Args)]
+pub struct CheckArguments {
+    #[command(flatten)]
+    database: DatabaseArguments,
+    #[command(flatten)]
+    kafka: KafkaArguments,
+}
+
+/// Arguments of `walpost status`.
+#[derive(Args)]
+pub struct StatusArguments {
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    database: DatabaseArguments,
+}
+
+/// Arguments of `walpost teardown`.
+#[derive(Args)]
+pub struct TeardownArguments {
+    /// Drop the table as well, with all messages in it
+    #[arg(long)]
+    pub drop_table: bool,
+    #[command(flatten)]
+    database: DatabaseArguments,
+}
+
+/// Arguments of `walpost demo`.
+#[derive(Args)]
+pub struct DemoArguments {
+    /// End after this time, with exit code 0 only if everything arrived once and in order
+    ///
+    /// A whole number and its unit, such as 10s. Without it the demo runs until Ctrl-C.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// How many orders the shop takes in a second
+    #[arg(long, value_name = "NUMBER", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: u32,
+    /// Real brokers in the place of the built-in one: host:port, separated by commas
+    #[arg(long, value_name = "LIST")]
+    pub brokers: Option<String>,
+}
+
+impl Arguments {
+    /// The settings among the arguments.
+    pub(super) fn layer(&self) -> Result<Layer, OutboxError> {
+        let mut layer = Layer::default();
+        self.logs.put_into(&mut layer);
+        match &self.command {
+            Command::Setup(SetupArguments { database, .. })
+            | Command::Status(StatusArguments { database, .. })
+            | Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer),
+            Command::Check(CheckArguments { database, kafka }) => {
+                database.put_into(&mut layer);
+                kafka.put_into(&mut layer)?;
+            }
+            Command::Run(RunArguments { database, kafka, relay }) => {
+                database.put_into(&mut layer);
+                kafka.put_into(&mut layer)?;
+                relay.put_into(&mut layer);
+            }
+            Command::Demo(_) => {}
+        }
+        Ok(layer)
+    }
+}
+
+/// Our version and that of the client library, whose faults are the broker's side of most reports.
+fn version() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| {
+        let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
+        format!("{} (librdkafka {librdkafka})", env!("CARGO_PKG_VERSION"))
+    })
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  walpost demo --for 10s                     see it work; needs no server
+  walpost setup --print | less               read the SQL before a DBA runs it
+  walpost setup --database-url postgresql://owner@db/shop
+  walpost check                              is everything in place?
+  walpost run --database-url postgresql://walpost@db/shop --brokers kafka1:9092,kafka2:9092
+  walpost status --json | jq .lag_bytes
+
+Every setting can be a flag, an environment variable or a line of walpost.toml; flags go over
+variables, those over the file. `walpost run --help` names all three forms. Unknown names are errors.
+
+Exit codes: 0 done, or stopped cleanly; 1 failed, with advice on stderr; 2 wrong usage or settings.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  PGPASSWORD=... walpost run --database-url 'postgresql://walpost@db/shop' --brokers kafka:9092
+  walpost run --database-url 'postgresql://db1,db2/shop?target_session_attrs=primary'
+  walpost run --brokers kafka:9093 -X security.protocol=ssl -X compression.type=zstd -X linger.ms=20
+  walpost run --config /etc/walpost.toml --listen 0.0.0.0:8480 --log-format json";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::layers;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_run_names_every_setting_in_all_its_forms() {
+        let mut command = Arguments::command();
+        command.build();
+        let run = command.find_subcommand_mut("run").unwrap();
+        let help = run.render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        for setting in layers::SETTINGS {
+            let forms = [
+                setting.flag.to_owned(),
+                format!("[env: {}]", setting.variable),
+                format!("[file: {}]", setting.key),
+                format!("[default: {}", setting.default),
+            ];
+            for form in forms {
+                assert!(help.contains(&form), "{form}");
+            }
+        }
+    }
+}

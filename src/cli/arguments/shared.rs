@@ -1,0 +1,161 @@
+//! Settings that several commands take.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{Layer, layers};
+use crate::error::OutboxError;
+
+/// Where the outbox is.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Database")]
+pub struct DatabaseArguments {
+    /// Where Postgres is, as for psql [default: PG* variables, then the local socket]
+    ///
+    /// A URL or key=value pairs. What is missing in it comes from PGHOST, PGPORT, PGDATABASE, PGUSER,
+    /// PGPASSWORD and the other variables of psql, then from ~/.pgpass. Several hosts are tried in turn;
+    /// target_session_attrs=primary picks the primary. A password is refused here, since every user of the
+    /// machine could see it. Connect directly, not through a pooler.
+    ///
+    /// [env: WALPOST_DATABASE_URL] [file: database_url]
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+    /// The outbox table, written as in SQL [default: outbox.messages]
+    ///
+    /// A name without a schema means the schema public.
+    ///
+    /// [env: WALPOST_TABLE] [file: table]
+    #[arg(long, value_name = "NAME")]
+    table: Option<String>,
+    /// The publication of that table, exactly as in the catalogue [default: walpost]
+    ///
+    /// Only the rows that it publishes are relayed.
+    ///
+    /// [env: WALPOST_PUBLICATION] [file: publication]
+    #[arg(long, value_name = "NAME")]
+    publication: Option<String>,
+    /// The replication slot: 1 to 63 of a-z, 0-9 and _ [default: walpost]
+    ///
+    /// It remembers how far messages were published; another name starts from the present. One slot serves
+    /// one relay at a time.
+    ///
+    /// [env: WALPOST_SLOT] [file: slot]
+    #[arg(long, value_name = "NAME")]
+    slot: Option<String>,
+}
+
+/// Where messages go.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Kafka")]
+pub struct KafkaArguments {
+    /// Brokers to ask first: host:port, separated by commas [default: localhost:9092]
+    ///
+    /// [env: WALPOST_BROKERS] [file: brokers]
+    #[arg(long, value_name = "LIST")]
+    brokers: Option<String>,
+    /// A property of librdkafka; may be given again and again
+    ///
+    /// Such as compression.type=zstd, linger.ms=20, security.protocol=sasl_ssl. Those that the promises
+    /// depend on (acks, enable.idempotence, retries, requests in flight) can't be weakened. Secrets are
+    /// refused here: use the variable or the file.
+    ///
+    /// [env: WALPOST_KAFKA_..., such as WALPOST_KAFKA_SASL_PASSWORD] [file: kafka.sasl.password]
+    #[arg(short = 'X', value_name = "KEY=VALUE")]
+    property: Vec<String>,
+}
+
+/// How to relay.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Relay")]
+pub struct RelayArguments {
+    /// The layout of the outbox table [default: walpost]
+    ///
+    /// This version knows walpost, the table that `walpost setup` makes.
+    ///
+    /// [env: WALPOST_PRESET] [file: preset]
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// What is promised about repeats [default: at-least-once]
+    ///
+    /// This version knows at-least-once: nothing is lost, and after a fault the last messages may arrive
+    /// again.
+    ///
+    /// [env: WALPOST_DELIVERY] [file: delivery]
+    #[arg(long, value_name = "PROMISE")]
+    delivery: Option<String>,
+    /// How long a stop waits for Kafka's acknowledgements [default: 25s]
+    ///
+    /// A whole number and its unit: ms, s, m or h. What is not acknowledged by then is sent again at the
+    /// next start. Keep it below the time after which your orchestrator kills (30s in Kubernetes).
+    ///
+    /// [env: WALPOST_DRAIN_TIMEOUT] [file: drain_timeout]
+    #[arg(long, value_name = "TIME")]
+    drain_timeout: Option<String>,
+    /// Where health is answered over HTTP: host:port, or off [default: 127.0.0.1:8480]
+    ///
+    /// Port 0 takes a free one and logs it. The answers hold no payload, but anybody who reaches the
+    /// address may read them.
+    ///
+    /// [env: WALPOST_LISTEN] [file: listen]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+}
+
+/// What is read besides, and what is told.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Configuration and log")]
+pub struct LogArguments {
+    /// The configuration file [default: walpost.toml in the working folder, if there is one]
+    ///
+    /// TOML: every setting under its own name, such as slot = "walpost", and a table kafka. Flags go over
+    /// environment variables, those over the file.
+    ///
+    /// [env: WALPOST_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// How the log looks on stderr: text or json [default: text on a terminal, else json]
+    ///
+    /// [env: WALPOST_LOG_FORMAT] [file: log_format]
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+    /// What is logged: error, warn, info, debug or trace, or directives [default: info]
+    ///
+    /// Directives choose by module, such as info,walpost=debug. Payloads are never logged.
+    ///
+    /// [env: WALPOST_LOG] [file: log_level]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+impl DatabaseArguments {
+    pub(super) fn put_into(&self, layer: &mut Layer) {
+        layer.put(&layers::DATABASE_URL, self.database_url.as_ref());
+        layer.put(&layers::TABLE, self.table.as_ref());
+        layer.put(&layers::PUBLICATION, self.publication.as_ref());
+        layer.put(&layers::SLOT, self.slot.as_ref());
+    }
+}
+
+impl KafkaArguments {
+    pub(super) fn put_into(&self, layer: &mut Layer) -> Result<(), OutboxError> {
+        layer.put(&layers::BROKERS, self.brokers.as_ref());
+        self.property.iter().try_for_each(|property| layer.put_property(property))
+    }
+}
+
+impl RelayArguments {
+    pub(super) fn put_into(&self, layer: &mut Layer) {
+        layer.put(&layers::PRESET, self.preset.as_ref());
+        layer.put(&layers::DELIVERY, self.delivery.as_ref());
+        layer.put(&layers::DRAIN_TIMEOUT, self.drain_timeout.as_ref());
+        layer.put(&layers::LISTEN, self.listen.as_ref());
+    }
+}
+
+impl LogArguments {
+    pub(super) fn put_into(&self, layer: &mut Layer) {
+        layer.put(&layers::LOG_FORMAT, self.log_format.as_ref());
+        layer.put(&layers::LOG_LEVEL, self.log_level.as_ref());
+    }
+}

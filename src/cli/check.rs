@@ -1,0 +1,26 @@
+//! `walpost check`: every precondition, each failure with its mend.
+
+use std::time::Duration;
+
+use super::report;
+use crate::config::Config;
+use crate::error::OutboxError;
+use crate::kafka::probe;
+use crate::postgres::{Finding, Outcome, Session, inspect};
+
+/// How long Kafka may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks at the database and at Kafka, and prints what it finds.
+pub(super) async fn check(config: &Config) -> Result<(), OutboxError> {
+    let mut findings = match Session::open_any(&config.database).await {
+        Ok(session) => inspect(&session, &config.target).await?.findings,
+        Err(error) => vec![Finding { subject: "connection", outcome: Outcome::Failure(error) }],
+    };
+    let outcome = match probe(&config.kafka, PATIENCE).await {
+        Ok(cluster) => Outcome::Good(format!("brokers answer: {}", cluster.brokers.join(", "))),
+        Err(error) => Outcome::Failure(error),
+    };
+    findings.push(Finding { subject: "kafka", outcome });
+    if report::print(&findings) { Ok(()) } else { Err(report::failures(&findings)) }
+}

@@ -1,0 +1,121 @@
+//! `walpost status`: where the slot stands.
+
+use serde::Serialize;
+use tokio_postgres::Row;
+
+use crate::config::Config;
+use crate::error::OutboxError;
+use crate::postgres::{Session, lag_sql};
+
+/// One row of `sql/lag.sql`.
+#[derive(Debug, Serialize)]
+struct Status {
+    slot: String,
+    active: bool,
+    pid: Option<i32>,
+    held_by: Option<String>,
+    held_from: Option<String>,
+    held_since: Option<String>,
+    confirmed_lsn: Option<String>,
+    current_lsn: String,
+    lag_bytes: Option<i64>,
+    lag_seconds: Option<f64>,
+    retained_bytes: Option<i64>,
+    safe_bytes: Option<i64>,
+    wal_status: Option<String>,
+}
+
+/// Prints position, lag, retained log and who holds the slot.
+pub(super) async fn status(config: &Config, json: bool) -> Result<(), OutboxError> {
+    let session = Session::open_any(&config.database).await?;
+    let row = session.query_one_row("reading the slot's position", &lag_sql(&config.target)?).await?;
+    let Some(row) = row else {
+        let text = format!("slot {} does not exist", config.target.slot);
+        return Err(OutboxError::definite(text, "run `walpost setup`, or name the slot with --slot"));
+    };
+    let status = Status::of(&row);
+    if json {
+        let text =
+            serde_json::to_string(&status).map_err(|error| OutboxError::connection("writing JSON", error))?;
+        println!("{text}");
+    } else {
+        print!("{}", status.text());
+    }
+    Ok(())
+}
+
+impl Status {
+    fn of(row: &Row) -> Status {
+        Status {
+            slot: row.get("slot"),
+            active: row.get("active"),
+            pid: row.get("pid"),
+            held_by: row.get("held_by"),
+            held_from: row.get("held_from"),
+            held_since: row.get("held_since"),
+            confirmed_lsn: row.get("confirmed_lsn"),
+            current_lsn: row.get("current_lsn"),
+            lag_bytes: row.get("lag_bytes"),
+            lag_seconds: row.get("lag_seconds"),
+            retained_bytes: row.get("retained_bytes"),
+            safe_bytes: row.get("safe_bytes"),
+            wal_status: row.get("wal_status"),
+        }
+    }
+
+    fn text(&self) -> String {
+        let unknown = || "unknown".to_owned();
+        let size = |bytes: Option<i64>| bytes.map_or_else(unknown, bytes_text);
+        let holder = match (&self.pid, &self.held_by) {
+            (Some(pid), by) => format!(
+                "{} (PID {pid}{}) since {}",
+                by.as_deref().unwrap_or("somebody"),
+                self.held_from.as_ref().map(|from| format!(", from {from}")).unwrap_or_default(),
+                self.held_since.as_deref().unwrap_or("an unknown time")
+            ),
+            (None, _) => "nobody: no relay is running".to_owned(),
+        };
+        // The server measures time only while something is on its way.
+        let seconds = self.lag_seconds.map_or_else(String::new, |seconds| format!(", {seconds:.3} s"));
+        let room = self.safe_bytes.map(|bytes| format!(", {} until the slot is lost", bytes_text(bytes)));
+        format!(
+            "slot        {} ({})\nheld by     {holder}\nconfirmed   {}\nserver at   {}\nlag         {}{seconds}\n\
+             retained    {}{}\n",
+            self.slot,
+            self.wal_status.as_deref().unwrap_or("unknown"),
+            self.confirmed_lsn.as_deref().unwrap_or("nothing yet"),
+            self.current_lsn,
+            size(self.lag_bytes),
+            size(self.retained_bytes),
+            room.unwrap_or_default()
+        )
+    }
+}
+
+/// A number of bytes in the unit that keeps it short.
+fn bytes_text(bytes: i64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(size, _)| bytes >= *size) {
+        #[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
+        Some((size, unit)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1536, "1.5 KiB"),
+            (32 << 20, "32.0 MiB"),
+            (5 << 30, "5.0 GiB"),
+        ] {
+            assert_eq!(bytes_text(bytes), text);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! `walpost teardown`: takes back what set-up made, the slot first.
+
+use crate::config::Config;
+use crate::error::OutboxError;
+use crate::postgres::{Session, drop_table_sql, teardown_sql};
+
+/// Drops the slot and the publication, and on request the function and the table as well.
+pub(super) async fn teardown(config: &Config, drop_table: bool) -> Result<(), OutboxError> {
+    let session = Session::open_any(&config.database).await?;
+    let target = &config.target;
+    let advice = "stop the relay that holds the slot, then run this again";
+    session
+        .run_script("tearing down", &teardown_sql(target)?)
+        .await
+        .map_err(|error| if error.is_slot_in_use() { error.with_advice(advice) } else { error })?;
+    println!("slot {} and publication {} are gone", target.slot, target.publication);
+    if drop_table {
+        session.run_script("dropping the table", &drop_table_sql(target)).await?;
+        println!("table {} is gone", target.table);
+    } else {
+        println!("table {} stays (--drop-table drops it with its rows)", target.table);
+    }
+    Ok(())
+}

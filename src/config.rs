@@ -1,0 +1,183 @@
+//! The configuration: what was typed becomes what is needed, checked once, grouped by room.
+//!
+//! Flags go over environment variables, those over `walpost.toml`, that over defaults. A name that is
+//! not known is an error that says which one was probably meant: a setting that is passed over in
+//! silence is found out by an outage.
+
+mod environment;
+mod file;
+pub(crate) mod layers;
+mod log_filter;
+pub(crate) mod property;
+mod values;
+
+use std::time::Duration;
+
+use crate::error::OutboxError;
+use crate::kafka::KafkaSettings;
+use crate::postgres::settings::{Os, Settings};
+use crate::postgres::{TableName, Target};
+
+pub use environment::Environment;
+pub use layers::{Layer, Layers};
+pub use log_filter::log_filter;
+pub use values::duration;
+
+/// Everything that a command needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the database is.
+    pub database: Settings,
+    /// What to read in it.
+    pub target: Target,
+    /// Where to publish.
+    pub kafka: KafkaSettings,
+    /// What is promised.
+    pub delivery: Delivery,
+    /// What is told meanwhile.
+    pub observe: Observe,
+}
+
+/// What is promised about messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// How often a message may arrive.
+    pub guarantee: Guarantee,
+    /// How long a stop may wait for receipts.
+    pub drain_timeout: Duration,
+}
+
+/// How often a message may arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Once or, after a fault, more often.
+    AtLeastOnce,
+}
+
+/// Log and health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observe {
+    /// Where health is answered, if anywhere: `host:port`.
+    pub listen: Option<String>,
+    /// `None` leaves the choice to where the log goes.
+    pub log_format: Option<LogFormat>,
+    /// A level, or directives such as `info,walpost=debug`.
+    pub log_level: String,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line, for machines.
+    Json,
+}
+
+impl Config {
+    /// Checks everything and puts it where it is needed.
+    ///
+    /// # Errors
+    /// A setting is wrong; the error says where it was written and what it may be.
+    pub fn resolve(layers: &Layers, environment: &Environment, os: &Os) -> Result<Config, OutboxError> {
+        Ok(Config {
+            target: target(layers)?,
+            kafka: kafka(layers)?,
+            delivery: Delivery::resolve(layers)?,
+            observe: Observe::resolve(layers)?,
+            database: database(layers, environment, os)?,
+        })
+    }
+}
+
+fn database(layers: &Layers, environment: &Environment, os: &Os) -> Result<Settings, OutboxError> {
+    let url = layers.get(&layers::DATABASE_URL);
+    Settings::resolve(Some(url.text), |name| environment.get(name).map(str::to_owned), os)
+}
+
+/// The names in the database, which need no connection to be checked.
+pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
+    let (table, publication, slot, preset) = (
+        layers.get(&layers::TABLE),
+        layers.get(&layers::PUBLICATION),
+        layers.get(&layers::SLOT),
+        layers.get(&layers::PRESET),
+    );
+    let name = table.text.parse::<TableName>().map_err(|error| {
+        table.wrong(&error.to_string(), "write it as in SQL: outbox.messages, \"My Schema\".\"T\"")
+    })?;
+    if !values::is_publication(publication.text) {
+        return Err(publication.wrong("not the name of a publication", "use 1 to 63 bytes"));
+    }
+    if !values::is_slot(slot.text) {
+        let what = format!("`{}` is not the name of a replication slot", slot.text);
+        return Err(slot.wrong(&what, "use 1 to 63 of the letters a-z, the digits 0-9 and _"));
+    }
+    if preset.text != "walpost" {
+        let what = format!("there is no preset `{}`", preset.text);
+        return Err(preset.wrong(&what, "this version knows `walpost`, the table that `walpost setup` makes"));
+    }
+    Ok(Target { table: name, publication: publication.text.to_owned(), slot: slot.text.to_owned() })
+}
+
+fn kafka(layers: &Layers) -> Result<KafkaSettings, OutboxError> {
+    let brokers = layers.get(&layers::BROKERS);
+    if brokers.text.split(',').any(|broker| broker.trim().is_empty()) {
+        return Err(brokers.wrong("an entry of the list is empty", "write host:port, separated by commas"));
+    }
+    let properties = layers.properties();
+    property::refuse_broker_lists(&properties)?;
+    let settings = KafkaSettings { brokers: brokers.text.to_owned(), properties };
+    settings.validate()?;
+    Ok(settings)
+}
+
+impl Delivery {
+    fn resolve(layers: &Layers) -> Result<Delivery, OutboxError> {
+        let (guarantee, drain) = (layers.get(&layers::DELIVERY), layers.get(&layers::DRAIN_TIMEOUT));
+        if guarantee.text != "at-least-once" {
+            let what = format!("there is no delivery `{}`", guarantee.text);
+            return Err(guarantee.wrong(&what, "this version knows `at-least-once`"));
+        }
+        let wrong = |advice: String| drain.wrong(&format!("`{}` is not a span of time", drain.text), &advice);
+        let drain_timeout = values::duration(drain.text).map_err(wrong)?;
+        Ok(Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout })
+    }
+}
+
+impl Observe {
+    /// Checks what the log and the listener need, and nothing else.
+    ///
+    /// # Errors
+    /// A setting is wrong.
+    pub fn resolve(layers: &Layers) -> Result<Observe, OutboxError> {
+        let (listen, format, level) =
+            (layers.get(&layers::LISTEN), layers.get(&layers::LOG_FORMAT), layers.get(&layers::LOG_LEVEL));
+        let log_format = match format.text {
+            "" => None,
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            other => {
+                return Err(format.wrong(&format!("there is no log format `{other}`"), "use text or json"));
+            }
+        };
+        log_filter(level.text).map_err(|what| {
+            level.wrong(
+                &what,
+                "use error, warn, info, debug or trace, or directives such as info,walpost=debug",
+            )
+        })?;
+        if listen.text != "off" && !values::is_address(listen.text) {
+            let what = format!("`{}` is not an address", listen.text);
+            return Err(listen.wrong(&what, "write host:port, such as 127.0.0.1:8480, or off"));
+        }
+        Ok(Observe {
+            listen: (listen.text != "off").then(|| listen.text.to_owned()),
+            log_format,
+            log_level: level.text.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

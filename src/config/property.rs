@@ -1,0 +1,100 @@
+//! Properties of librdkafka: their names in the environment, and which of them are secrets.
+
+use super::layers::{BROKERS, DATABASE_URL, Layer, Setting};
+use crate::error::OutboxError;
+use crate::postgres::settings::has_password;
+
+const PREFIX: &str = "WALPOST_KAFKA_";
+
+/// The properties that have a real underscore in their names and can be written as text
+/// (librdkafka, CONFIGURATION.md); everywhere else an underscore stands for a dot.
+const UNDERSCORED: [&str; 2] = ["enabled_events", "log_level"];
+
+/// Other names of what `--brokers` says.
+const BROKER_LISTS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
+
+/// The property that a variable sets: `WALPOST_KAFKA_LINGER_MS` is `linger.ms`.
+pub(super) fn key_of_variable(name: &str) -> Option<String> {
+    let rest = name.strip_prefix(PREFIX).filter(|rest| !rest.is_empty())?.to_ascii_lowercase();
+    Some(if UNDERSCORED.contains(&rest.as_str()) { rest } else { rest.replace('_', ".") })
+}
+
+/// Whether a property's value must never be shown.
+pub(crate) fn is_secret(key: &str) -> bool {
+    ["password", "secret", "passphrase", "key.pem", "sasl.oauthbearer.config"]
+        .iter()
+        .any(|mark| key.contains(mark))
+}
+
+/// Refuses secrets in flags: every user of the machine sees them in the list of processes.
+pub(super) fn refuse_secrets(flags: &Layer) -> Result<(), OutboxError> {
+    if flags.values.get(DATABASE_URL.key).is_some_and(|text| has_password(text)) {
+        return Err(OutboxError::usage(
+            "--database-url: a password on the command line shows in the list of processes",
+            "leave it out and use WALPOST_DATABASE_URL, PGPASSWORD or the password file ~/.pgpass",
+        ));
+    }
+    match flags.properties.keys().find(|key| is_secret(key)) {
+        Some(key) => Err(OutboxError::usage(
+            format!("-X {key}: a secret on the command line shows in the list of processes"),
+            format!("use {}, or the [kafka] table of walpost.toml", variable_of(key)),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a second way to name the brokers, since it would be unclear which one wins.
+pub(super) fn refuse_broker_lists(properties: &[(String, String)]) -> Result<(), OutboxError> {
+    let Setting { flag, variable, key, .. } = &BROKERS;
+    match properties.iter().find(|(key, _)| BROKER_LISTS.contains(&key.as_str())) {
+        Some((list, _)) => Err(OutboxError::usage(
+            format!("the Kafka property {list} has a setting of its own"),
+            format!("use {flag}, {variable}, or `{key}` in walpost.toml"),
+        )),
+        None => Ok(()),
+    }
+}
+
+fn variable_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.replace('.', "_").to_ascii_uppercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_name_properties() {
+        for (variable, expected) in [
+            ("WALPOST_KAFKA_LINGER_MS", Some("linger.ms")),
+            ("WALPOST_KAFKA_SASL_PASSWORD", Some("sasl.password")),
+            ("WALPOST_KAFKA_LOG_LEVEL", Some("log_level")),
+            ("WALPOST_KAFKA_ENABLED_EVENTS", Some("enabled_events")),
+            ("WALPOST_KAFKA_", None),
+            ("WALPOST_KAFKA", None),
+            ("WALPOST_SLOT", None),
+        ] {
+            assert_eq!(key_of_variable(variable).as_deref(), expected, "{variable}");
+        }
+        assert_eq!(variable_of("sasl.password"), "WALPOST_KAFKA_SASL_PASSWORD");
+    }
+
+    #[test]
+    fn secrets_are_known_by_name() {
+        for (key, expected) in [
+            ("sasl.password", true),
+            ("ssl.key.password", true),
+            ("ssl.keystore.password", true),
+            ("ssl.key.pem", true),
+            ("sasl.oauthbearer.client.secret", true),
+            ("sasl.oauthbearer.config", true),
+            ("sasl.oauthbearer.assertion.private.key.pem", true),
+            ("sasl.oauthbearer.assertion.private.key.passphrase", true),
+            ("sasl.username", false),
+            ("ssl.key.location", false),
+            ("linger.ms", false),
+        ] {
+            assert_eq!(is_secret(key), expected, "{key}");
+        }
+    }
+}

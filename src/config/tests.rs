@@ -1,0 +1,189 @@
+use std::fs;
+
+use super::*;
+
+#[derive(Default)]
+struct Given<'a> {
+    flags: &'a [(&'a str, &'a str)],
+    properties: &'a [&'a str],
+    variables: &'a [(&'a str, &'a str)],
+    file: &'a str,
+}
+
+fn resolve(given: &Given<'_>) -> Result<Config, OutboxError> {
+    let folder = tempfile::tempdir().unwrap();
+    if !given.file.is_empty() {
+        fs::write(folder.path().join("walpost.toml"), given.file).unwrap();
+    }
+    let mut flags = Layer::default();
+    for (flag, value) in given.flags {
+        let setting = layers::SETTINGS.iter().find(|setting| setting.flag == *flag).unwrap();
+        flags.put(setting, Some(&(*value).to_owned()));
+    }
+    for property in given.properties {
+        flags.put_property(property)?;
+    }
+    let environment = Environment::new(given.variables.iter().copied())?;
+    let layers = Layers::gather(flags, None, &environment, folder.path())?;
+    let os = Os { user: Some("me".to_owned()), socket_dir: "/run/pg".to_owned() };
+    Config::resolve(&layers, &environment, &os)
+}
+
+#[test]
+fn defaults_are_those_of_the_manual() {
+    let config = resolve(&Given::default()).unwrap();
+    let table = TableName { schema: "outbox".to_owned(), name: "messages".to_owned() };
+    let (publication, slot) = ("walpost".to_owned(), "walpost".to_owned());
+    assert_eq!(config.database.to_string(), "me on /run/pg:5432 as me");
+    assert_eq!(config.target, Target { table, publication, slot });
+    assert_eq!((config.kafka.brokers.as_str(), config.kafka.properties.len()), ("localhost:9092", 0));
+    let drain_timeout = Duration::from_secs(25);
+    assert_eq!(config.delivery, Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout });
+    let listen = Some("127.0.0.1:8480".to_owned());
+    assert_eq!(config.observe, Observe { listen, log_format: None, log_level: "info".to_owned() });
+}
+
+/// Every setting: two values, and how the second one is seen in the configuration.
+type Seen = fn(&Config) -> String;
+const EVERY_SETTING: [(&str, &str, &str, Seen); 11] = [
+    ("database_url", "dbname=a", "dbname=shop", |config| {
+        config.database.candidates()[0]
+            .config()
+            .get_dbname()
+            .map(|name| format!("dbname={name}"))
+            .unwrap_or_default()
+    }),
+    ("table", "a.b", "shop.events", |config| config.target.table.to_string()),
+    ("publication", "a", "The Events", |config| config.target.publication.clone()),
+    ("slot", "a", "shop_2", |config| config.target.slot.clone()),
+    ("brokers", "a:1", "b:1,c:2", |config| config.kafka.brokers.clone()),
+    // One value each as yet, so there is nothing to tell apart; that it is read is what counts.
+    ("preset", "walpost", "walpost", |_| "walpost".to_owned()),
+    ("delivery", "at-least-once", "at-least-once", |config| match config.delivery.guarantee {
+        Guarantee::AtLeastOnce => "at-least-once".to_owned(),
+    }),
+    ("drain_timeout", "1s", "90s", |config| format!("{}s", config.delivery.drain_timeout.as_secs())),
+    ("listen", "127.0.0.1:1", "[::1]:0", |config| config.observe.listen.clone().unwrap_or_default()),
+    ("log_format", "text", "json", |config| {
+        format!("{:?}", config.observe.log_format.unwrap()).to_lowercase()
+    }),
+    ("log_level", "warn", "info,walpost=debug", |config| config.observe.log_level.clone()),
+];
+
+#[test]
+fn every_setting_has_three_forms_and_the_higher_one_wins() {
+    assert_eq!(EVERY_SETTING.len(), layers::SETTINGS.len());
+    for (key, low, high, seen) in EVERY_SETTING {
+        let setting = layers::SETTINGS.iter().find(|setting| setting.key == key).unwrap();
+        let (low_file, high_file) = (format!("{key} = '{low}'"), format!("{key} = '{high}'"));
+        for (flag, variable, file) in [
+            (high, low, low_file.as_str()),
+            (high, "", ""),
+            ("", high, low_file.as_str()),
+            ("", "", high_file.as_str()),
+        ] {
+            let written =
+                |name, value: &'static str| if value.is_empty() { vec![] } else { vec![(name, value)] };
+            let (flags, variables) = (written(setting.flag, flag), written(setting.variable, variable));
+            let given = Given { flags: &flags, variables: &variables, file, properties: &[] };
+            assert_eq!(seen(&resolve(&given).unwrap()), high, "{key}");
+        }
+    }
+}
+
+#[test]
+fn properties_are_laid_over_each_other_key_by_key() {
+    let config = resolve(&Given {
+        properties: &["linger.ms=1", "linger.ms=2", "sasl.mechanism = a=b"],
+        variables: &[
+            ("WALPOST_KAFKA_LINGER_MS", "3"),
+            ("WALPOST_KAFKA_SASL_PASSWORD", "sesame"),
+            ("WALPOST_KAFKA_ACKS", ""),
+        ],
+        file: "[kafka]\nlinger.ms = 4\nsasl.password = 'file'\n'acks' = 'all'",
+        ..Given::default()
+    });
+    let kafka = config.unwrap().kafka;
+    let pairs: Vec<String> = kafka.properties.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(pairs, ["acks=all", "linger.ms=2", "sasl.mechanism= a=b", "sasl.password=sesame"]);
+    let shown = format!("{kafka:?}");
+    assert!(!shown.contains("sesame") && shown.contains("linger.ms"), "{shown}");
+}
+
+#[test]
+fn other_surroundings_are_left_alone() {
+    let config = resolve(&Given {
+        flags: &[("--listen", "off")],
+        variables: &[
+            ("WALPOST_SERVICE_HOST", "10.0.0.1"),
+            ("WALPOST_PORT", "tcp://10.0.0.1:8480"),
+            ("WALPOST_SLOT", ""),
+            ("HOME", "/home/me"),
+            ("PGHOST", "db"),
+            ("PGPASSWORD", "sesame"),
+        ],
+        ..Given::default()
+    });
+    let config = config.unwrap();
+    assert_eq!(config.observe.listen, None);
+    assert_eq!(config.target.slot, "walpost", "an empty variable is not set");
+    assert_eq!(config.database.to_string(), "me on db:5432 as me");
+    assert!(!format!("{config:?}").contains("sesame"));
+}
+
+#[test]
+fn mistakes_say_where_and_what_instead() {
+    let flags = |flags| Given { flags, ..Given::default() };
+    let properties = |properties| Given { properties, ..Given::default() };
+    let variables = |variables| Given { variables, ..Given::default() };
+    let file = |file| Given { file, ..Given::default() };
+    for (given, what, advice) in [
+        (flags(&[("--slot", "My-Slot")]), "--slot: `My-Slot` is not the name of a replication slot", "a-z"),
+        (variables(&[("WALPOST_SLOT", "A")]), "WALPOST_SLOT: `A` is not", "a-z"),
+        (file("slot = ''"), "`slot` in ", "a-z"),
+        (flags(&[("--table", "a.b.c")]), "is not the name of a table", "SQL"),
+        (flags(&[("--publication", "")]), "--publication: not the name", "63 bytes"),
+        (flags(&[("--preset", "debezium")]), "--preset: there is no preset `debezium`", "`walpost`"),
+        (flags(&[("--delivery", "exactly-once")]), "--delivery: there is no delivery", "`at-least-once`"),
+        (flags(&[("--drain-timeout", "25")]), "--drain-timeout: `25` is not a span of time", "500ms"),
+        (flags(&[("--listen", "8480")]), "--listen: `8480` is not an address", "or off"),
+        (flags(&[("--log-format", "xml")]), "--log-format: there is no log format `xml`", "text or json"),
+        (flags(&[("--log-level", "verbose")]), "--log-level: ", "walpost=debug"),
+        (flags(&[("--brokers", "a:1,,b:2")]), "--brokers: an entry of the list is empty", "host:port"),
+        (flags(&[("--database-url", "sslmode=require")]), "`sslmode` = require", "Unix socket"),
+        (flags(&[("--database-url", "postgres://u:sesame@h/d")]), "--database-url: a password", "PGPASSWORD"),
+        (properties(&["sasl.password=sesame"]), "-X sasl.password: a secret", "WALPOST_KAFKA_SASL_PASSWORD"),
+        (properties(&["linger.ms"]), "-X: a property is written key=value", "-X "),
+        (properties(&["bootstrap.servers=a:1"]), "bootstrap.servers has a setting of its own", "--brokers"),
+        (variables(&[("WALPOST_SLOTT", "a")]), "WALPOST_SLOTT is no setting", "the nearest is WALPOST_SLOT"),
+        (variables(&[("WALPOST_LOG_LEVEL", "a")]), "WALPOST_LOG_LEVEL is no setting", "WALPOST_LOG"),
+        (file("broker = 'a:1'"), "`broker` is no setting", "the nearest is `brokers`"),
+        (variables(&[("WALPOST_CONFIG", "/nowhere/w.toml")]), "/nowhere/w.toml cannot be read", "--config"),
+    ] {
+        let Err(error) = resolve(&given) else { panic!("{what}") };
+        assert!(error.is_usage(), "{error:?}");
+        assert!(error.to_string().contains(what), "{what}: {error:?}");
+        assert!(error.advice().unwrap_or_default().contains(advice), "{advice}: {error:?}");
+        assert!(!format!("{error:?}").contains("sesame"), "{error:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_open_file_with_a_secret_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("walpost.toml");
+    for (text, mode, expected) in [
+        ("kafka.sasl.password = 'a'", 0o644, true),
+        ("kafka.sasl.password = 'a'", 0o640, false),
+        ("database_url = 'postgres://u:p@h/d'", 0o604, true),
+        ("database_url = 'postgres://u@h/d'", 0o644, false),
+    ] {
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        let found = file::read(None, folder.path()).unwrap().unwrap();
+        let layer = file::parse(&found.text, &found.path).unwrap();
+        assert_eq!(file::warn_of_readers(&found, &layer).is_some(), expected, "{text} {mode:o}");
+    }
+}

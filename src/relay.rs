@@ -1,0 +1,63 @@
+//! The two ends put together: a slot on one side, a broker on the other.
+//!
+//! The only place that names both; the binary, the demo and the tests enter here.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use crate::error::OutboxError;
+use crate::kafka::{KafkaPublisher, KafkaSettings};
+use crate::postgres::{ReplicationSource, ReplicationStore, Settings, Target};
+use crate::processor::Pace;
+use crate::supervisor::{Ends, Supervisor};
+use crate::vitals::Vitals;
+
+/// What a relay needs to run.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// How to reach the database.
+    pub database: Settings,
+    /// What to read in it.
+    pub target: Target,
+    /// How to reach the brokers.
+    pub kafka: KafkaSettings,
+    /// How patient to be.
+    pub pace: Pace,
+}
+
+impl Relay {
+    /// Publishes until `shutdown` resolves, through every fault that passes.
+    ///
+    /// # Errors
+    /// A fault that only a person can mend; its advice says how.
+    pub async fn run(
+        self,
+        vitals: Arc<Vitals>,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), OutboxError> {
+        let ends = RelayEnds {
+            source: ReplicationSource::new(self.database, self.target),
+            kafka: self.kafka,
+            vitals: Arc::clone(&vitals),
+        };
+        Supervisor::new(ends, self.pace, vitals, fastrand::u64(..)).run(shutdown).await
+    }
+}
+
+struct RelayEnds {
+    source: ReplicationSource,
+    kafka: KafkaSettings,
+    vitals: Arc<Vitals>,
+}
+
+impl Ends for RelayEnds {
+    type Store = ReplicationStore;
+    type Publisher = KafkaPublisher;
+
+    async fn open(&mut self) -> Result<(ReplicationStore, KafkaPublisher), OutboxError> {
+        // The slot first: whoever holds it is the one that publishes.
+        let store = self.source.open().await?;
+        let publisher = KafkaPublisher::open(&self.kafka, Arc::clone(&self.vitals))?;
+        Ok((store, publisher))
+    }
+}
