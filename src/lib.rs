@@ -1,7 +1,15 @@
 //! Walpost posts a Postgres outbox to Kafka straight from the write-ahead log.
 #![forbid(unsafe_code)]
 
+// The binary's own rooms: public for `main`, and no part of the library's promises.
 #[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod config;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod demo;
 pub mod error;
 #[cfg(feature = "kafka")]
@@ -18,6 +26,9 @@ pub mod relay;
 pub mod router;
 pub mod store;
 pub mod supervisor;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod telemetry;
 pub mod vitals;
 
 pub use error::OutboxError;

@@ -236,7 +236,10 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
             tokio::select! {
                 biased;
                 () = sleep_until(deadline) => {
-                    tracing::warn!(in_flight = self.progress.in_flight(), "stopped before everything in flight was acknowledged: it will be sent again");
+                    tracing::warn!(
+                        in_flight = self.progress.in_flight(),
+                        "stopped with records in flight: they will be sent again"
+                    );
                     break;
                 }
                 result = self.publisher.receipts(&mut self.receipts), if self.progress.in_flight() > 0 => {

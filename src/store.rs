@@ -12,6 +12,10 @@ use crate::message::OutboxMessage;
 ///
 /// Transactions come one after the other, each `Begin`, its messages, `Commit`.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every change is a message, and a box would cost each an allocation"
+)]
 pub enum Change {
     /// A committed transaction starts.
     Begin {

@@ -1,5 +1,7 @@
 //! The processor and its supervisor between ends in memory, under paused time and scripted faults.
 
+#![allow(clippy::expect_used, reason = "a test says so when something does not hold")]
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;

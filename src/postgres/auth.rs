@@ -69,12 +69,15 @@ async fn scram<S: Wire>(connection: &mut Connection<S>, password: &[u8]) -> Resu
 }
 
 fn password(startup: &Startup) -> Result<&[u8], OutboxError> {
-    startup.password.as_deref().ok_or_else(|| {
-        OutboxError::definite(
-            format!("the server asks for the password of role {:?}, and there is none", startup.user),
-            "set PGPASSWORD, or put a line into the password file (~/.pgpass)",
-        )
-    })
+    startup.password.as_deref().ok_or_else(|| no_password(&startup.user))
+}
+
+/// The server asks and there is nothing to answer.
+pub(super) fn no_password(user: &str) -> OutboxError {
+    OutboxError::definite(
+        format!("the server asks for the password of role {user}, and there is none"),
+        "set PGPASSWORD, or put a line into the password file (~/.pgpass)",
+    )
 }
 
 fn unsupported(what: &str) -> OutboxError {

@@ -207,6 +207,8 @@ mod tests {
             ("\"My Schema\".\"a\"\"b\"", "My Schema", "a\"b", "\"My Schema\".\"a\"\"b\""),
             ("s.\"order\"", "s", "order", "s.\"order\""),
             ("s.order", "s", "order", "s.\"order\""),
+            ("äpfel.T$1", "äpfel", "t$1", "\"äpfel\".\"t$1\""),
+            ("\"a.b\".c", "a.b", "c", "\"a.b\".c"),
         ] {
             let table: TableName = text.parse().expect(text);
             assert_eq!((table.schema.as_str(), table.name.as_str()), (schema, name), "{text}");

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use super::names::Target;
 use super::pgoutput::Relation;
 use super::preflight::Preflight;
-use super::table::{ColumnTypes, Layout};
+use super::table::{ColumnTypes, Layout, LayoutError};
 use crate::error::OutboxError;
 
-/// More tables than this in one publication are forgotten and learned again.
-const MAX_RELATIONS: usize = 10_000;
+/// A server that describes more tables than this is not describing its own.
+const MAX_RELATIONS: usize = 1_000_000;
 
 /// What the server has described on this connection.
 #[derive(Debug)]
@@ -22,9 +22,18 @@ pub(super) struct Relations {
     target: Target,
     table_oid: Option<u32>,
     types: ColumnTypes,
-    /// `None` is a table that is not the outbox.
-    known: HashMap<u32, Option<Arc<Layout>>>,
+    known: HashMap<u32, Known>,
     absent: Vec<&'static str>,
+}
+
+/// What a described table is to us.
+#[derive(Debug)]
+enum Known {
+    Outbox(Arc<Layout>),
+    /// Partitions of the outbox among them, which are described beside their root and have no rows of their own.
+    Other {
+        named: bool,
+    },
 }
 
 impl Relations {
@@ -45,25 +54,26 @@ impl Relations {
     pub(super) fn learn(&mut self, relation: &Relation) -> Result<(), OutboxError> {
         let table = &self.target.table;
         let is_named = relation.namespace == table.schema && relation.name == table.name;
-        let layout = if Some(relation.oid) == self.table_oid || is_named {
-            Some(Arc::new(self.layout_of(relation)?))
+        let known = if Some(relation.oid) == self.table_oid || is_named {
+            Known::Outbox(Arc::new(self.layout_of(relation)?))
         } else {
-            if self.known.len() >= MAX_RELATIONS {
-                self.known.clear();
+            Known::Other {
+                named: matches!(self.known.get(&relation.oid), Some(Known::Other { named: true })),
             }
-            if !self.known.contains_key(&relation.oid) {
-                let (schema, name) = (&*relation.namespace, &*relation.name);
-                tracing::warn!(schema, name, "rows of a table that is not the outbox are ignored");
-            }
-            None
         };
-        self.known.insert(relation.oid, layout);
+        if self.known.len() >= MAX_RELATIONS {
+            return Err(OutboxError::protocol(
+                "the server broke the protocol",
+                "it describes tables without end",
+            ));
+        }
+        self.known.insert(relation.oid, known);
         Ok(())
     }
 
     fn layout_of(&mut self, relation: &Relation) -> Result<Layout, OutboxError> {
         let columns = relation.columns.iter().map(|column| (&*column.name, column.type_oid));
-        let layout = Layout::new(columns, &self.types).map_err(|error| error.in_table(&self.target.table))?;
+        let layout = Layout::new(columns, &self.types).map_err(|error| self.changed(&error))?;
         let absent = layout.absent();
         for column in absent.iter().filter(|column| !self.absent.contains(column)) {
             tracing::warn!(column, table = %self.target.table, "the column is gone: messages go on without it");
@@ -72,13 +82,29 @@ impl Relations {
         Ok(layout)
     }
 
+    /// The log holds rows of a time at which the table was no outbox.
+    fn changed(&self, error: &LayoutError) -> OutboxError {
+        let (table, slot) = (&self.target.table, &self.target.slot);
+        error.in_table(table).with_advice(format!(
+            "undo the change of {table}, for the rows to come; rows written since the change stay in the log as \
+             they are: `walpost teardown` and `walpost setup` make slot {slot} anew behind them, then insert them again"
+        ))
+    }
+
     /// The layout of the outbox's rows; `None` for a row of another table.
     ///
     /// # Errors
     /// The server has not described the table.
-    pub(super) fn layout(&self, oid: u32) -> Result<Option<&Arc<Layout>>, OutboxError> {
-        match self.known.get(&oid) {
-            Some(layout) => Ok(layout.as_ref()),
+    pub(super) fn layout(&mut self, oid: u32) -> Result<Option<&Arc<Layout>>, OutboxError> {
+        match self.known.get_mut(&oid) {
+            Some(Known::Outbox(layout)) => Ok(Some(layout)),
+            Some(Known::Other { named }) => {
+                if !std::mem::replace(named, true) {
+                    let outbox = self.target.table.to_string();
+                    tracing::warn!(oid, outbox, "rows of a table that is not the outbox are ignored");
+                }
+                Ok(None)
+            }
             None => {
                 let why = format!("a row of table {oid}, which was not described");
                 Err(OutboxError::protocol("the server broke the protocol", why))

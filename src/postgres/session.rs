@@ -1,5 +1,6 @@
 //! Reaching one server: its socket for replication, and an ordinary SQL session beside it.
 
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -11,13 +12,12 @@ use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls, Row};
 
+use super::auth::no_password;
 use super::connection::{Connection, Startup, Wire};
 use super::settings::Settings;
 use super::slot;
 use crate::error::OutboxError;
 
-/// How long a server may take to accept a connection when the settings don't say.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long bytes may stay unacknowledged before the network counts as gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -36,7 +36,7 @@ impl Session {
     pub async fn open(config: &Config) -> Result<Session, OutboxError> {
         let connect = timeout(connect_timeout(config), config.connect(NoTls));
         let (client, connection) = match connect.await {
-            Ok(result) => result.map_err(|error| sql_error(&cannot_connect(config), error))?,
+            Ok(result) => result.map_err(|error| cannot_log_in(config, error))?,
             Err(_) => {
                 return Err(OutboxError::transient(format!("{}: no answer in time", cannot_connect(config))));
             }
@@ -107,6 +107,16 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.driver.abort();
+    }
+}
+
+/// An error of connecting. That a password is missing tokio-postgres says in words only.
+fn cannot_log_in(config: &Config, error: tokio_postgres::Error) -> OutboxError {
+    let missing = error.source().is_some_and(|source| source.to_string() == "password missing");
+    if missing {
+        no_password(config.get_user().unwrap_or_default())
+    } else {
+        sql_error(&cannot_connect(config), error)
     }
 }
 
@@ -191,7 +201,8 @@ async fn open_tcp(config: &Config, address: SocketAddr) -> std::io::Result<Box<d
 }
 
 fn connect_timeout(config: &Config) -> Duration {
-    config.get_connect_timeout().copied().unwrap_or(CONNECT_TIMEOUT)
+    // As in libpq, none is no limit; the settings have a default of their own.
+    config.get_connect_timeout().copied().unwrap_or(Duration::MAX)
 }
 
 fn cannot_connect(config: &Config) -> String {

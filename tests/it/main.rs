@@ -5,5 +5,13 @@
 // A test says "this must hold" with these.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod ddl;
+mod delivery;
+mod faults;
+mod life;
+mod restart;
 mod servers;
+mod setup;
 mod support;
+mod workload;
+mod world;

@@ -8,7 +8,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use testcontainers::core::ContainerPort;
-use testcontainers::{GenericImage, ImageExt};
+use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::container::Container;
 use super::guard::Scratch;
 use super::host::{Host, docker};
-use super::{PATIENCE, free_port, local_kafka};
+use super::local_kafka::Wired;
+use super::{PATIENCE, Proxy, free_port, local_kafka};
 
 const NAMED: &str = "WALPOST_TEST_BROKERS";
 const IMAGE: (&str, &str) = ("apache/kafka", "4.3.1");
@@ -28,6 +29,14 @@ pub(crate) struct KafkaBroker {
     _folder: Option<Scratch>,
 }
 
+/// A broker and the breakable wire to it. The broker's own address leads around the wire.
+pub(crate) struct BehindProxy {
+    pub(crate) kafka: KafkaBroker,
+    pub(crate) proxy: Proxy,
+    /// For clients that shall come through the wire.
+    pub(crate) brokers: String,
+}
+
 impl KafkaBroker {
     /// The one broker that most tests share; started by whoever comes first.
     pub(crate) async fn shared() -> &'static KafkaBroker {
@@ -37,7 +46,7 @@ impl KafkaBroker {
                 let broker = KafkaBroker { host: Host::Named(NAMED), brokers, _folder: None };
                 broker.ready().await.map(|()| broker)
             }
-            Err(_) => Self::launch().await,
+            Err(_) => Self::launch(None).await,
         };
         match SHARED.get_or_init(start).await {
             Ok(broker) => broker,
@@ -47,19 +56,29 @@ impl KafkaBroker {
 
     /// A broker of the test's own, which it may stop, kill, pause and start again.
     pub(crate) async fn start() -> KafkaBroker {
-        Self::launch().await.unwrap_or_else(|error| panic!("Kafka: {error}"))
+        Self::launch(None).await.unwrap_or_else(|error| panic!("Kafka: {error}"))
     }
 
-    async fn launch() -> Result<KafkaBroker, String> {
+    /// A broker of the test's own that has a second door, to which a breakable wire leads.
+    pub(crate) async fn start_behind_proxy() -> BehindProxy {
+        let port = free_port();
+        let proxy = Proxy::start(format!("127.0.0.1:{port}")).await;
+        let wired = Some(Wired { port, advertised: proxy.address() });
+        let kafka = Self::launch(wired).await.unwrap_or_else(|error| panic!("Kafka: {error}"));
+        BehindProxy { brokers: proxy.address().to_string(), kafka, proxy }
+    }
+
+    async fn launch(wired: Option<Wired>) -> Result<KafkaBroker, String> {
         let (port, controller) = (free_port(), free_port());
         let brokers = format!("127.0.0.1:{port}");
         let broker = if docker() {
-            let settings = local_kafka::settings("0.0.0.0", port, controller);
-            let host = Host::Container(container(port, &settings).await?);
+            let settings = local_kafka::settings("0.0.0.0", port, controller, wired);
+            let ports = [Some(port), wired.map(|wired| wired.port)];
+            let host = Host::Container(container(ports.into_iter().flatten(), &settings).await?);
             KafkaBroker { host, brokers, _folder: None }
         } else {
             let folder = Scratch::new("kafka");
-            let settings = local_kafka::settings("127.0.0.1", port, controller);
+            let settings = local_kafka::settings("127.0.0.1", port, controller, wired);
             let host = Host::Local(local_kafka::prepare(&folder, &settings)?);
             host.launch();
             KafkaBroker { host, brokers, _folder: Some(folder) }
@@ -135,9 +154,15 @@ pub(crate) fn config(brokers: &str) -> ClientConfig {
     config
 }
 
-async fn container(port: u16, settings: &[(&str, String)]) -> Result<Container, String> {
+async fn container(
+    ports: impl Iterator<Item = u16>,
+    settings: &[(&str, String)],
+) -> Result<Container, String> {
+    let image = GenericImage::new(IMAGE.0, IMAGE.1);
     // The same port inside and outside, so that the one advertised address holds on both sides.
-    let mut request = GenericImage::new(IMAGE.0, IMAGE.1).with_mapped_port(port, ContainerPort::Tcp(port));
+    let mut request = ports.fold(ContainerRequest::from(image), |request, port| {
+        request.with_mapped_port(port, ContainerPort::Tcp(port))
+    });
     for (name, value) in settings {
         // The image turns such variables back into properties.
         request = request.with_env_var(format!("KAFKA_{}", name.to_uppercase().replace('.', "_")), value);

@@ -1,20 +1,36 @@
 //! Apache Kafka as a process of this machine, from the jars that `scripts/install kafka` keeps.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::process::Command;
 
 use super::guard::Scratch;
 use super::host::{Local, cached};
 
+/// A second door: where the broker listens, and the address at which clients come to it.
+#[derive(Clone, Copy)]
+pub(crate) struct Wired {
+    pub(crate) port: u16,
+    pub(crate) advertised: SocketAddr,
+}
+
 /// One node that is broker and controller at once.
-pub(crate) fn settings(bind: &str, port: u16, controller: u16) -> Vec<(&'static str, String)> {
+pub(crate) fn settings(
+    bind: &str,
+    port: u16,
+    controller: u16,
+    wired: Option<Wired>,
+) -> Vec<(&'static str, String)> {
+    let (listens, advertises) = wired.map_or_else(Default::default, |wired| {
+        (format!(",WIRED://{bind}:{}", wired.port), format!(",WIRED://{}", wired.advertised))
+    });
     [
         ("process.roles", "broker,controller"),
         ("node.id", "1"),
         ("controller.quorum.voters", &format!("1@127.0.0.1:{controller}")),
-        ("listeners", &format!("PLAINTEXT://{bind}:{port},CONTROLLER://127.0.0.1:{controller}")),
-        ("advertised.listeners", &format!("PLAINTEXT://127.0.0.1:{port}")),
-        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
+        ("listeners", &format!("PLAINTEXT://{bind}:{port},CONTROLLER://127.0.0.1:{controller}{listens}")),
+        ("advertised.listeners", &format!("PLAINTEXT://127.0.0.1:{port}{advertises}")),
+        ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,WIRED:PLAINTEXT"),
         ("inter.broker.listener.name", "PLAINTEXT"),
         ("controller.listener.names", "CONTROLLER"),
         ("auto.create.topics.enable", "true"),
