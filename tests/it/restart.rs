@@ -1,6 +1,6 @@
 //! Stops, kills and restarts: nothing lost, and after an orderly stop nothing repeated.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -112,9 +112,9 @@ async fn the_slot_never_passes_what_the_topic_holds() {
     let make = "SELECT pg_create_logical_replication_slot($1::text::name, 'test_decoding')";
     client.execute(make, &[&truth]).await.unwrap();
     let relay = world.relay().await;
-    let over = Arc::new(AtomicBool::new(false));
+    let over = Over(Arc::new(AtomicBool::new(false)));
     let samples = tokio::task::spawn_blocking({
-        let (over, url, slot) = (over.clone(), world.database.url.clone(), world.slot.clone());
+        let (over, url, slot) = (over.0.clone(), world.database.url.clone(), world.slot.clone());
         let reader = TopicReader::new(broker.kafka.brokers(), &world.topic);
         move || sample(&over, &url, &slot, reader)
     });
@@ -132,41 +132,60 @@ async fn the_slot_never_passes_what_the_topic_holds() {
         // Given up in the middle of a transaction, which is then rolled back.
         tokio::select! {
             () = &mut freezes => break,
-            () = workload::run(&world, seed + round, 10) => {}
+            () = workload::run(&world, seed + round * 1000, 10) => {}
         }
     }
     world.caught_up().await;
-    over.store(true, Relaxed);
-    let samples = samples.await.unwrap();
-    let ends = ends_of_rows(&world, &truth).await;
+    drop(over);
+    let (samples, arrived) = samples.await.unwrap();
     let moved: HashSet<Lsn> = samples.iter().map(|(confirmed, _)| *confirmed).collect();
     assert!(moved.len() > 5, "the slot must move while it is watched: {}", moved.len());
-    for (confirmed, arrived) in &samples {
-        let missing = ends.iter().find(|(end, id)| end <= confirmed && !arrived.contains(id));
-        assert_eq!(missing, None, "confirmed {confirmed} with {} records in the topic", arrived.len());
+    let ends = ends_of_rows(&world, &truth).await;
+    for (confirmed, count) in &samples {
+        let there = |id| arrived.get(id).is_some_and(|at| at < count);
+        let missing = ends.iter().find(|(end, id)| end <= confirmed && !there(id));
+        assert_eq!(missing, None, "confirmed {confirmed} with {count} records in the topic");
     }
     stop(relay).await;
 }
 
-/// Asks for the confirmed position first, then reads what the topic holds.
-fn sample(over: &AtomicBool, url: &str, slot: &str, mut reader: TopicReader) -> Vec<(Lsn, HashSet<Uuid>)> {
+/// Ends the watching when the test ends, however it ends.
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Asks for the confirmed position first, then reads what the topic holds. Gives each position with the number
+/// of records that were there after it, and each record's number.
+fn sample(
+    over: &AtomicBool,
+    url: &str,
+    slot: &str,
+    mut reader: TopicReader,
+) -> (Vec<(Lsn, usize)>, HashMap<Uuid, usize>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let client = runtime.block_on(crate::support::postgres::connect(url)).unwrap();
     let sql = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
-    let (mut samples, mut arrived) = (Vec::new(), HashSet::new());
+    let (mut samples, mut arrived, mut count) = (Vec::new(), HashMap::new(), 0);
     while !over.load(Relaxed) {
         let confirmed: String = runtime.block_on(client.query_one(sql, &[&slot])).unwrap().get(0);
+        // What comes in after this moment proves nothing about the position, and there is always more.
+        let ends = reader.ends();
         loop {
-            let records = reader.poll(Duration::from_millis(20));
-            arrived
-                .extend(records.iter().map(|record| record.header("id").unwrap().parse::<Uuid>().unwrap()));
-            if records.is_empty() && reader.at_end() {
+            for record in reader.poll(Duration::from_millis(5)) {
+                arrived.entry(record.header("id").unwrap().parse().unwrap()).or_insert(count);
+                count += 1;
+            }
+            if reader.has_reached(&ends) || ends.is_empty() {
                 break;
             }
         }
-        samples.push((confirmed.parse().unwrap(), arrived.clone()));
+        samples.push((confirmed.parse().unwrap(), count));
     }
-    samples
+    (samples, arrived)
 }
 
 /// Every committed row with the end of its transaction's commit record, by `test_decoding`.

@@ -157,7 +157,7 @@ async fn the_wire_breaks_freezes_and_heals() {
 async fn the_binary_is_ours_to_run() {
     let output = Walpost::run_to_end(["--version"]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), concat!("walpost ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert!(output.stdout.starts_with(concat!("walpost ", env!("CARGO_PKG_VERSION")).as_bytes()));
 }
 
 #[tokio::test]

@@ -88,11 +88,21 @@ impl TopicReader {
 
     /// Whether every partition was read up to its high watermark.
     pub(crate) fn at_end(&self) -> bool {
-        !self.next.is_empty()
-            && self.next.iter().all(|(partition, next)| {
-                let marks = self.consumer.fetch_watermarks(&self.topic, *partition, Duration::from_secs(5));
-                marks.is_ok_and(|(_, high)| *next >= high)
-            })
+        self.has_reached(&self.ends())
+    }
+
+    /// Where each partition ends now; one that does not answer ends nowhere.
+    pub(crate) fn ends(&self) -> HashMap<i32, i64> {
+        let high = |partition: i32| {
+            let marks = self.consumer.fetch_watermarks(&self.topic, partition, Duration::from_secs(5));
+            marks.map_or(i64::MAX, |(_, high)| high)
+        };
+        self.next.keys().map(|partition| (*partition, high(*partition))).collect()
+    }
+
+    /// Whether everything before these ends has been read.
+    pub(crate) fn has_reached(&self, ends: &HashMap<i32, i64>) -> bool {
+        !ends.is_empty() && ends.iter().all(|(partition, end)| self.next.get(partition) >= Some(end))
     }
 
     fn assign(&mut self, wait: Duration) -> bool {
