@@ -179,3 +179,15 @@ async fn a_unix_socket_will_do() {
     check(&ids, &world.consume(10).await).assert_exact();
     stop(relay).await;
 }
+
+/// Of several hosts the first that answers and fits is taken.
+#[tokio::test]
+async fn several_hosts_are_tried_in_turn() {
+    let world = World::new("hosts", 1).await;
+    let at = world.database.url.find("127.0.0.1").unwrap();
+    let (before, after) = world.database.url.split_at(at);
+    let url = format!("{before}127.0.0.1:1,{after}?target_session_attrs=primary");
+    let relay = world.command(["run"]).env("WALPOST_DATABASE_URL", url).spawn();
+    relay.wait_for_log("streaming", PATIENCE).await;
+    stop(relay).await;
+}

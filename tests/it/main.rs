@@ -7,11 +7,13 @@
 
 mod ddl;
 mod delivery;
+mod demo;
 mod faults;
 mod life;
 mod restart;
 mod servers;
 mod setup;
 mod support;
+mod versions;
 mod workload;
 mod world;
