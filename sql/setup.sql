@@ -16,6 +16,9 @@
 
 BEGIN;
 
+-- One set-up at a time; a second one waits here and then finds everything made.
+DO $lock$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('outbox.messages')); END $lock$;
+
 -- Table -------------------------------------------------------------------------------------------------
 -- A row is a message. Services only INSERT; nothing ever updates it. Delete rows whenever you like, even
 -- in the transaction that inserted them: the relay reads the log, not the table.
@@ -120,5 +123,7 @@ BEGIN
     ELSE
         PERFORM pg_create_logical_replication_slot('walpost', 'pgoutput');
     END IF;
+EXCEPTION WHEN duplicate_object THEN
+    NULL;  -- made by another set-up in this very moment
 END
 $slot$;

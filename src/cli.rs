@@ -3,6 +3,7 @@
 pub mod arguments;
 mod check;
 mod demo;
+pub(crate) mod output;
 mod report;
 mod run;
 mod setup;
@@ -16,6 +17,7 @@ use std::io::{IsTerminal, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::config::layers::LOG_LEVEL;
 use crate::config::{self, Config, Environment, Layers, Observe};
 use crate::error::OutboxError;
 use crate::postgres::settings::Os;
@@ -33,7 +35,12 @@ pub fn execute(
 ) -> Result<(), OutboxError> {
     let environment = Environment::new(variables)?;
     let file = arguments.logs.config.as_deref();
-    let layers = Layers::gather(arguments.layer()?, file, &environment, Path::new(""))?;
+    let mut flags = arguments.layer()?;
+    if matches!(arguments.command, Command::Demo(_)) && environment.get(LOG_LEVEL.variable).is_none() {
+        // The board is the demo's voice; the relay's own lines would be drawn into it.
+        flags.put_default(&LOG_LEVEL, "warn");
+    }
+    let layers = Layers::gather(flags, file, &environment, Path::new(""))?;
     // Needs no server, so it works before there is any.
     if let Command::Setup(setup) = &arguments.command
         && setup.print
@@ -48,7 +55,7 @@ pub fn execute(
     layers.announce();
     // Not for the demo: it is made of throw-away parts, and real settings must not lead it to a real system.
     let config = || Config::resolve(&layers, &environment, &Os::detect());
-    runtime.block_on(async {
+    let result = runtime.block_on(async {
         match &arguments.command {
             Command::Setup(_) => setup::setup(&config()?).await,
             Command::Run(_) => run::run(config()?, &console).await,
@@ -57,7 +64,10 @@ pub fn execute(
             Command::Teardown(teardown) => teardown::teardown(&config()?, teardown.drop_table).await,
             Command::Demo(demo) => demo::demo(demo, &console).await,
         }
-    })
+    });
+    // A look-up of a name may hang in a thread of its own; nobody needs its answer any longer.
+    runtime.shutdown_background();
+    result
 }
 
 /// Says on stderr what went wrong and what to do, and chooses the exit code: 2 for wrong usage, else 1.

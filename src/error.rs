@@ -64,6 +64,11 @@ impl OutboxError {
         Self::new(Kind::Usage, what).with_advice(advice)
     }
 
+    /// Somebody else reads the slot.
+    pub(crate) fn slot_in_use(what: impl Into<String>) -> Self {
+        Self::new(Kind::SlotInUse, what)
+    }
+
     /// One message that can't be sent as it is.
     pub fn message(what: impl Into<String>, advice: impl Into<String>) -> Self {
         Self::new(Kind::Message, what).with_advice(advice)

@@ -1,4 +1,29 @@
 //! Walpost posts a Postgres outbox to Kafka straight from the write-ahead log.
+//!
+//! ```text
+//!  Postgres                                                                      Kafka
+//!    │ bytes                                                                       ▲
+//!    ▼                                                                             │ records
+//!  connection ─► wal ─► pgoutput ─► transaction ─► table ─┐         ┌─► router ─► kafka ─┐
+//!   frames     envelope  messages    position      row →  │         │  topic, key…        │ receipts
+//!    ▲                                      OutboxMessage └► processor ◄────────────────┘
+//!    └────────── standby status ◄── confirmed Lsn ◄── progress ◄┘
+//! ```
+//!
+//! # Promises
+//! Every committed row reaches Kafka, whatever dies; a rolled-back row never does. Within a partition, first
+//! arrivals are in commit order. Delivery is at-least-once, and each record carries its [`Position`], so that a
+//! consumer drops repeats with one comparison. Memory is bounded by what is in flight.
+//!
+//! # For services
+//! [`OutboxMessage`] and [`postgres::save`] inside your own transaction; the features `kafka` and `cli` are not
+//! needed for it. The relay is the binary of the same name.
+//!
+//! # For whoever builds a relay of their own
+//! The words are those of the outbox libraries. [`OutboxStore`] is the durable side, [`OutboxPublisher`] the
+//! broker's, [`OutboxProcessor`] the loop between them, [`Supervisor`] what keeps it alive, and [`OutboxError`]
+//! says whether trying again helps. A message's [`OutboxStatus`] is derived from positions. [`memory`] has both
+//! ends for tests, with scripted faults.
 #![forbid(unsafe_code)]
 
 // The binary's own rooms: public for `main`, and no part of the library's promises.

@@ -125,6 +125,7 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
     pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) -> Result<(), OutboxError> {
         let mut shutdown = pin!(shutdown);
         self.vitals.enter(State::Streaming, "");
+        self.vitals.handed_over(0);
         loop {
             self.vitals.beat();
             let mut fetched = Ok(());
@@ -135,9 +136,9 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
                 () = &mut shutdown => return self.drain().await,
                 result = self.publisher.receipts(&mut self.receipts), if self.progress.in_flight() > 0 => {
                     result?;
-                    self.settle()?;
+                    self.settle_or_stop().await?;
                 }
-                () = sleep_until(self.status.due()) => self.confirm().await?,
+                () = sleep_until(self.status.due(self.full)) => self.confirm().await?,
                 result = self.store.fetch_pending(&mut self.batch), if !self.full => {
                     fetched = result;
                 }
@@ -209,6 +210,16 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
         Ok(())
     }
 
+    /// Takes in the receipts. When one of them stops the line, what was acknowledged before it is worth a
+    /// last confirmation, so that it does not come again.
+    async fn settle_or_stop(&mut self) -> Result<(), OutboxError> {
+        let Err(failure) = self.settle() else { return Ok(()) };
+        if let Err(error) = self.confirm().await {
+            tracing::debug!(error = error.chain(), "what was acknowledged last may come again");
+        }
+        Err(failure)
+    }
+
     fn note_progress(&mut self) {
         self.status.note(self.progress.confirmed());
         self.vitals.set_positions(self.progress.received(), self.status.sent);
@@ -244,9 +255,9 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
                 }
                 result = self.publisher.receipts(&mut self.receipts), if self.progress.in_flight() > 0 => {
                     result?;
-                    self.settle()?;
+                    self.settle_or_stop().await?;
                 }
-                () = sleep_until(self.status.due()) => self.confirm().await?,
+                () = sleep_until(self.status.due(self.full)) => self.confirm().await?,
                 result = self.store.fetch_pending(&mut self.batch), if fetching => fetched = result,
             }
             self.drop_what_has_not_begun();
@@ -327,12 +338,15 @@ impl StatusClock {
         }
     }
 
-    fn due(&self) -> Instant {
-        self.last + if self.wanted { self.gap } else { self.interval }
+    /// While the window is closed the store is not read, and a status is the only thing that notices the
+    /// server's leave; so it goes out more often.
+    fn due(&self, full: bool) -> Instant {
+        let patience = if full { self.interval.min(Duration::from_secs(1)) } else { self.interval };
+        self.last + if self.wanted { self.gap } else { patience }
     }
 
     fn is_due(&self) -> bool {
-        self.wanted && Instant::now() >= self.due()
+        self.wanted && Instant::now() >= self.due(false)
     }
 
     fn want(&mut self) {

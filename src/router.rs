@@ -29,8 +29,8 @@ pub struct Router {
 
 impl Router {
     /// The record of a message: headers `id`, `event_type` and `correlation_id` when set, the row's own,
-    /// then `walpost.lsn` and `walpost.index`, by which a consumer drops repeats. A consumer that asks
-    /// for the last header of a name gets ours, whatever the row holds.
+    /// then `walpost.lsn` and `walpost.index`, by which a consumer drops repeats: the last headers of
+    /// those names are ours, whatever the row holds.
     ///
     /// # Errors
     /// The row's headers are not a JSON object.

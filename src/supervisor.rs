@@ -17,14 +17,17 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::error::OutboxError;
-use crate::lsn::Position;
+use crate::lsn::{Lsn, Position};
 use crate::processor::{OutboxProcessor, Pace};
 use crate::publisher::OutboxPublisher;
 use crate::store::OutboxStore;
 use crate::vitals::{State, Vitals};
+
+/// A server that accepts and then says nothing is tried again after this long.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Opens both ends of the road.
 pub trait Ends: Send {
@@ -99,8 +102,9 @@ impl<E: Ends> Supervisor<E> {
     pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) -> Result<(), OutboxError> {
         let mut shutdown = pin!(shutdown);
         let mut faults = Faults::default();
+        // Progress is what need not be done again; records of a transaction that never ends are none.
+        let mut furthest = Lsn::ZERO;
         let result = loop {
-            let before = self.vitals.published();
             let error = match self.live(shutdown.as_mut()).await {
                 Ok(()) => break Ok(()),
                 Err(error) => error,
@@ -108,7 +112,8 @@ impl<E: Ends> Supervisor<E> {
             if self.vitals.phase().state == State::Draining {
                 break self.failed_stop(error);
             }
-            let progressed = self.vitals.published() > before;
+            let progressed = self.vitals.confirmed() > furthest;
+            furthest = furthest.max(self.vitals.confirmed());
             let Some(backoff) = faults.judge(&error, progressed, self.message_retries) else {
                 break Err(error);
             };
@@ -132,7 +137,7 @@ impl<E: Ends> Supervisor<E> {
         let (store, publisher) = tokio::select! {
             biased;
             () = &mut shutdown => return Ok(()),
-            ends = self.ends.open() => ends?,
+            ends = open_alive(&mut self.ends, &self.vitals) => ends?,
         };
         tracing::info!("streaming");
         let processor =
@@ -179,6 +184,20 @@ impl<E: Ends> Supervisor<E> {
             tracing::debug!(error = reason, attempt = faults.in_a_row, wait_ms, "retrying");
         }
         self.vitals.enter(State::Retrying, reason);
+    }
+}
+
+/// Opens both ends, and shows meanwhile that the loop is alive: several hosts may take their time.
+async fn open_alive<E: Ends>(ends: &mut E, vitals: &Vitals) -> Result<(E::Store, E::Publisher), OutboxError> {
+    let mut opening = pin!(timeout(OPEN_TIMEOUT, ends.open()));
+    loop {
+        tokio::select! {
+            result = &mut opening => {
+                let late = |_| OutboxError::transient("an end did not open in time");
+                return result.map_err(late).and_then(|opened| opened);
+            }
+            () = sleep(Duration::from_secs(5)) => vitals.beat(),
+        }
     }
 }
 

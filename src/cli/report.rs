@@ -1,12 +1,13 @@
 //! Findings as a person reads them: one line each, and under it the mend where one is needed.
 
+use crate::cli::output;
 use crate::error::OutboxError;
 use crate::postgres::{Finding, Outcome};
 
 /// Prints the findings; says whether none is a failure.
 pub(super) fn print(findings: &[Finding]) -> bool {
     for found in findings {
-        println!("{}", line(found));
+        output::say(&line(found));
     }
     !findings.iter().any(|found| matches!(found.outcome, Outcome::Failure(_)))
 }

@@ -1,13 +1,14 @@
 //! `walpost setup`: runs `sql/setup.sql`, or prints it.
 
 use super::report;
+use crate::cli::output;
 use crate::config::Config;
 use crate::error::OutboxError;
 use crate::postgres::{Session, Target, inspect, setup_sql};
 
 /// Prints the SQL instead of running it.
 pub(super) fn print(target: &Target) -> Result<(), OutboxError> {
-    print!("{}", setup_sql(target)?);
+    output::write(&setup_sql(target)?);
     Ok(())
 }
 
@@ -16,10 +17,22 @@ pub(super) async fn setup(config: &Config) -> Result<(), OutboxError> {
     let sql = setup_sql(&config.target)?;
     let session = Session::open_any(&config.database).await?;
     session.run_script("setting up", &sql).await?;
+    let has_role = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'walpost')";
+    let row = session.query_one_row("looking for the role", has_role).await?;
+    if !row.is_some_and(|row| row.get(0)) {
+        output::say("warn  role         there is no role walpost, and only an administrator can make one");
+        output::say(
+            "                   -> CREATE ROLE walpost LOGIN REPLICATION PASSWORD '...'; then run this again",
+        );
+    }
     let found = inspect(&session, &config.target).await?;
     if !report::print(&found.findings) {
         return Err(report::failures(&found.findings));
     }
-    println!("\nServices INSERT into {}; `walpost run` publishes what they commit.", config.target.table);
+    output::say("");
+    output::say(&format!(
+        "Services INSERT into {}; `walpost run` publishes what they commit.",
+        config.target.table
+    ));
     Ok(())
 }

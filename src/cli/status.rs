@@ -1,5 +1,6 @@
 //! `walpost status`: where the slot stands.
 
+use crate::cli::output;
 use serde::Serialize;
 use tokio_postgres::Row;
 
@@ -37,9 +38,9 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<(), OutboxErro
     if json {
         let text =
             serde_json::to_string(&status).map_err(|error| OutboxError::connection("writing JSON", error))?;
-        println!("{text}");
+        output::say(&text);
     } else {
-        print!("{}", status.text());
+        output::write(&status.text());
     }
     Ok(())
 }

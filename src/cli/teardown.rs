@@ -1,5 +1,6 @@
 //! `walpost teardown`: takes back what set-up made, the slot first.
 
+use crate::cli::output;
 use crate::config::Config;
 use crate::error::OutboxError;
 use crate::postgres::{Session, drop_table_sql, teardown_sql};
@@ -13,12 +14,12 @@ pub(super) async fn teardown(config: &Config, drop_table: bool) -> Result<(), Ou
         .run_script("tearing down", &teardown_sql(target)?)
         .await
         .map_err(|error| if error.is_slot_in_use() { error.with_advice(advice) } else { error })?;
-    println!("slot {} and publication {} are gone", target.slot, target.publication);
+    output::say(&format!("slot {} and publication {} are gone", target.slot, target.publication));
     if drop_table {
         session.run_script("dropping the table", &drop_table_sql(target)).await?;
-        println!("table {} is gone", target.table);
+        output::say(&format!("table {} is gone", target.table));
     } else {
-        println!("table {} stays (--drop-table drops it with its rows)", target.table);
+        output::say(&format!("table {} stays (--drop-table drops it with its rows)", target.table));
     }
     Ok(())
 }

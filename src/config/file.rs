@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::layers::{DATABASE_URL, Layer, SETTINGS, nearest};
-use super::property;
 use crate::error::OutboxError;
+use crate::kafka::is_secret;
 use crate::postgres::settings::has_password;
 
 pub(super) const DEFAULT_NAME: &str = "walpost.toml";
@@ -104,7 +104,7 @@ fn flatten(prefix: &str, table: Table, layer: &mut Layer) -> Result<(), String> 
 
 /// A warning when the file holds a secret and people other than its owner may read it.
 pub(super) fn warn_of_readers(found: &Found, layer: &Layer) -> Option<String> {
-    let secret = layer.properties.keys().any(|key| property::is_secret(key))
+    let secret = layer.properties.keys().any(|key| is_secret(key))
         || layer.values.get(DATABASE_URL.key).is_some_and(|text| has_password(text));
     let warning = || {
         format!(

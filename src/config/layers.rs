@@ -54,6 +54,11 @@ impl Layer {
         }
     }
 
+    /// Takes down a value for a setting that was not given.
+    pub(crate) fn put_default(&mut self, setting: &'static Setting, value: &str) {
+        self.values.entry(setting.key).or_insert_with(|| value.to_owned());
+    }
+
     /// Takes down a property of Kafka that was written as `key=value` on the command line.
     ///
     /// # Errors

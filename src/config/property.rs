@@ -2,6 +2,7 @@
 
 use super::layers::{BROKERS, DATABASE_URL, Layer, Setting};
 use crate::error::OutboxError;
+use crate::kafka::is_secret;
 use crate::postgres::settings::has_password;
 
 const PREFIX: &str = "WALPOST_KAFKA_";
@@ -17,13 +18,6 @@ const BROKER_LISTS: [&str; 2] = ["bootstrap.servers", "metadata.broker.list"];
 pub(super) fn key_of_variable(name: &str) -> Option<String> {
     let rest = name.strip_prefix(PREFIX).filter(|rest| !rest.is_empty())?.to_ascii_lowercase();
     Some(if UNDERSCORED.contains(&rest.as_str()) { rest } else { rest.replace('_', ".") })
-}
-
-/// Whether a property's value must never be shown.
-pub(crate) fn is_secret(key: &str) -> bool {
-    ["password", "secret", "passphrase", "key.pem", "sasl.oauthbearer.config"]
-        .iter()
-        .any(|mark| key.contains(mark))
 }
 
 /// Refuses secrets in flags: every user of the machine sees them in the list of processes.

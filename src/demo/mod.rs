@@ -57,11 +57,12 @@ pub async fn play(demo: Demo, stop: impl Future<Output = ()> + Send) -> Result<(
 
     board.say("Starting a throw-away PostgreSQL and a broker ...");
     let server = spawn_blocking(Server::start).await.map_err(broken)??;
-    let broker = Broker::open(demo.kafka.as_ref(), PARTITIONS).await?;
     let settings = Settings::resolve(Some(&server.url()), |_| None, &Os::detect())?;
     let set_up = Session::open_any(&settings).await?;
     set_up.run_script("setting up", &setup_sql(&Target::default())?).await?;
-    board.say(&format!("PostgreSQL   {}", server.url()));
+    // Last, so that whatever fails before leaves no topic behind.
+    let broker = Broker::open(demo.kafka.as_ref(), PARTITIONS).await?;
+    board.say(&format!("PostgreSQL   {}", server.description()));
     board.say(&format!("Kafka        {}", broker.description()));
     board.say("A shop now commits orders with their events, and rolls some back. Ctrl-C ends it.");
 

@@ -1,7 +1,6 @@
 //! A throw-away PostgreSQL: a cluster in a temporary folder, gone with the process.
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +18,6 @@ const INSTALL: &str = "install a PostgreSQL server (Debian, Ubuntu: apt-get inst
 /// the server notices and goes too.
 pub(super) struct Server {
     folder: TempDir,
-    port: u16,
     /// A shell that holds the server, and stops it when its standard input closes.
     keeper: Child,
 }
@@ -31,26 +29,27 @@ impl Server {
         let folder = tempfile::Builder::new().prefix("walpost-demo-").tempdir().map_err(no_folder)?;
         let owner = Owner::of_this_process()?;
         owner.give(folder.path()).map_err(no_folder)?;
-        let data = folder.path().join("data");
-        init(&bin, &data, &owner)?;
-        let port = free_port().map_err(no_folder)?;
-        let keeper = launch(&bin, &data, folder.path(), port, &owner)?;
-        let mut server = Server { folder, port, keeper };
+        let keeper = launch(&bin, folder.path(), &owner)?;
+        let mut server = Server { folder, keeper };
         server.wait_until_ready(&bin, &owner)?;
         Ok(server)
     }
 
     /// Connection settings of the server's superuser.
     pub(super) fn url(&self) -> String {
-        format!("postgresql://postgres@127.0.0.1:{}/postgres", self.port)
+        format!("host='{}' user=postgres dbname=postgres", self.folder.path().display())
+    }
+
+    /// How a person can look into it meanwhile.
+    pub(super) fn description(&self) -> String {
+        format!("psql -h {} -U postgres", self.folder.path().display())
     }
 
     fn wait_until_ready(&mut self, bin: &Path, owner: &Owner) -> Result<(), OutboxError> {
         let deadline = Instant::now() + Duration::from_secs(30);
-        let (host, port) = (self.folder.path().to_path_buf(), self.port.to_string());
         while Instant::now() < deadline {
             let mut ask = owner.command(bin.join("pg_isready"));
-            let ready = ask.arg("-q").arg("-h").arg(&host).args(["-p", &port]).status();
+            let ready = ask.arg("-q").arg("-h").arg(self.folder.path()).status();
             if ready.is_ok_and(|status| status.success()) {
                 return Ok(());
             }
@@ -133,38 +132,18 @@ fn find_binaries() -> Result<PathBuf, OutboxError> {
     found.ok_or_else(|| OutboxError::definite("the demo found no PostgreSQL server on this machine", INSTALL))
 }
 
-fn init(bin: &Path, data: &Path, owner: &Owner) -> Result<(), OutboxError> {
-    let mut initdb = owner.command(bin.join("initdb"));
-    initdb.arg("-D").arg(data).args([
-        "-U",
-        "postgres",
-        "-A",
-        "trust",
-        "-E",
-        "UTF8",
-        "--locale=C",
-        "--no-sync",
-    ]);
-    match initdb.stderr(Stdio::piped()).output() {
-        Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let why = text.lines().last().unwrap_or("it gave no reason").to_owned();
-            Err(OutboxError::definite(format!("initdb failed: {why}"), INSTALL))
-        }
-        Err(error) => Err(OutboxError::connection("cannot run initdb", error)),
-    }
-}
-
-fn launch(bin: &Path, data: &Path, folder: &Path, port: u16, owner: &Owner) -> Result<Child, OutboxError> {
+fn launch(bin: &Path, folder: &Path, owner: &Owner) -> Result<Child, OutboxError> {
     // The shell reads until this process closes the pipe, in whatever way it ends, and leaves nothing.
-    let script = "folder=$1; shift; \"$@\" </dev/null >\"$folder/server.log\" 2>&1 & server=$!; \
+    let script = "folder=$1; initdb=$2; shift 2; exec 2>\"$folder/server.log\"; \
+                  \"$initdb\" -D \"$folder/data\" -U postgres -A trust -E UTF8 --locale=C --no-sync >&2 \
+                  </dev/null || exit 1; \"$@\" </dev/null >&2 & server=$!; \
                   read -r _; kill -INT $server 2>/dev/null; wait $server; rm -rf \"$folder\"";
     let mut shell = owner.command("sh");
-    shell.args(["-c", script, "sh"]).arg(folder).arg(bin.join("postgres"));
-    shell.arg("-D").arg(data).arg("-k").arg(folder).args(["-p", &port.to_string()]);
+    shell.args(["-c", script, "sh"]).arg(folder).arg(bin.join("initdb")).arg(bin.join("postgres"));
+    shell.arg("-D").arg(folder.join("data")).arg("-k").arg(folder);
     for setting in [
-        "listen_addresses=127.0.0.1",
+        // Reached through the folder alone, which nobody else may enter: there is no password.
+        "listen_addresses=",
         "wal_level=logical",
         // Nothing of this outlives the demo.
         "fsync=off",
@@ -177,10 +156,6 @@ fn launch(bin: &Path, data: &Path, folder: &Path, port: u16, owner: &Owner) -> R
         .stdin(Stdio::piped())
         .spawn()
         .map_err(|error| OutboxError::connection("cannot start PostgreSQL", error))
-}
-
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 fn no_folder(error: std::io::Error) -> OutboxError {

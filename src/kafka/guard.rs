@@ -85,7 +85,7 @@ pub(super) fn check(given: &str, value: &str) -> Result<(), OutboxError> {
 /// Whether a property's value must not be shown.
 ///
 /// By the words in its name rather than by a list, so that a property of a later librdkafka is covered.
-pub(super) fn is_secret(name: &str) -> bool {
+pub(crate) fn is_secret(name: &str) -> bool {
     const WORDS: &[&str] =
         &["password", "passphrase", "secret", "key.pem", "keystore.pem", "oauthbearer.config", "jaas"];
     let name = name.to_ascii_lowercase();

@@ -19,6 +19,8 @@ mod settings;
 mod watch;
 mod window;
 
+#[cfg(feature = "cli")]
+pub(crate) use guard::is_secret;
 pub use probe::{ProbeReport, probe};
 pub use producer::KafkaPublisher;
 pub use settings::KafkaSettings;

@@ -74,14 +74,16 @@ impl<S: Wire> Connection<S> {
             ("client_encoding", "UTF8"),
             ("datestyle", "ISO"),
             ("timezone", "UTC"),
+            ("bytea_output", "hex"),
+            // A skipped publication is told in a warning, which a role's settings must not hold back.
+            ("client_min_messages", "notice"),
+            // A dead relay frees its slot after this long, and a busy server speaks up after half of it,
+            // whatever the server's default is.
+            ("wal_sender_timeout", "30s"),
         ];
         let options = startup.options.as_deref().unwrap_or_default();
         if !options.is_empty() {
             parameters.push(("options", options));
-        }
-        if !options.contains("wal_sender_timeout") {
-            // A dead relay frees its slot after this long, whatever the server's default is.
-            parameters.push(("wal_sender_timeout", "30s"));
         }
         frontend::startup_message(parameters, &mut connection.output).map_err(cannot_encode)?;
         connection.flush().await?;
@@ -280,4 +282,83 @@ fn read_fields(mut fields: backend::ErrorFields<'_>) -> std::io::Result<(String,
         }
     }
     Ok((sqlstate, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{DuplexStream, duplex};
+
+    fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).expect("small").to_be_bytes();
+        [&[tag][..], &length, body].concat()
+    }
+
+    /// A connection in CopyBoth, and the server's end of it.
+    fn copying() -> (Connection<DuplexStream>, DuplexStream) {
+        let (ours, theirs) = duplex(1 << 16);
+        (Connection { stream: ours, input: BytesMut::new(), output: BytesMut::new() }, theirs)
+    }
+
+    async fn next(connection: &mut Connection<DuplexStream>) -> Result<CopyEvent, OutboxError> {
+        loop {
+            if let Some(event) = connection.next_event()? {
+                return Ok(event);
+            }
+            connection.fill().await?;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_comes_between_the_data_is_heard_byte_by_byte() {
+        let (mut connection, mut server) = copying();
+        let bytes = [
+            frame(b'd', b"one"),
+            frame(b'N', b"SWARNING\0C55000\0Mskipped loading publication\0\0"),
+            frame(b'S', b"TimeZone\0UTC\0"),
+            frame(b'd', b""),
+            frame(b'c', b""),
+            frame(b'E', b"SFATAL\0C57P01\0Mterminating\0Dsecret detail\0\0"),
+        ]
+        .concat();
+        let sending = async {
+            for byte in bytes {
+                server.write_all(&[byte]).await.expect("sent");
+            }
+        };
+        let hearing = async {
+            assert!(matches!(next(&mut connection).await, Ok(CopyEvent::Data(data)) if data == "one"));
+            let notice = next(&mut connection).await;
+            assert!(matches!(notice, Ok(CopyEvent::Notice { sqlstate, .. }) if sqlstate == "55000"));
+            assert!(matches!(next(&mut connection).await, Ok(CopyEvent::Data(data)) if data.is_empty()));
+            assert!(matches!(next(&mut connection).await, Ok(CopyEvent::Done)));
+            let error = next(&mut connection).await.expect_err("an error of the server");
+            assert!(error.is_transient() && !error.chain().contains("secret"), "{error:?}");
+        };
+        tokio::join!(sending, hearing);
+    }
+
+    #[tokio::test]
+    async fn a_hostile_length_reserves_nothing_and_is_refused() {
+        for (header, refused) in [
+            ([b'd', 0x7f, 0xff, 0xff, 0xff], true),
+            ([b'd', 0xff, 0xff, 0xff, 0xff], true),
+            ([b'd', 0, 0, 0, 3], true),
+            ([b'?', 0, 0, 0, 4], true),
+            ([b'd', 0x3f, 0xff, 0xff, 0xff], false),
+        ] {
+            let (mut connection, mut server) = copying();
+            server.write_all(&header).await.expect("sent");
+            connection.fill().await.expect("read");
+            assert_eq!(connection.next_event().is_err(), refused, "{header:?}");
+            assert!(connection.input.capacity() <= 2 * READ_SIZE, "{header:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_connection_is_an_error() {
+        let (mut connection, server) = copying();
+        drop(server);
+        assert!(connection.fill().await.is_err_and(|error| error.is_transient()));
+    }
 }

@@ -47,6 +47,8 @@ pub struct Preflight {
     /// Optional columns that the table doesn't have.
     pub(crate) absent_columns: Vec<&'static str>,
     pub(crate) slot_exists: bool,
+    /// The server process that somebody reads the slot through.
+    pub(crate) slot_holder: Option<i32>,
 }
 
 impl Preflight {
@@ -278,6 +280,7 @@ async fn slot(session: &Session, target: &Target, report: &mut Preflight) -> Res
         return Ok(());
     };
     report.slot_exists = true;
+    report.slot_holder = row.get(5);
     let text = |index: usize| row.get::<_, Option<String>>(index).unwrap_or_default();
     if text(1) != "logical" || text(0) != "pgoutput" || text(2) != text(3) {
         let found = format!("{} slot of plugin {:?} in database {:?}", text(1), text(0), text(2));

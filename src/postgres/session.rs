@@ -14,10 +14,15 @@ use tokio_postgres::{Client, Config, NoTls, Row};
 
 use super::auth::no_password;
 use super::connection::{Connection, Startup, Wire};
+use super::names::TableName;
 use super::settings::Settings;
 use super::slot;
 use crate::error::OutboxError;
 
+/// tokio-postgres' word for "not set", as the kernel has it; no use here.
+const SYSTEM_IDLE: Duration = Duration::from_secs(7200);
+/// How long a connection may be idle before the network is asked whether it is still there.
+const IDLE: Duration = Duration::from_secs(10);
 /// How long bytes may stay unacknowledged before the network counts as gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -34,6 +39,7 @@ impl Session {
     /// # Errors
     /// The server can't be reached, or refuses the login.
     pub async fn open(config: &Config) -> Result<Session, OutboxError> {
+        let config = &watched(config);
         let connect = timeout(connect_timeout(config), config.connect(NoTls));
         let (client, connection) = match connect.await {
             Ok(result) => result.map_err(|error| cannot_log_in(config, error))?,
@@ -41,7 +47,11 @@ impl Session {
                 return Err(OutboxError::transient(format!("{}: no answer in time", cannot_connect(config))));
             }
         };
-        Ok(Session { client, driver: tokio::spawn(connection) })
+        let session = Session { client, driver: tokio::spawn(connection) };
+        // It is idle for as long as all is well; that must not end it. (The setting is new in 14.)
+        let stay = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'";
+        session.client.batch_execute(stay).await.map_err(|error| sql_error("opening a session", error))?;
+        Ok(session)
     }
 
     /// Connects to the first server that answers.
@@ -50,8 +60,8 @@ impl Session {
     /// None does; the last one's error.
     pub async fn open_any(settings: &Settings) -> Result<Session, OutboxError> {
         let mut last = OutboxError::usage("no host to connect to", "set PGHOST or the database URL");
-        for candidate in settings.candidates() {
-            match Session::open(&candidate.config()).await {
+        for config in servers(settings).await {
+            match Session::open(&config).await {
                 Ok(session) => return Ok(session),
                 Err(error) => last = error,
             }
@@ -82,6 +92,18 @@ impl Session {
         self.client.query_opt(sql, &[]).await.map_err(|error| sql_error(during, error))
     }
 
+    /// Whether the table holds anything.
+    pub(crate) async fn has_rows(&self, table: &TableName) -> Result<bool, OutboxError> {
+        let sql = format!("SELECT EXISTS (SELECT FROM {table})");
+        let row = self.query_one_row("looking whether the table is empty", &sql).await?;
+        Ok(row.is_some_and(|row| row.get(0)))
+    }
+
+    /// Whether the server has ended the session.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.driver.is_finished()
+    }
+
     /// The client for statements.
     #[must_use]
     pub fn client(&self) -> &Client {
@@ -110,6 +132,46 @@ impl Drop for Session {
     }
 }
 
+/// The servers to try, in order: every address of every host. Resolved once for both connections, since two
+/// look-ups of one name may lead to two servers; and anew at each attempt, since after a failover the name may
+/// lead elsewhere. A name that can't be resolved stays, so that connecting to it gives the reason.
+pub(crate) async fn servers(settings: &Settings) -> Vec<Config> {
+    let mut servers = Vec::new();
+    for candidate in settings.candidates() {
+        let config = candidate.config();
+        let port = config.get_ports().first().copied().unwrap_or(5432);
+        let name = match (config.get_hosts().first(), config.get_hostaddrs().first()) {
+            (Some(Host::Tcp(name)), None) => name.clone(),
+            _ => {
+                servers.push(config);
+                continue;
+            }
+        };
+        let addresses = lookup_host((name.as_str(), port)).await.map(Iterator::collect::<Vec<_>>);
+        match addresses {
+            Ok(addresses) if !addresses.is_empty() => servers.extend(addresses.into_iter().map(|address| {
+                let mut config = config.clone();
+                config.hostaddr(address.ip());
+                config
+            })),
+            _ => servers.push(config),
+        }
+    }
+    servers
+}
+
+/// With the network watched: a session that died in silence would hear nothing of the server's leave.
+fn watched(config: &Config) -> Config {
+    let mut config = config.clone();
+    if config.get_keepalives_idle() == SYSTEM_IDLE {
+        config.keepalives_idle(IDLE);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(USER_TIMEOUT);
+    }
+    config
+}
+
 /// An error of connecting. That a password is missing tokio-postgres says in words only.
 fn cannot_log_in(config: &Config, error: tokio_postgres::Error) -> OutboxError {
     let missing = error.source().is_some_and(|source| source.to_string() == "password missing");
@@ -130,6 +192,7 @@ pub(crate) fn sql_error(during: &str, error: tokio_postgres::Error) -> OutboxErr
 
 /// Opens the replication connection to the one server of `config`.
 pub(crate) async fn open_replication(config: &Config) -> Result<Connection<Box<dyn Wire>>, OutboxError> {
+    let config = &watched(config);
     let user = match config.get_user() {
         Some(user) => user.to_owned(),
         None => whoami::username().map_err(|error| {
@@ -162,15 +225,8 @@ async fn open_wire(config: &Config) -> Result<Box<dyn Wire>, OutboxError> {
     match config.get_hosts().first() {
         Some(Host::Unix(directory)) => open_unix(directory, port).await.map_err(failed),
         Some(Host::Tcp(name)) => {
-            // Resolved at every attempt: after a failover the name may lead elsewhere.
-            let mut last = std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address");
-            for address in lookup_host((name.as_str(), port)).await.map_err(failed)? {
-                match open_tcp(config, address).await {
-                    Ok(wire) => return Ok(wire),
-                    Err(error) => last = error,
-                }
-            }
-            Err(failed(last))
+            let why = std::io::Error::new(std::io::ErrorKind::NotFound, format!("{name} has no address"));
+            Err(failed(why))
         }
         None => Err(OutboxError::usage("no host to connect to", "set PGHOST or the database URL")),
     }
@@ -185,18 +241,15 @@ async fn open_tcp(config: &Config, address: SocketAddr) -> std::io::Result<Box<d
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     if config.get_keepalives() {
-        // The kernel's two hours are no use here; settings that were given are obeyed.
-        let two_hours = Duration::from_secs(7200);
-        let idle = Some(config.get_keepalives_idle()).filter(|idle| *idle != two_hours);
         let mut keepalive = TcpKeepalive::new()
-            .with_time(idle.unwrap_or(Duration::from_secs(10)))
+            .with_time(config.get_keepalives_idle())
             .with_interval(config.get_keepalives_interval().unwrap_or(Duration::from_secs(5)));
         if let Some(retries) = config.get_keepalives_retries() {
             keepalive = keepalive.with_retries(retries);
         }
         socket.set_tcp_keepalive(&keepalive)?;
     }
-    socket.set_tcp_user_timeout(Some(config.get_tcp_user_timeout().copied().unwrap_or(USER_TIMEOUT)))?;
+    socket.set_tcp_user_timeout(config.get_tcp_user_timeout().copied())?;
     Ok(Box::new(stream))
 }
 

@@ -1,5 +1,6 @@
 //! The log behind the slot as an outbox store.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
@@ -12,7 +13,7 @@ use super::names::Target;
 use super::pgoutput::{Insert, LogicalMessage};
 use super::preflight::{Outcome, Preflight, inspect};
 use super::relations::Relations;
-use super::session::{Session, open_replication, place};
+use super::session::{self, Session, open_replication, place};
 use super::settings::Settings;
 use super::slot;
 use super::table::{OutboxTable, RowError};
@@ -41,13 +42,21 @@ pub struct ReplicationSource {
     /// The slot was there before: if it is missing now, rows may be lost, and making a new one would
     /// hide that.
     slot_was_there: bool,
+    /// Warnings that were given before: a relay that stands by looks again and again.
+    warned: HashSet<String>,
 }
 
 impl ReplicationSource {
     /// A source that will connect with these settings.
     #[must_use]
     pub fn new(settings: Settings, target: Target) -> Self {
-        ReplicationSource { settings, target, text_only: Arc::default(), slot_was_there: false }
+        ReplicationSource {
+            settings,
+            target,
+            text_only: Arc::default(),
+            slot_was_there: false,
+            warned: HashSet::new(),
+        }
     }
 
     /// Connects, checks what a relay needs, makes the slot if it never existed, and starts the stream.
@@ -56,11 +65,13 @@ impl ReplicationSource {
     /// No server can be reached, the slot is in use, or something that only a person can mend is wrong.
     pub async fn open(&mut self) -> Result<ReplicationStore, OutboxError> {
         let mut last = OutboxError::usage("no host to connect to", "set PGHOST or the database URL");
-        for candidate in self.settings.clone().candidates() {
-            match self.open_at(&candidate.config()).await {
+        for config in session::servers(&self.settings).await {
+            match self.open_at(&config).await {
                 Ok(store) => return Ok(store),
                 Err(error) if error.is_slot_in_use() => return Err(error),
-                Err(error) => last = error,
+                // What only a person can mend is told, even if another host is merely away.
+                Err(error) if last.is_usage() || last.is_transient() => last = error,
+                Err(_) => {}
             }
         }
         Err(last)
@@ -69,6 +80,12 @@ impl ReplicationSource {
     async fn open_at(&mut self, config: &Config) -> Result<ReplicationStore, OutboxError> {
         let session = Session::open(config).await?;
         let preflight = inspect(&session, &self.target).await?.passed()?;
+        if let Some(pid) = preflight.slot_holder {
+            return Err(OutboxError::slot_in_use(format!(
+                "slot {} is in use by PID {pid}",
+                self.target.slot
+            )));
+        }
         self.ensure_slot(&session, &preflight).await?;
         let binary = preflight.columns_are_binary && !self.text_only.load(Relaxed);
         let mut connection = open_replication(config).await?;
@@ -89,7 +106,9 @@ impl ReplicationSource {
 
     async fn ensure_slot(&mut self, session: &Session, preflight: &Preflight) -> Result<(), OutboxError> {
         for found in &preflight.findings {
-            if let (Outcome::Warning(text, advice), true) = (&found.outcome, found.subject != "slot") {
+            if let (Outcome::Warning(text, advice), true) = (&found.outcome, found.subject != "slot")
+                && self.warned.insert(text.clone())
+            {
                 tracing::warn!(advice, "{text}");
             }
         }
@@ -101,6 +120,17 @@ impl ReplicationSource {
                         "slot {name} is gone: rows committed since the last confirmation can't be read any more"
                     ),
                     "find out who dropped it; then run `walpost setup`, and insert the rows of the gap again",
+                ));
+            }
+            if session.has_rows(&self.target.table).await? {
+                return Err(OutboxError::definite(
+                    format!(
+                        "slot {name} does not exist, and {} has rows that it would not send",
+                        self.target.table
+                    ),
+                    "a first start: run `walpost setup`, which makes the slot; rows that are there already are not \
+                     sent. Not the first start: somebody dropped the slot, or a failover lost it; find out which rows \
+                     are missing before you make it anew",
                 ));
             }
             slot::create(session, name, preflight.server_version).await?;
@@ -166,6 +196,11 @@ impl OutboxStore for ReplicationStore {
     }
 
     async fn mark_published(&mut self, through: Lsn) -> Result<(), OutboxError> {
+        // While the window is closed nobody fetches, and this is where the server's leave is noticed: it
+        // waits for ever on a relay that goes on answering.
+        if self.session.has_ended() {
+            return Err(self.session.ended().await);
+        }
         let status = StandbyStatus {
             write: self.received,
             flush: through,
@@ -269,7 +304,10 @@ fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxE
 /// A server that skips a publication says so in a notice only, and goes on without its rows.
 fn notice(sqlstate: &str, message: &str) -> Result<(), OutboxError> {
     if matches!(sqlstate, "55000" | "42704") {
-        return Err(OutboxError::server("the server skips rows", sqlstate, message));
+        return Err(OutboxError::server("the server skips rows", sqlstate, message).with_advice(
+            "the publication must be older than the slot's position: make the publication (`walpost setup`), then \
+             drop the slot and make it anew, and insert again what was committed in between",
+        ));
     }
     tracing::warn!(sqlstate, message, "the server says");
     Ok(())

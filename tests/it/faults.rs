@@ -152,3 +152,40 @@ async fn a_record_too_large_stops_the_line_and_is_named() {
     assert_eq!(world.consume(7).await.len(), 7);
     stop(relay).await;
 }
+
+/// A fast stop of the server waits for a relay that goes on answering; this one hangs up, although it reads
+/// nothing while the broker is away.
+#[tokio::test]
+async fn a_fast_stop_of_postgres_is_not_held_up_by_a_frozen_broker() {
+    let server = PostgresServer::start(&[]).await;
+    let broker = KafkaBroker::start_behind_proxy().await;
+    let world = World::behind(&server, &broker, "hangup", 1).await;
+    let oracle = world.oracle().await;
+    let relay = world.relay().await;
+    let client = world.database.client().await;
+    world.insert(&client, 10).await;
+    world.caught_up().await;
+    for rows in [10, 100_000] {
+        broker.proxy.freeze();
+        // With many rows the window is closed; with few the relay is reading.
+        world.insert(&client_of(&world).await, rows).await;
+        sleep(Duration::from_secs(2)).await;
+        let asked = Instant::now();
+        server.stop_fast().await;
+        println!("stopped after {:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        let mark = relay.mark();
+        server.start_again().await;
+        broker.proxy.heal();
+        relay.wait_for_log_since(mark, "streaming", PATIENCE).await;
+        world.caught_up().await;
+    }
+    let committed = oracle.committed_ids().await;
+    check(&committed, &world.consume(committed.len()).await).assert_nothing_lost();
+    stop(relay).await;
+}
+
+/// A session of its own, since the server may have been restarted.
+async fn client_of(world: &World) -> tokio_postgres::Client {
+    world.database.client().await
+}

@@ -74,7 +74,7 @@ async fn psql_and_the_binary_set_up_the_same() {
 
 /// What the catalog holds of the outbox, without names that a test chose.
 async fn catalog(world: &World) -> Vec<String> {
-    let sql = "SELECT format('%s %s %s %s', attname, format_type(atttypid, atttypmod), attnotnull, \
+    let sql = "WITH found (line) AS (SELECT format('%s %s %s %s', attname, format_type(atttypid, atttypmod), attnotnull, \
                  pg_get_expr(adbin, adrelid)) FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum \
                  WHERE attrelid = 'outbox.messages'::regclass AND attnum > 0 \
                UNION ALL SELECT conname || pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'outbox.messages'::regclass \
@@ -82,9 +82,12 @@ async fn catalog(world: &World) -> Vec<String> {
                UNION ALL SELECT format('%s %s %s %s %s', pubname, pubinsert, pubupdate, pubdelete, pubviaroot) FROM pg_publication \
                UNION ALL SELECT format('%s.%s', schemaname, tablename) FROM pg_publication_tables \
                UNION ALL SELECT relacl::text FROM pg_class WHERE oid = 'outbox.messages'::regclass \
-               UNION ALL SELECT format('slot %s %s', plugin, slot_type) FROM pg_replication_slots WHERE database = current_database()";
+               UNION ALL SELECT format('slot %s %s', plugin, slot_type) FROM pg_replication_slots WHERE database = current_database() \
+               UNION ALL SELECT nspacl::text FROM pg_namespace WHERE nspname = 'outbox') \
+               SELECT line FROM found ORDER BY line";
     let client = world.database.client().await;
-    client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+    let rows = client.query(sql, &[]).await.unwrap();
+    rows.iter().map(|row| row.get::<_, Option<String>>(0).unwrap_or_default()).collect()
 }
 
 #[tokio::test]
@@ -267,4 +270,38 @@ async fn names_with_quotes_and_spaces_are_set_up() {
     let said = world.command(["teardown", "--drop-table"]).args(names).output().await;
     assert_eq!(said.status.code(), Some(0), "{}", text(&said));
     assert_eq!(unique("x").len(), 14);
+}
+
+/// Two at the same moment do not get in each other's way.
+#[tokio::test]
+async fn set_ups_at_the_same_moment_agree() {
+    let world = bare("race").await;
+    let set_up = || async { world.command(["setup"]).output().await };
+    let (a, b, c) = tokio::join!(set_up(), set_up(), set_up());
+    for output in [a, b, c] {
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    }
+}
+
+/// A slot that is gone is not made anew in silence: what it would have sent is in the table.
+#[tokio::test]
+async fn a_dropped_slot_is_named_and_not_replaced() {
+    let world = World::new("dropped", 1).await;
+    let client = world.database.client().await;
+    let mut relay = world.relay().await;
+    world.insert(&client, 3).await;
+    assert_eq!(world.consume(3).await.len(), 3);
+    relay.kill().await;
+    let drop_it = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1 AND active_pid IS NULL";
+    crate::support::eventually("the slot to be free", PATIENCE, async || {
+        (client.execute(drop_it, &[&world.slot]).await.unwrap() == 1).then_some(())
+    })
+    .await;
+    world.insert(&client, 1).await;
+    fails(&world, &["run"], 1, &["does not exist", "has rows", "walpost setup"]).await;
+    client.batch_execute("TRUNCATE outbox.messages").await.unwrap();
+    let relay = world.relay().await;
+    world.insert(&client, 1).await;
+    assert_eq!(world.consume(4).await.len(), 4, "an empty table is a first start");
+    stop(relay).await;
 }

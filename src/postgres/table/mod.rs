@@ -59,7 +59,7 @@ impl Field {
     fn accepts(self, kind: Kind) -> bool {
         match self {
             Field::CreatedAt => matches!(kind, Kind::Timestamptz | Kind::Timestamp),
-            Field::Id => matches!(kind, Kind::Uuid | Kind::Text | Kind::Other),
+            Field::Id => matches!(kind, Kind::Uuid | Kind::Text),
             Field::Headers => matches!(kind, Kind::Json | Kind::Jsonb | Kind::Text),
             Field::Payload | Field::Key => !matches!(kind, Kind::Timestamptz | Kind::Timestamp),
             Field::Topic | Field::EventType | Field::CorrelationId => {
