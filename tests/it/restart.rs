@@ -66,8 +66,10 @@ async fn adjacent_commits_at_a_restart_are_both_sent() {
     let world = World::on(&server, KafkaBroker::shared().await, "adjacent", 1).await;
     let oracle = world.oracle().await;
     let (one, two) = (world.database.client().await, world.database.client().await);
-    let mut adjacent = 0;
-    for _ in 0..12 {
+    let (mut adjacent, mut rounds) = (0, 0);
+    // One in four or so comes out adjacent; the others cost a second each.
+    while adjacent < 2 && rounds < 60 {
+        rounds += 1;
         for (client, payload) in [(&one, "1".to_owned()), (&two, format!("\"{}\"", "x".repeat(5000)))] {
             let sql = format!(
                 "BEGIN; INSERT INTO outbox.messages (topic, payload) VALUES ('{}', '{payload}')",
@@ -86,11 +88,11 @@ async fn adjacent_commits_at_a_restart_are_both_sent() {
         world.caught_up().await;
         stop(relay).await;
     }
-    println!("{adjacent} of 12 restarts between adjacent commits");
-    assert!(adjacent > 0, "the case did not come up");
+    println!("{adjacent} of {rounds} restarts between adjacent commits");
     let committed = oracle.committed_ids().await;
-    assert_eq!(committed.len(), 24);
-    check(&committed, &world.consume(24).await).assert_nothing_lost();
+    assert_eq!(committed.len(), 2 * rounds);
+    check(&committed, &world.consume(committed.len()).await).assert_nothing_lost();
+    assert!(adjacent > 0, "the case did not come up");
 }
 
 /// Whether a commit record begins at the very byte that the slot has confirmed.
