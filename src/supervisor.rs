@@ -167,14 +167,16 @@ impl<E: Ends> Supervisor<E> {
     fn announce(&self, error: &OutboxError, faults: &Faults, wait: Duration) {
         let (reason, advice) = (error.chain(), error.advice().unwrap_or_default());
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        if error.is_slot_in_use() {
+        // Entered before it is told: who reads the log and then asks for the state must find it.
+        let state = if error.is_slot_in_use() { State::StandingBy } else { State::Retrying };
+        self.vitals.enter(state, reason.clone());
+        if state == State::StandingBy {
             if faults.in_a_row == 1 {
                 tracing::info!(
                     reason,
                     "standing by: the slot is in use, and this relay takes over when it is free"
                 );
             }
-            self.vitals.enter(State::StandingBy, reason);
             return;
         }
         // The first fault of a row is news; the same one again is not.
@@ -183,7 +185,6 @@ impl<E: Ends> Supervisor<E> {
         } else {
             tracing::debug!(error = reason, attempt = faults.in_a_row, wait_ms, "retrying");
         }
-        self.vitals.enter(State::Retrying, reason);
     }
 }
 
