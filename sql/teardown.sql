@@ -8,6 +8,17 @@
 -- and the login:
 --     DROP ROLE walpost;
 
+-- The slot can't be brought back, so whoever may not finish does not begin.
+DO $owner$
+BEGIN
+    IF EXISTS (SELECT FROM pg_publication WHERE pubname = 'walpost' AND NOT pg_has_role(pubowner, 'USAGE')) THEN
+        RAISE insufficient_privilege USING MESSAGE = (
+            SELECT format('publication %I belongs to role %s: tear down as that role', pubname, pubowner::regrole)
+            FROM pg_publication WHERE pubname = 'walpost');
+    END IF;
+END
+$owner$;
+
 SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
 WHERE slot_name = 'walpost' AND database = current_database();
 

@@ -28,7 +28,7 @@ pub use arguments::{Arguments, Command};
 /// Carries out what was typed, with these variables of the environment.
 ///
 /// # Errors
-/// What made the command fail; [`report`] says it.
+/// What made the command fail; `report` says it.
 pub fn execute(
     arguments: &Arguments,
     variables: impl IntoIterator<Item = (OsString, OsString)>,

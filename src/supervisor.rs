@@ -17,7 +17,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
@@ -28,6 +28,9 @@ use crate::vitals::{State, Vitals};
 
 /// A server that accepts and then says nothing is tried again after this long.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How long a fault may last before it is told again.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// Opens both ends of the road.
 pub trait Ends: Send {
@@ -208,6 +211,7 @@ struct Faults {
     in_a_row: u32,
     last: String,
     is_news: bool,
+    told: Option<Instant>,
     refused: Option<Position>,
     refusals: u32,
 }
@@ -224,7 +228,12 @@ impl Faults {
         let standby = error.is_slot_in_use();
         let text = error.chain();
         self.in_a_row = if progressed { 1 } else { self.in_a_row + 1 };
-        self.is_news = progressed || text != self.last;
+        // Said once, and again every minute that it lasts.
+        let stale = self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN);
+        self.is_news = progressed || text != self.last || stale;
+        if self.is_news {
+            self.told = Some(Instant::now());
+        }
         if standby && text != self.last {
             self.in_a_row = 1;
         }

@@ -17,10 +17,14 @@ pub(super) async fn check(config: &Config) -> Result<(), OutboxError> {
         Ok(session) => inspect(&session, &config.target).await?.findings,
         Err(error) => vec![Finding { subject: "connection", outcome: Outcome::Failure(error) }],
     };
+    // Printed before Kafka is asked, which may take its time.
+    report::print(&findings);
     let outcome = match probe(&config.kafka, PATIENCE).await {
         Ok(cluster) => Outcome::Good(format!("brokers answer: {}", cluster.brokers.join(", "))),
         Err(error) => Outcome::Failure(error),
     };
-    findings.push(Finding { subject: "kafka", outcome });
-    if report::print(&findings) { Ok(()) } else { Err(report::failures(&findings)) }
+    let kafka = Finding { subject: "kafka", outcome };
+    report::print(std::slice::from_ref(&kafka));
+    findings.push(kafka);
+    report::verdict(&findings)
 }

@@ -4,12 +4,11 @@ use crate::cli::output;
 use crate::error::OutboxError;
 use crate::postgres::{Finding, Outcome};
 
-/// Prints the findings; says whether none is a failure.
-pub(super) fn print(findings: &[Finding]) -> bool {
+/// Prints the findings.
+pub(super) fn print(findings: &[Finding]) {
     for found in findings {
         output::say(&line(found));
     }
-    !findings.iter().any(|found| matches!(found.outcome, Outcome::Failure(_)))
 }
 
 fn line(found: &Finding) -> String {
@@ -25,14 +24,16 @@ fn line(found: &Finding) -> String {
     }
 }
 
-/// A failure that ends the command when its parts have been printed already.
-pub(super) fn failures(findings: &[Finding]) -> OutboxError {
+/// Whether none is a failure; if one is, an error that ends the command after its parts have been printed.
+pub(super) fn verdict(findings: &[Finding]) -> Result<(), OutboxError> {
     let failures = findings.iter().filter(|found| matches!(found.outcome, Outcome::Failure(_))).count();
     let noun = if failures == 1 { "check" } else { "checks" };
-    OutboxError::definite(
-        format!("{failures} {noun} failed"),
-        "do what stands under each FAIL, then run this again",
-    )
+    let advice = "do what stands under each FAIL, then run this again";
+    if failures == 0 {
+        Ok(())
+    } else {
+        Err(OutboxError::definite(format!("{failures} {noun} failed"), advice))
+    }
 }
 
 #[cfg(test)]

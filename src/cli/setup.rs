@@ -16,6 +16,13 @@ pub(super) fn print(target: &Target) -> Result<(), OutboxError> {
 pub(super) async fn setup(config: &Config) -> Result<(), OutboxError> {
     let sql = setup_sql(&config.target)?;
     let session = Session::open_any(&config.database).await?;
+    // What the server or the login lacks is told before anything is half made.
+    let mut before = inspect(&session, &config.target).await?.findings;
+    before.retain(|found| matches!(found.subject, "server" | "primary" | "wal_level" | "role"));
+    if let Err(error) = report::verdict(&before) {
+        report::print(&before);
+        return Err(error);
+    }
     session.run_script("setting up", &sql).await?;
     let has_role = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'walpost')";
     let row = session.query_one_row("looking for the role", has_role).await?;
@@ -26,10 +33,11 @@ pub(super) async fn setup(config: &Config) -> Result<(), OutboxError> {
         );
     }
     let found = inspect(&session, &config.target).await?;
-    if !report::print(&found.findings) {
-        return Err(report::failures(&found.findings));
-    }
-    output::say("");
+    report::print(&found.findings);
+    report::verdict(&found.findings)?;
+    output::say(
+        "\nThe relay's login needs a password, unless it has one: ALTER ROLE walpost PASSWORD '...';",
+    );
     output::say(&format!(
         "Services INSERT into {}; `walpost run` publishes what they commit.",
         config.target.table

@@ -133,11 +133,12 @@ fn find_binaries() -> Result<PathBuf, OutboxError> {
 }
 
 fn launch(bin: &Path, folder: &Path, owner: &Owner) -> Result<Child, OutboxError> {
-    // The shell reads until this process closes the pipe, in whatever way it ends, and leaves nothing.
+    // The shell reads until this process closes the pipe, in whatever way it ends, and leaves nothing. TERM ends
+    // a server that is only being born and would not hear INT yet; INT does not wait for sessions.
     let script = "folder=$1; initdb=$2; shift 2; exec 2>\"$folder/server.log\"; \
                   \"$initdb\" -D \"$folder/data\" -U postgres -A trust -E UTF8 --locale=C --no-sync >&2 \
                   </dev/null || exit 1; \"$@\" </dev/null >&2 & server=$!; \
-                  read -r _; kill -INT $server 2>/dev/null; wait $server; rm -rf \"$folder\"";
+                  read -r _; kill -TERM $server; sleep 0.1; kill -INT $server; wait $server; rm -rf \"$folder\"";
     let mut shell = owner.command("sh");
     shell.args(["-c", script, "sh"]).arg(folder).arg(bin.join("initdb")).arg(bin.join("postgres"));
     shell.arg("-D").arg(folder.join("data")).arg("-k").arg(folder);

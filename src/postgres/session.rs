@@ -19,6 +19,9 @@ use super::settings::Settings;
 use super::slot;
 use crate::error::OutboxError;
 
+/// What to look at when a server can't be reached.
+const REACH: &str = "check that the server runs, and the host and port: --database-url, WALPOST_DATABASE_URL or PGHOST \
+                     and PGPORT";
 /// tokio-postgres' word for "not set", as the kernel has it; no use here.
 const SYSTEM_IDLE: Duration = Duration::from_secs(7200);
 /// How long a connection may be idle before the network is asked whether it is still there.
@@ -176,10 +179,10 @@ fn watched(config: &Config) -> Config {
 fn cannot_log_in(config: &Config, error: tokio_postgres::Error) -> OutboxError {
     let missing = error.source().is_some_and(|source| source.to_string() == "password missing");
     if missing {
-        no_password(config.get_user().unwrap_or_default())
-    } else {
-        sql_error(&cannot_connect(config), error)
+        return no_password(config.get_user().unwrap_or_default());
     }
+    let refused = sql_error(&cannot_connect(config), error);
+    if refused.advice().is_some() { refused } else { refused.with_advice(REACH) }
 }
 
 /// An error of tokio-postgres, with the server's code where it has one.

@@ -13,6 +13,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// A broker that is well acknowledges within milliseconds; one that elects a leader, within seconds.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
+/// With a fault that is known there is less to wait for.
+const FAULTY_AFTER: Duration = Duration::from_secs(2);
+
 /// The answer to `/healthz`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Healthy {
@@ -68,8 +71,10 @@ pub fn healthy(vitals: &Vitals) -> Healthy {
 pub fn ready(vitals: &Vitals) -> Ready {
     let phase = vitals.phase();
     let owed = vitals.unacknowledged_for();
-    let stalled = phase.state == State::Streaming && owed >= STALLED_AFTER;
-    let reason = match vitals.broker_fault() {
+    let fault = vitals.broker_fault();
+    let patience = if fault.is_some() { FAULTY_AFTER } else { STALLED_AFTER };
+    let stalled = phase.state == State::Streaming && owed >= patience;
+    let reason = match fault {
         Some((_, fault)) => fault,
         None if stalled => format!("the broker has acknowledged nothing for {} s", owed.as_secs()),
         None => phase.reason,
