@@ -13,6 +13,7 @@
 mod context;
 mod delivery;
 mod guard;
+mod introduction;
 mod probe;
 mod producer;
 mod settings;

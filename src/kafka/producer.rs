@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::context::Context;
 use super::delivery::{Inbox, Report, failure, overtaken};
+use super::introduction::Introductions;
 use super::settings::KafkaSettings;
 use super::watch::Watch;
 use super::window::{Window, footprint};
@@ -44,6 +45,7 @@ pub struct KafkaPublisher {
     failed_at: Option<usize>,
     /// The last topic whose name was found good.
     topic: String,
+    introductions: Introductions,
 }
 
 impl KafkaPublisher {
@@ -74,6 +76,7 @@ impl KafkaPublisher {
             reports: Vec::new(),
             failed_at: None,
             topic: String::new(),
+            introductions: Introductions::default(),
         })
     }
 
@@ -118,6 +121,7 @@ impl KafkaPublisher {
             delivery_opaque: self.window.next(),
         };
         let Err((error, _)) = self.producer.send(base) else {
+            self.introductions.sent(record.topic, self.window.next());
             self.window.push(ticket, bytes);
             return Ok(Offer::Taken);
         };
@@ -151,7 +155,7 @@ impl OutboxPublisher for KafkaPublisher {
             return if self.failed_at.is_some() { Err(overtaken()) } else { Ok(Offer::Full) };
         }
         let bytes = footprint(record);
-        if !self.window.admits(bytes) {
+        if !self.window.admits(bytes) || !self.introductions.admits(record.topic) {
             return Ok(Offer::Full);
         }
         let offer = self.check(record).and_then(|()| self.send(ticket, record, bytes));
@@ -172,6 +176,9 @@ impl OutboxPublisher for KafkaPublisher {
         }
         for (number, mut result) in self.reports.drain(..) {
             let Some(ticket) = self.window.remove(number) else { continue };
+            if result.is_ok() {
+                self.introductions.acknowledged(number);
+            }
             if result.is_err() {
                 self.failed_at = Some(self.failed_at.map_or(number, |failed| failed.min(number)));
             } else if self.failed_at.is_some_and(|failed| failed < number) {

@@ -146,7 +146,7 @@ async fn a_record_too_large_stops_the_line_and_is_named() {
     assert!(line.contains("message at "), "{line}");
     check(&before, &world.consume(3).await).assert_exact();
     drop(relay);
-    world.raise_message_size().await;
+    world.set_message_size("5000000").await;
     let relay: Walpost = world.command(["run", "-X", "message.max.bytes=5000000"]).spawn();
     world.caught_up().await;
     assert_eq!(world.consume(7).await.len(), 7);
@@ -188,4 +188,35 @@ async fn a_fast_stop_of_postgres_is_not_held_up_by_a_frozen_broker() {
 /// A session of its own, since the server may have been restarted.
 async fn client_of(world: &World) -> tokio_postgres::Client {
     world.database.client().await
+}
+
+/// The same refused by the broker, when many later records are on their way already: none of them may be in
+/// the topic before it.
+#[tokio::test]
+async fn nothing_slips_past_a_record_that_the_broker_refuses() {
+    let world = World::new("refused", 1).await;
+    world.set_message_size("200000").await;
+    let oracle = world.oracle().await;
+    let client = world.database.client().await;
+    for _ in 0..50 {
+        world.insert(&client, 20).await;
+    }
+    let large = "INSERT INTO outbox.messages (topic, payload) VALUES ($1, to_json(repeat('x', 500000)))";
+    client.execute(large, &[&world.topic]).await.unwrap();
+    for _ in 0..50 {
+        world.insert(&client, 100).await;
+    }
+    let committed = oracle.committed_ids().await;
+    // Small batches, so that the small records are not refused for the company they keep.
+    let relay = world.command(["run", "-X", "batch.size=100000"]).spawn();
+    relay.wait_for_log("\"retrying\"", PATIENCE).await;
+    let mark = relay.mark();
+    relay.wait_for_log_since(mark, "\"retrying\"", PATIENCE).await;
+    let arrived = world.consume(0).await;
+    check(&committed[..1000], &arrived).assert_not_invented();
+    world.set_message_size("5000000").await;
+    world.caught_up().await;
+    let records = world.consume(committed.len()).await;
+    check(&committed, &records).assert_nothing_lost();
+    stop(relay).await;
 }

@@ -1,6 +1,7 @@
 //! What an operator sees of a running relay: health, logs, signals.
 
 use std::net::SocketAddr;
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -96,4 +97,37 @@ async fn an_unreachable_broker_is_named_and_waited_for() {
     assert_eq!(check.status.code(), Some(1));
     let text = String::from_utf8_lossy(&check.stdout).into_owned();
     assert!(text.contains("FAIL") && text.contains("127.0.0.1:1") && text.contains("--brokers"), "{text}");
+}
+
+/// On a terminal one line tells how it goes; `script` lends it one.
+#[tokio::test]
+async fn a_terminal_gets_a_progress_line() {
+    let world = World::new("terminal", 1).await;
+    let run = format!("exec {} run", env!("CARGO_BIN_EXE_walpost"));
+    let mut script = tokio::process::Command::new("script");
+    script.args(["-q", "-e", "-f", "-c", &run, "/dev/null"]).kill_on_drop(true);
+    script.env("WALPOST_DATABASE_URL", &world.database.url).env("WALPOST_BROKERS", &world.brokers);
+    script.env("WALPOST_SLOT", &world.slot).env("WALPOST_LISTEN", "off").env("TERM", "xterm");
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let client = world.database.client().await;
+    world.insert(&client, 3).await;
+    let mut screen = String::new();
+    let mut output = child.stdout.take().unwrap();
+    let reading = async {
+        let mut bytes = [0; 4096];
+        while !screen.contains("3 published") {
+            let count = output.read(&mut bytes).await.unwrap();
+            assert!(count > 0, "it ended: {screen}");
+            screen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        }
+    };
+    let read = tokio::time::timeout(PATIENCE, reading).await;
+    assert!(read.is_ok(), "no line: {screen}");
+    for part in ["streaming", "/s", "lag ", "confirmed "] {
+        assert!(screen.contains(part), "{part}: {screen}");
+    }
+    // Ctrl-C, as a person would.
+    child.stdin.take().unwrap().write_all(b"\x03").await.unwrap();
+    let status = tokio::time::timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
 }

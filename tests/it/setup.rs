@@ -185,6 +185,13 @@ async fn every_way_to_log_in_and_a_wrong_password() {
             .await;
         assert_eq!(none.status.code(), Some(1), "{}", text(&none));
     }
+    // May replicate, and may not create.
+    let elsewhere = World::bare(&server, KafkaBroker::shared().await, "grant", 1).await;
+    let url = as_role(&elsewhere.database, "by_scram");
+    let setup = elsewhere.command(["setup"]).env("WALPOST_DATABASE_URL", &url).env("PGPASSWORD", "p ä:ss");
+    let said = setup.output().await;
+    assert_eq!(said.status.code(), Some(1), "{}", text(&said));
+    assert!(text(&said).contains("permission denied for database"), "{}", text(&said));
     client.batch_execute("CREATE ROLE nobody_special LOGIN").await.unwrap();
     let url = as_role(&world.database, "nobody_special");
     let refused = world.command(["run"]).env("WALPOST_DATABASE_URL", &url).output().await;

@@ -102,11 +102,11 @@ impl World {
         rows.iter().map(|row| row.get(0)).collect()
     }
 
-    /// Lets the topic take records that are larger than the default.
-    pub(crate) async fn raise_message_size(&self) {
+    /// Sets the largest batch of records that the topic takes.
+    pub(crate) async fn set_message_size(&self, bytes: &str) {
         let admin: AdminClient<DefaultClientContext> = config(&self.brokers).create().unwrap();
         let resource =
-            AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set("max.message.bytes", "5000000");
+            AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set("max.message.bytes", bytes);
         let results = admin.alter_configs([&resource], &AdminOptions::new()).await.unwrap();
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }

@@ -63,6 +63,14 @@ impl Tally {
         assert!(self.repeated == 0, "{self:?}\n{}", self.examples("repeated"));
     }
 
+    /// Nothing came but what was committed, and that in order; more may be to come.
+    #[track_caller]
+    pub(crate) fn assert_not_invented(&self) {
+        for (kind, count) in [("invented", self.invented), ("reordered", self.reordered)] {
+            assert!(count == 0, "{self:?}\n{}", self.examples(kind));
+        }
+    }
+
     /// Everything arrived in order and nothing else came; repeats are allowed.
     #[track_caller]
     pub(crate) fn assert_nothing_lost(&self) {
