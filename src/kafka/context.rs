@@ -12,22 +12,27 @@ use tracing::{debug, info, trace, warn};
 
 use super::delivery::{Inbox, failure, is_victim};
 use super::guard::Secrets;
+use super::partitioner::Choice;
 use super::watch::Watch;
+
+/// The producer and what it calls back.
+pub(super) type KafkaProducer = BaseProducer<Context, Choice>;
 
 pub(super) struct Context {
     inbox: Arc<Inbox>,
     watch: Watch,
     secrets: Secrets,
+    choice: Choice,
     /// The producer that this context belongs to, for questions that a failure raises.
-    producer: OnceLock<Weak<BaseProducer<Context>>>,
+    producer: OnceLock<Weak<KafkaProducer>>,
 }
 
 impl Context {
-    pub(super) fn new(inbox: Arc<Inbox>, watch: Watch, secrets: Secrets) -> Self {
-        Context { inbox, watch, secrets, producer: OnceLock::new() }
+    pub(super) fn new(inbox: Arc<Inbox>, watch: Watch, secrets: Secrets, choice: Choice) -> Self {
+        Context { inbox, watch, secrets, choice, producer: OnceLock::new() }
     }
 
-    pub(super) fn set_producer(&self, producer: &Arc<BaseProducer<Context>>) {
+    pub(super) fn set_producer(&self, producer: &Arc<KafkaProducer>) {
         // Set once, right after the producer is made.
         let _ = self.producer.set(Arc::downgrade(producer));
     }
@@ -37,7 +42,7 @@ impl Context {
     }
 
     /// `None` while the producer is being dropped.
-    fn producer(&self) -> Option<Arc<BaseProducer<Context>>> {
+    fn producer(&self) -> Option<Arc<KafkaProducer>> {
         self.producer.get().and_then(Weak::upgrade)
     }
 
@@ -58,17 +63,21 @@ impl Context {
     }
 }
 
-impl ProducerContext for Context {
+impl ProducerContext<Choice> for Context {
     /// The record's number in the window.
     type DeliveryOpaque = usize;
 
+    fn get_custom_partitioner(&self) -> Option<&Choice> {
+        Some(&self.choice)
+    }
+
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         match result {
-            Ok(_) => {
+            Ok(message) => {
                 if self.watch.in_doubt() {
                     self.watch.answered();
                 }
-                self.inbox.delivered(number);
+                self.inbox.delivered(number, message.partition());
             }
             Err((error, message)) => self.failed(message.topic(), error, number),
         }

@@ -14,6 +14,7 @@ mod context;
 mod delivery;
 mod guard;
 mod introduction;
+mod partitioner;
 mod probe;
 mod producer;
 mod settings;

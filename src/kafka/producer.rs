@@ -5,21 +5,20 @@ use std::thread;
 use std::time::Duration;
 
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+use rdkafka::producer::{BaseRecord, Producer, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
-use super::context::Context;
+use super::context::{Context, KafkaProducer};
 use super::delivery::{Inbox, Report, failure, overtaken};
 use super::introduction::Introductions;
+use super::partitioner::Choice;
 use super::settings::KafkaSettings;
 use super::watch::Watch;
 use super::window::{Window, footprint};
 use crate::error::OutboxError;
 use crate::publisher::{Headers, Offer, OutboxPublisher, Receipt, Record, Ticket};
 use crate::vitals::Vitals;
-
-type KafkaProducer = BaseProducer<Context>;
 
 /// How often the poll thread looks up when nothing happens: whether to stop, and whether brokers that were
 /// lost are back. Receipts don't wait for it.
@@ -56,7 +55,8 @@ impl KafkaPublisher {
     pub fn open(settings: &KafkaSettings, vitals: Arc<Vitals>) -> Result<Self, OutboxError> {
         let prepared = settings.prepare()?;
         let inbox = Arc::new(Inbox::default());
-        let context = Context::new(Arc::clone(&inbox), Watch::new(vitals), settings.secrets());
+        let context =
+            Context::new(Arc::clone(&inbox), Watch::new(vitals), settings.secrets(), prepared.choice);
         let producer: KafkaProducer =
             prepared.config.create_with_context(context).map_err(|error| settings.refused(error))?;
         let producer = Arc::new(producer);
@@ -120,8 +120,9 @@ impl KafkaPublisher {
             headers: owned(record.headers),
             delivery_opaque: self.window.next(),
         };
-        let Err((error, _)) = self.producer.send(base) else {
-            self.introductions.sent(record.topic, self.window.next());
+        let (sent, chosen) = Choice::observed(|| self.producer.send(base).map_err(|(error, _)| error));
+        let Err(error) = sent else {
+            self.introductions.sent(record.topic, record.partition.or(chosen), self.window.next());
             self.window.push(ticket, bytes);
             return Ok(Offer::Taken);
         };
@@ -174,11 +175,9 @@ impl OutboxPublisher for KafkaPublisher {
         if !self.inbox.take(&mut self.reports).await {
             return Err(OutboxError::transient("the thread that polls Kafka has ended"));
         }
-        for (number, mut result) in self.reports.drain(..) {
+        for (number, delivered) in self.reports.drain(..) {
             let Some(ticket) = self.window.remove(number) else { continue };
-            if result.is_ok() {
-                self.introductions.acknowledged(number);
-            }
+            let mut result = delivered.map(|partition| self.introductions.acknowledged(number, partition));
             if result.is_err() {
                 self.failed_at = Some(self.failed_at.map_or(number, |failed| failed.min(number)));
             } else if self.failed_at.is_some_and(|failed| failed < number) {
@@ -187,6 +186,7 @@ impl OutboxPublisher for KafkaPublisher {
             }
             into.push(Receipt { ticket, result });
         }
+        self.introductions.expire();
         Ok(())
     }
 }

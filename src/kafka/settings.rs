@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
 use super::guard::{Secrets, canonical, check, is_secret};
+use super::partitioner::Choice;
 use super::window::Limits;
 use crate::error::OutboxError;
 
 const MAX_MESSAGES: &str = "queue.buffering.max.messages";
 const MAX_KBYTES: &str = "queue.buffering.max.kbytes";
 const MAX_RECORD: &str = "message.max.bytes";
+const PARTITIONER: &str = "partitioner";
+const STICKY: &str = "sticky.partitioning.linger.ms";
 
 /// What differs from librdkafka's own defaults (CONFIGURATION.md).
 const DEFAULTS: &[(&str, &str)] = &[
@@ -24,7 +28,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     // No end: a timeout is a failed record that others overtake.
     ("message.timeout.ms", "0"),
     // Keys go to the partitions to which Java clients send them.
-    ("partitioner", "murmur2_random"),
+    (PARTITIONER, "murmur2_random"),
+    (STICKY, "10"),
     ("socket.keepalive.enable", "true"),
     // Rows come in batches already; waiting longer for company only adds latency.
     ("linger.ms", "1"),
@@ -100,6 +105,7 @@ impl KafkaSettings {
             bytes: number(&merged, MAX_KBYTES, 1)?.saturating_mul(1024),
         };
         widen_queue(&mut merged, limits);
+        let choice = choice(&mut merged)?;
 
         let log_level = log_level(&merged);
         let mut config = ClientConfig::new();
@@ -109,7 +115,7 @@ impl KafkaSettings {
         }
         // librdkafka looks at each name and value here, so that a typing error is found before the first record.
         config.create_native_config().map_err(|error| self.refused(error))?;
-        Ok(Prepared { config, limits })
+        Ok(Prepared { config, limits, choice })
     }
 
     pub(super) fn secrets(&self) -> Secrets {
@@ -144,6 +150,7 @@ impl KafkaSettings {
 pub(super) struct Prepared {
     pub(super) config: ClientConfig,
     pub(super) limits: Limits,
+    pub(super) choice: Choice,
 }
 
 fn number(merged: &BTreeMap<&str, String>, name: &str, least: usize) -> Result<usize, OutboxError> {
@@ -152,6 +159,21 @@ fn number(merged: &BTreeMap<&str, String>, name: &str, least: usize) -> Result<u
         OutboxError::usage(
             format!("the Kafka property `{name}` can't be `{value}`"),
             format!("set `{name}` to a whole number from {least} to 2147483647"),
+        )
+    })
+}
+
+/// The partitioner, which is ours. Whether a record without a key stays with its partition is decided by ours
+/// too, so librdkafka must not decide it first.
+fn choice(merged: &mut BTreeMap<&str, String>) -> Result<Choice, OutboxError> {
+    let linger = Duration::from_millis(u64::try_from(number(merged, STICKY, 0)?).unwrap_or(u64::MAX));
+    merged.insert(STICKY, "0".to_owned());
+    let name = merged.get(PARTITIONER).map_or("", |name| name.trim());
+    Choice::named(name, linger).ok_or_else(|| {
+        OutboxError::usage(
+            format!("the Kafka property `{PARTITIONER}` can't be `{name}`"),
+            "set it to murmur2_random (as Java clients), murmur2, consistent_random, consistent, fnv1a_random, fnv1a \
+             or random",
         )
     })
 }

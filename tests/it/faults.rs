@@ -194,17 +194,34 @@ async fn client_of(world: &World) -> tokio_postgres::Client {
 /// the topic before it.
 #[tokio::test]
 async fn nothing_slips_past_a_record_that_the_broker_refuses() {
-    let world = World::new("refused", 1).await;
+    nothing_slips_past("refused", 1, "b").await;
+}
+
+/// The broker knows nothing yet of a producer whose first record in a partition it refuses, and would take the
+/// next one as the beginning.
+#[tokio::test]
+async fn nothing_slips_past_the_first_record_of_a_further_partition() {
+    nothing_slips_past("further", 12, "b").await;
+}
+
+/// Rows of keys a and c first, then a large one and many others of that key.
+async fn nothing_slips_past(prefix: &str, partitions: i32, key: &str) {
+    let world = World::new(prefix, partitions).await;
     world.set_message_size("200000").await;
     let oracle = world.oracle().await;
     let client = world.database.client().await;
+    let small = "INSERT INTO outbox.messages (topic, key, payload) \
+                 SELECT $1, (ARRAY['a', 'c'])[1 + n % 2], to_json(n) FROM generate_series(1, 20) n";
     for _ in 0..50 {
-        world.insert(&client, 20).await;
+        client.execute(small, &[&world.topic]).await.unwrap();
     }
-    let large = "INSERT INTO outbox.messages (topic, payload) VALUES ($1, to_json(repeat('x', 500000)))";
-    client.execute(large, &[&world.topic]).await.unwrap();
+    let large =
+        "INSERT INTO outbox.messages (topic, key, payload) VALUES ($1, $2, to_json(repeat('x', 500000)))";
+    client.execute(large, &[&world.topic, &key]).await.unwrap();
+    let behind = "INSERT INTO outbox.messages (topic, key, payload) \
+                  SELECT $1, $2, to_json(n) FROM generate_series(1, 100) n";
     for _ in 0..50 {
-        world.insert(&client, 100).await;
+        client.execute(behind, &[&world.topic, &key]).await.unwrap();
     }
     let committed = oracle.committed_ids().await;
     // Small batches, so that the small records are not refused for the company they keep.
@@ -218,5 +235,10 @@ async fn nothing_slips_past_a_record_that_the_broker_refuses() {
     world.caught_up().await;
     let records = world.consume(committed.len()).await;
     check(&committed, &records).assert_nothing_lost();
+    let of = |wanted: &str| records.iter().find(|record| record.key.as_deref() == Some(wanted.as_bytes()));
+    if partitions > 1 {
+        let partition = |wanted| of(wanted).unwrap().partition;
+        assert!(partition(key) != partition("a") && partition(key) != partition("c"), "choose other keys");
+    }
     stop(relay).await;
 }

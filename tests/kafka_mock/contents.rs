@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use walpost::{Headers, Record};
 
-use crate::harness::{Bench, NO_HEADERS, Seen, cluster, numbers, read, value};
+use crate::harness::{Bench, NO_HEADERS, PATIENCE, Seen, cluster, numbers, read, value};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn contents_arrive_untouched() {
@@ -122,4 +124,33 @@ async fn a_record_larger_than_the_window_goes_alone() {
     let lengths: Vec<_> =
         read(&cluster, "t", 1).iter().map(|seen| seen.value.as_ref().map(Vec::len)).collect();
     assert_eq!(lengths, [Some(6), Some(900_000), Some(5)]);
+}
+
+/// Our partitioner stands in for librdkafka's, under each of its names.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_partitioner_chooses_as_librdkafka_does() {
+    const PARTITIONS: i32 = 13;
+    let keys: Vec<String> = (0..50).map(|n| "k".repeat(n % 9) + &n.to_string()).collect();
+    for name in ["consistent", "consistent_random", "murmur2", "murmur2_random", "fnv1a", "fnv1a_random"] {
+        let cluster = cluster(1, &[("ours", PARTITIONS), ("theirs", PARTITIONS)]);
+        let mut bench = Bench::open(&cluster, &[("partitioner", name)]);
+        for key in &keys {
+            bench.publish(&Record { key: Some(key.as_bytes()), ..value("ours", b"x") }).await;
+        }
+        bench.settle_well().await;
+        let theirs: BaseProducer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("partitioner", name)
+            .create()
+            .expect("a producer");
+        for key in &keys {
+            theirs.send(BaseRecord::to("theirs").key(key).payload("x")).expect("room");
+        }
+        theirs.flush(PATIENCE).expect("all sent");
+        let placed = |topic| {
+            let seen = read(&cluster, topic, PARTITIONS).into_iter();
+            seen.map(|seen| (seen.key, seen.partition)).collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(placed("ours"), placed("theirs"), "{name}");
+    }
 }
