@@ -65,6 +65,39 @@ AS $publish$
     RETURNING id
 $publish$;
 
+-- Dead letters ------------------------------------------------------------------------------------------
+-- Messages that can't be sent, and those of the same key that came after them, when the relay runs with
+-- `--on-refusal dead-letter`. The relay writes here; `walpost dead-letters` lists, replays and discards.
+-- A letter is open until it is done; done ones stay for a day, so that a repeat of the log finds them.
+
+CREATE TABLE IF NOT EXISTS outbox.dead_letters (
+    slot           name        NOT NULL,                   -- whose relay parked it
+    commit_lsn     pg_lsn      NOT NULL,                   -- where it stands in the log: header walpost.lsn
+    index          bigint      NOT NULL,                   -- and walpost.index
+    id             uuid,                                   -- from here on the message, byte for byte
+    topic          text,
+    key            bytea,
+    payload        bytea,
+    event_type     text,
+    headers        bytea,
+    correlation_id text,
+    created_at     timestamptz,
+    unfit_column   text,                                   -- a column that could not be read, and its value
+    unfit_value    bytea,
+    error          text        NOT NULL,                   -- why it was parked
+    attempts       integer     NOT NULL,                   -- 0 when it only follows an earlier one of its key
+    parked_at      timestamptz NOT NULL DEFAULT now(),
+    requested_at   timestamptz,                            -- somebody asked to replay it
+    replay_lsn     pg_lsn,                                 -- the position under which it is sent again
+    replay_index   bigint,
+    done_at        timestamptz,
+    outcome        text,
+
+    CONSTRAINT dead_letters_pkey PRIMARY KEY (slot, commit_lsn, index),
+    CONSTRAINT dead_letters_outcome_is_known
+        CHECK ((done_at IS NULL) = (outcome IS NULL) AND outcome IN ('sent', 'discarded'))
+);
+
 -- Publication -------------------------------------------------------------------------------------------
 -- Inserts only, so that deleting rows costs the relay nothing. It must exist before the slot: a slot
 -- remembers the catalog as of its own creation.
@@ -84,7 +117,7 @@ END
 $publication$;
 
 -- Grants ------------------------------------------------------------------------------------------------
--- The relay reads the log through the slot and needs no right to write anything. Writers need only:
+-- The relay reads the log through the slot, and writes nothing but dead letters. Writers need only:
 --     GRANT USAGE ON SCHEMA outbox TO <service>;  GRANT INSERT ON outbox.messages TO <service>;
 
 DO $grants$
@@ -103,6 +136,7 @@ BEGIN
     END IF;
     GRANT USAGE ON SCHEMA outbox TO walpost;
     GRANT SELECT ON outbox.messages TO walpost;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.dead_letters TO walpost;
 END
 $grants$;
 

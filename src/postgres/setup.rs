@@ -29,7 +29,8 @@ pub fn teardown_sql(target: &Target) -> Result<String, OutboxError> {
 pub fn drop_table_sql(target: &Target) -> String {
     let (table, schema) = (&target.table, quote_identifier(&target.table.schema));
     let mut sql = format!(
-        "DROP FUNCTION IF EXISTS {schema}.publish(text, json, text, text, jsonb, text); DROP TABLE IF EXISTS {table};"
+        "DROP FUNCTION IF EXISTS {schema}.publish(text, json, text, text, jsonb, text); DROP TABLE IF EXISTS {table}; \
+         DROP TABLE IF EXISTS {schema}.dead_letters;"
     );
     if schema != "public" {
         let literal = quote_literal(&target.table.schema);
@@ -66,6 +67,7 @@ fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
         ("'outbox.messages'", quote_literal(&table)),
         ("outbox.messages", table),
         ("outbox.publish", format!("{schema}.publish")),
+        ("outbox.dead_letters", format!("{schema}.dead_letters")),
         ("SCHEMA IF NOT EXISTS outbox", format!("SCHEMA IF NOT EXISTS {schema}")),
         ("SCHEMA outbox", format!("SCHEMA {schema}")),
         ("PUBLICATION walpost", format!("PUBLICATION {publication}")),
@@ -116,14 +118,14 @@ mod tests {
         };
         for sql in [setup_sql(&target), teardown_sql(&target), lag_sql(&target)] {
             let sql = sql.expect("rendered");
-            let statements = sql.lines().filter(|line| !line.trim_start().starts_with("--"));
+            let statements = sql.lines().filter_map(|line| line.split("--").next());
             for line in statements {
                 let rest = line
                     .replace("TO walpost", "")
                     .replace("ROLE walpost", "")
                     .replace("rolname = 'walpost'", "");
                 let rest = rest.replace("role walpost", "");
-                assert!(!rest.contains("walpost") && !rest.contains("outbox.messages"), "{line}");
+                assert!(!rest.contains("walpost") && !rest.contains("outbox."), "{line}");
             }
         }
         let setup = setup_sql(&target).expect("rendered");
