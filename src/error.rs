@@ -20,6 +20,10 @@ struct Inner {
     kind: Kind,
     what: String,
     position: Option<Position>,
+    /// The last of those that were sent together with it.
+    company: Option<Position>,
+    /// The topic, when none of its messages can be sent.
+    topic: Option<String>,
     advice: Option<String>,
     source: Option<Source>,
 }
@@ -97,7 +101,15 @@ impl OutboxError {
     }
 
     fn new(kind: Kind, what: impl Into<String>) -> Self {
-        OutboxError(Box::new(Inner { kind, what: what.into(), position: None, advice: None, source: None }))
+        OutboxError(Box::new(Inner {
+            kind,
+            what: what.into(),
+            position: None,
+            company: None,
+            topic: None,
+            advice: None,
+            source: None,
+        }))
     }
 
     fn with_source(mut self, source: impl Into<Source>) -> Self {
@@ -117,6 +129,30 @@ impl OutboxError {
     pub fn at(mut self, position: Position) -> Self {
         self.0.position.get_or_insert(position);
         self
+    }
+
+    /// Names the messages that were sent together: any of them may be the one that was refused.
+    #[must_use]
+    pub fn among(mut self, first: Position, last: Position) -> Self {
+        self.0.position.get_or_insert(first);
+        self.0.company = Some(last);
+        self
+    }
+
+    /// Names the topic of a record that the broker refused with this code, if it will refuse all others too.
+    #[must_use]
+    pub(crate) fn of_topic(mut self, topic: &str, code: i32) -> Self {
+        // Unknown topic, not authorised, invalid name.
+        if matches!(code, 3 | -188 | 29 | 17) {
+            self.0.topic = Some(topic.to_owned());
+        }
+        self
+    }
+
+    /// The topic that takes no message at all.
+    #[must_use]
+    pub fn topic(&self) -> Option<&str> {
+        self.0.topic.as_deref()
     }
 
     /// Whether the same thing may go well when it is tried again.
@@ -149,6 +185,13 @@ impl OutboxError {
         self.0.position
     }
 
+    /// The last of the messages that may be meant, if it is not known that it happened to the one at
+    /// [`position`](Self::position).
+    #[must_use]
+    pub fn company(&self) -> Option<Position> {
+        self.0.company
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn advice(&self) -> Option<&str> {
@@ -158,7 +201,16 @@ impl OutboxError {
     /// What happened and why, on one line, each cause once.
     #[must_use]
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
+        self.with_causes(self.to_string())
+    }
+
+    /// The same without the message that it happened to, so that it is equal for all of its kind.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        self.with_causes(self.0.what.clone())
+    }
+
+    fn with_causes(&self, mut text: String) -> String {
         let mut cause = self.source();
         while let Some(error) = cause {
             let link = error.to_string();

@@ -33,6 +33,7 @@ pub mod cli;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod config;
+pub mod dead_letters;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod demo;
@@ -46,6 +47,7 @@ pub mod postgres;
 pub mod processor;
 pub mod progress;
 pub mod publisher;
+pub mod refusal;
 #[cfg(feature = "kafka")]
 pub mod relay;
 pub mod router;
@@ -56,6 +58,7 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod vitals;
 
+pub use dead_letters::{DeadLetter, DeadLetterStore};
 pub use error::OutboxError;
 #[cfg(feature = "kafka")]
 pub use kafka::{KafkaPublisher, KafkaSettings};
@@ -63,6 +66,7 @@ pub use lsn::{Lsn, Position};
 pub use message::{OutboxMessage, OutboxStatus, Payload};
 pub use processor::{OutboxProcessor, Pace};
 pub use publisher::{Headers, Offer, OutboxPublisher, Receipt, Record, Ticket};
+pub use refusal::{OnRefusal, RetryConfig};
 #[cfg(feature = "kafka")]
 pub use relay::Relay;
 pub use store::{Batch, Change, OutboxStore};

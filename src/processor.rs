@@ -8,8 +8,12 @@
 //!     └── mark_published ◄── progress ◄─────────────────────────┘
 //! ```
 //!
+//! A message that can't be sent leaves the road here, see `letters`.
+//!
 //! The loop never waits for the broker: a full publisher closes the window, the store is not read, and
 //! status goes on. Not reading is safe back-pressure, not answering is not.
+
+mod letters;
 
 use std::future::Future;
 use std::pin::pin;
@@ -18,13 +22,17 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::dead_letters::DeadLetterStore;
 use crate::error::OutboxError;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Position};
+use crate::message::OutboxMessage;
 use crate::progress::Progress;
 use crate::publisher::{Offer, OutboxPublisher, Receipt};
+use crate::refusal::Docket;
 use crate::router::Router;
 use crate::store::{Batch, Change, OutboxStore};
 use crate::vitals::{State, Vitals};
+use letters::Letters;
 
 /// How patient a processor is.
 #[derive(Clone, Copy, Debug)]
@@ -82,9 +90,36 @@ pub struct OutboxProcessor<S, P> {
     vitals: Arc<Vitals>,
     /// The window is closed: the first change of the batch waits for a receipt.
     full: bool,
+    /// What earlier lives found out about refused messages.
+    docket: Docket,
+    letters: Letters,
+    /// The record in flight was sent alone, and the next one waits for its receipt.
+    alone: bool,
+    /// The last message that the publisher has taken.
+    last_taken: Position,
 }
 
-impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
+/// Where [`OutboxProcessor::forward`] comes to a halt.
+enum Pause {
+    /// All is passed on.
+    Empty,
+    /// The publisher is full.
+    Full,
+    /// Letters have to be stored before more can be passed on.
+    Park,
+    /// Somebody has touched the dead letters, in the transaction that commits there.
+    Touched(Lsn),
+}
+
+/// Why the line stops.
+enum Stop {
+    /// A message was refused before it was sent; what is before it is still good.
+    Refused(OutboxError),
+    /// An end failed.
+    Failed(OutboxError),
+}
+
+impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P> {
     /// A processor over two open ends.
     pub fn new(store: S, publisher: P) -> Self {
         let pace = Pace::default();
@@ -99,7 +134,18 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
             pace,
             vitals: Arc::default(),
             full: false,
+            docket: Docket::default(),
+            letters: Letters::default(),
+            alone: false,
+            last_taken: Position::default(),
         }
+    }
+
+    /// Tells it what earlier processors found out about refused messages.
+    #[must_use]
+    pub fn with_docket(mut self, docket: Docket) -> Self {
+        self.docket = docket;
+        self
     }
 
     /// Tells its progress to `vitals`.
@@ -126,9 +172,9 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
         let mut shutdown = pin!(shutdown);
         self.vitals.enter(State::Streaming, "");
         self.vitals.handed_over(0);
+        self.letters.learn(self.store.parked().await?);
         loop {
             self.vitals.beat();
-            let mut fetched = Ok(());
             // Ranked: old work before new, and nothing before a stop. No branch starves the next for
             // long, since receipts and confirmations are bounded by what was fetched.
             tokio::select! {
@@ -139,16 +185,10 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
                     self.settle_or_stop().await?;
                 }
                 () = sleep_until(self.status.due(self.full)) => self.confirm().await?,
-                result = self.store.fetch_pending(&mut self.batch), if !self.full => {
-                    fetched = result;
-                }
+                result = self.store.fetch_pending(&mut self.batch), if !self.full => result?,
             }
-            if let Err(error) = fetched {
-                // A row that is no message leaves the connection good; any other failure ends it.
-                return Err(if error.is_message() { self.finish_before(error).await } else { error });
-            }
-            if let Err(refusal) = self.forward() {
-                return Err(self.finish_before(refusal).await);
+            if let Err(stop) = self.advance().await {
+                return Err(self.end(stop).await);
             }
             if self.status.is_due() {
                 self.confirm().await?;
@@ -156,25 +196,49 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
         }
     }
 
-    /// Passes the batch on until it is empty or the publisher is full.
-    fn forward(&mut self) -> Result<(), OutboxError> {
+    /// Passes the batch on as far as it goes now.
+    async fn advance(&mut self) -> Result<(), Stop> {
+        loop {
+            let passed = self.forward();
+            let parked = self.park().await?;
+            match passed? {
+                Pause::Empty => return Ok(()),
+                // Parking may have made room.
+                Pause::Full if !parked => return Ok(()),
+                Pause::Full | Pause::Park => {}
+                Pause::Touched(request) => {
+                    if !self.replay(request).await? {
+                        self.full = true;
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Passes the batch on until it is empty or something has to be waited for.
+    fn forward(&mut self) -> Result<Pause, Stop> {
         self.full = false;
-        while let Some(change) = self.batch.front() {
-            match change {
+        let mut pause = Pause::Empty;
+        while let Some(change) = self.batch.pop_front() {
+            match &change {
                 Change::Begin { commit_lsn, committed_at } => {
                     self.progress.begin(*commit_lsn);
                     self.vitals.set_committed_at(*committed_at);
                 }
                 Change::Message { position, message } => {
-                    let record = self.router.route(message, *position)?;
-                    let offer = self.publisher.publish(self.progress.next_ticket(), &record);
-                    match offer.map_err(|error| error.at(*position))? {
-                        Offer::Taken => self.progress.taken(),
-                        Offer::Full => {
-                            self.full = true;
-                            break;
-                        }
+                    if self.pass(*position, message).map_err(Stop::Refused)? == Offer::Full {
+                        self.batch.push_front(change);
+                        self.full = true;
+                        pause = Pause::Full;
+                        break;
                     }
+                }
+                Change::Unfit { letter, advice } => self.pass_unfit(letter, advice).map_err(Stop::Refused)?,
+                Change::DeadLetters { commit_lsn } => {
+                    pause = Pause::Touched(*commit_lsn);
+                    self.batch.push_front(change);
+                    break;
                 }
                 Change::Commit { end_lsn } => self.progress.commit(*end_lsn),
                 Change::Keepalive { wal_end, reply_requested } => {
@@ -184,11 +248,42 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
                     }
                 }
             }
-            self.batch.pop_front();
+            if self.letters.is_full() {
+                pause = Pause::Park;
+                break;
+            }
         }
         self.vitals.handed_over(self.progress.in_flight());
         self.note_progress();
-        Ok(())
+        Ok(pause)
+    }
+
+    /// Offers a message to the publisher, unless it has to be parked.
+    fn pass(&mut self, position: Position, message: &OutboxMessage) -> Result<Offer, OutboxError> {
+        if self.sets_aside(position, message) {
+            return Ok(Offer::Taken);
+        }
+        let suspect = self.docket.suspects(position);
+        if (suspect || self.alone) && self.progress.in_flight() > 0 {
+            return Ok(Offer::Full);
+        }
+        let offered = match self.router.route(message, position) {
+            Ok(record) => self.publisher.publish(self.progress.next_ticket(), &record),
+            Err(refusal) => Err(refusal),
+        };
+        match offered {
+            Ok(Offer::Taken) => {
+                self.progress.taken();
+                (self.alone, self.last_taken) = (suspect, position);
+                Ok(Offer::Taken)
+            }
+            Ok(Offer::Full) => Ok(Offer::Full),
+            Err(refusal) if self.docket.is_hopeless(&refusal) => {
+                self.park_refused(position, message, &refusal);
+                Ok(Offer::Taken)
+            }
+            Err(refusal) => Err(refusal.at(position)),
+        }
     }
 
     /// Takes in the receipts that have come.
@@ -197,9 +292,17 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
         for receipt in self.receipts.drain(..) {
             if let Err(error) = receipt.result {
                 // One failed delivery stops the line: later records must not slip past it.
-                return Err(match self.progress.position(receipt.ticket) {
-                    Some(position) => error.at(position),
-                    None => error,
+                let Some(position) =
+                    self.letters.replayed_as(receipt.ticket).or(self.progress.position(receipt.ticket))
+                else {
+                    return Err(error);
+                };
+                // A batch is refused as a whole: only who had no company is known to be meant.
+                let certain = self.alone || self.progress.in_flight() == 1 || !error.is_message();
+                return Err(if certain {
+                    error.at(position)
+                } else {
+                    error.among(position, self.last_taken)
                 });
             }
             self.progress.acknowledged(receipt.ticket);
@@ -214,6 +317,7 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
     /// last confirmation, so that it does not come again.
     async fn settle_or_stop(&mut self) -> Result<(), OutboxError> {
         let Err(failure) = self.settle() else { return Ok(()) };
+        let failure = self.keep_refused_again(failure).await?;
         if let Err(error) = self.confirm().await {
             tracing::debug!(error = error.chain(), "what was acknowledged last may come again");
         }
@@ -242,7 +346,6 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
         self.drop_what_has_not_begun();
         while self.progress.in_flight() > 0 || self.progress.is_open() {
             self.vitals.beat();
-            let mut fetched = Ok(());
             let fetching = self.progress.is_open() && !self.full;
             tokio::select! {
                 biased;
@@ -258,15 +361,11 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
                     self.settle_or_stop().await?;
                 }
                 () = sleep_until(self.status.due(self.full)) => self.confirm().await?,
-                result = self.store.fetch_pending(&mut self.batch), if fetching => fetched = result,
+                result = self.store.fetch_pending(&mut self.batch), if fetching => result?,
             }
             self.drop_what_has_not_begun();
-            if let Err(error) = fetched {
-                // A row that is no message leaves the connection good; any other failure ends it.
-                return Err(if error.is_message() { self.finish_before(error).await } else { error });
-            }
-            if let Err(refusal) = self.forward() {
-                return Err(self.finish_before(refusal).await);
+            if let Err(stop) = self.advance().await {
+                return Err(self.end(stop).await);
             }
         }
         self.take_leave(deadline).await
@@ -293,6 +392,14 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
         match timeout_at(deadline, leave).await {
             Ok(result) => result,
             Err(_) => Err(OutboxError::transient("the server did not answer the goodbye in time")),
+        }
+    }
+
+    /// The error that ends this life, after whatever can still be confirmed.
+    async fn end(self, stop: Stop) -> OutboxError {
+        match stop {
+            Stop::Refused(refusal) => self.finish_before(refusal).await,
+            Stop::Failed(error) => error,
         }
     }
 

@@ -121,7 +121,8 @@ pub trait OutboxPublisher: Send {
     /// Offers a record without waiting.
     ///
     /// # Errors
-    /// The record was refused on the spot (too large, no such topic), or an earlier one has failed.
+    /// The record was refused on the spot (too large, no such topic), in which case it was not sent, and it is for
+    /// the caller to decide whether others follow; or an earlier one has failed, and nothing follows.
     fn publish(&mut self, ticket: Ticket, record: &Record<'_>) -> Result<Offer, OutboxError>;
 
     /// Waits for at least one receipt and appends all that have come.

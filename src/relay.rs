@@ -9,6 +9,7 @@ use crate::error::OutboxError;
 use crate::kafka::{KafkaPublisher, KafkaSettings};
 use crate::postgres::{ReplicationSource, ReplicationStore, Settings, Target};
 use crate::processor::Pace;
+use crate::refusal::{OnRefusal, RetryConfig};
 use crate::supervisor::{Ends, Supervisor};
 use crate::vitals::Vitals;
 
@@ -21,6 +22,10 @@ pub struct Relay {
     pub target: Target,
     /// How to reach the brokers.
     pub kafka: KafkaSettings,
+    /// What becomes of a message that can't be sent.
+    pub on_refusal: OnRefusal,
+    /// How often it is tried before.
+    pub retry: RetryConfig,
     /// How patient to be.
     pub pace: Pace,
 }
@@ -35,12 +40,13 @@ impl Relay {
         vitals: Arc<Vitals>,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), OutboxError> {
-        let ends = RelayEnds {
-            source: ReplicationSource::new(self.database, self.target),
-            kafka: self.kafka,
-            vitals: Arc::clone(&vitals),
-        };
-        Supervisor::new(ends, self.pace, vitals, fastrand::u64(..)).run(shutdown).await
+        let mut source = ReplicationSource::new(self.database, self.target);
+        if self.on_refusal == OnRefusal::DeadLetter {
+            source = source.with_dead_letters();
+        }
+        let ends = RelayEnds { source, kafka: self.kafka, vitals: Arc::clone(&vitals) };
+        let supervisor = Supervisor::new(ends, self.pace, vitals, fastrand::u64(..));
+        supervisor.with_refusals(self.on_refusal, self.retry).run(shutdown).await
     }
 }
 

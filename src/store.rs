@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::time::SystemTime;
 
+use crate::dead_letters::DeadLetter;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
@@ -30,6 +31,18 @@ pub enum Change {
         position: Position,
         /// What it says.
         message: OutboxMessage,
+    },
+    /// A row that is no message: what could be read of it, and why the rest could not.
+    Unfit {
+        /// Where it stands in the open transaction, and what could be read.
+        letter: Box<DeadLetter>,
+        /// What a person can do about it.
+        advice: &'static str,
+    },
+    /// Somebody asked, in the open transaction, to replay dead letters, or has discarded some.
+    DeadLetters {
+        /// Where the transaction's commit record begins.
+        commit_lsn: Lsn,
     },
     /// The open transaction is complete.
     Commit {

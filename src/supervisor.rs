@@ -19,10 +19,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::dead_letters::DeadLetterStore;
 use crate::error::OutboxError;
-use crate::lsn::{Lsn, Position};
+use crate::lsn::Lsn;
 use crate::processor::{OutboxProcessor, Pace};
 use crate::publisher::OutboxPublisher;
+use crate::refusal::{OnRefusal, Refusals, RetryConfig, Ruling};
 use crate::store::OutboxStore;
 use crate::vitals::{State, Vitals};
 
@@ -35,7 +37,7 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Opens both ends of the road.
 pub trait Ends: Send {
     /// The durable side.
-    type Store: OutboxStore;
+    type Store: OutboxStore + DeadLetterStore;
     /// The broker's side.
     type Publisher: OutboxPublisher;
 
@@ -70,16 +72,17 @@ impl Backoff {
         max_delay: Duration::from_millis(500),
     };
 
-    /// For a refused message.
-    pub const MESSAGE: Backoff =
-        Backoff { base_delay: Duration::from_secs(1), multiplier: 2, max_delay: Duration::from_secs(60) };
-
     /// The wait after the `failures`-th failure in a row: between a half and the whole of the step.
     fn delay(&self, failures: u32, random: &mut fastrand::Rng) -> Duration {
         let factor = self.multiplier.saturating_pow(failures.saturating_sub(1).min(20));
         let step = self.base_delay.saturating_mul(factor).min(self.max_delay);
-        step.mul_f64(0.5 + random.f64() / 2.0)
+        jittered(step, random)
     }
+}
+
+/// Between a half and the whole of the wait.
+fn jittered(wait: Duration, random: &mut fastrand::Rng) -> Duration {
+    wait.mul_f64(0.5 + random.f64() / 2.0)
 }
 
 /// Keeps a processor alive until it is told to stop or only a person can help.
@@ -87,7 +90,7 @@ impl Backoff {
 pub struct Supervisor<E> {
     ends: E,
     pace: Pace,
-    message_retries: u32,
+    refusals: Refusals,
     vitals: Arc<Vitals>,
     random: fastrand::Rng,
 }
@@ -95,7 +98,15 @@ pub struct Supervisor<E> {
 impl<E: Ends> Supervisor<E> {
     /// A supervisor whose jitter comes from `seed`.
     pub fn new(ends: E, pace: Pace, vitals: Arc<Vitals>, seed: u64) -> Self {
-        Supervisor { ends, pace, message_retries: 5, vitals, random: fastrand::Rng::with_seed(seed) }
+        let (refusals, random) = (Refusals::default(), fastrand::Rng::with_seed(seed));
+        Supervisor { ends, pace, refusals, vitals, random }
+    }
+
+    /// Chooses what becomes of a message that can't be sent; without it the line halts.
+    #[must_use]
+    pub fn with_refusals(mut self, on_refusal: OnRefusal, retry: RetryConfig) -> Self {
+        self.refusals = Refusals::new(on_refusal, retry);
+        self
     }
 
     /// Runs life after life. `shutdown` may resolve at any time, also while waiting or opening.
@@ -117,10 +128,8 @@ impl<E: Ends> Supervisor<E> {
             }
             let progressed = self.vitals.confirmed() > furthest;
             furthest = furthest.max(self.vitals.confirmed());
-            let Some(backoff) = faults.judge(&error, progressed, self.message_retries) else {
-                break Err(error);
-            };
-            let wait = backoff.delay(faults.in_a_row, &mut self.random);
+            self.refusals.forget_before(furthest);
+            let Some(wait) = self.judge(&error, progressed, &mut faults) else { break Err(error) };
             self.announce(&error, &faults, wait);
             tokio::select! {
                 biased;
@@ -145,7 +154,23 @@ impl<E: Ends> Supervisor<E> {
         tracing::info!("streaming");
         let processor =
             OutboxProcessor::new(store, publisher).with_pace(self.pace).with_vitals(Arc::clone(&self.vitals));
+        let processor = processor.with_docket(self.refusals.docket());
         processor.run(shutdown).await
+    }
+
+    /// How long to wait before the next try; `None` when there shall be none.
+    fn judge(&mut self, error: &OutboxError, progressed: bool, faults: &mut Faults) -> Option<Duration> {
+        if !error.is_message() {
+            let backoff = faults.judge(error, progressed)?;
+            return Some(backoff.delay(faults.in_a_row, &mut self.random));
+        }
+        faults.note(error, progressed);
+        faults.is_news = true;
+        match self.refusals.judge(error) {
+            Ruling::Again => Some(Backoff::RECONNECT.delay(1, &mut self.random)),
+            Ruling::After(wait) => Some(jittered(wait, &mut self.random)),
+            Ruling::Halt => None,
+        }
     }
 
     /// A stop during which an end failed is still a stop: nothing is lost, something may come again.
@@ -212,20 +237,19 @@ struct Faults {
     last: String,
     is_news: bool,
     told: Option<Instant>,
-    refused: Option<Position>,
-    refusals: u32,
 }
 
 impl Faults {
     /// How to wait before the next try; `None` when there shall be none.
-    fn judge(&mut self, error: &OutboxError, progressed: bool, message_retries: u32) -> Option<Backoff> {
-        if error.is_message() {
-            return self.judge_message(error, message_retries);
-        }
+    fn judge(&mut self, error: &OutboxError, progressed: bool) -> Option<Backoff> {
         if !error.is_transient() {
             return None;
         }
-        let standby = error.is_slot_in_use();
+        self.note(error, progressed);
+        Some(if error.is_slot_in_use() { Backoff::STANDBY } else { Backoff::RECONNECT })
+    }
+
+    fn note(&mut self, error: &OutboxError, progressed: bool) {
         let text = error.chain();
         self.in_a_row = if progressed { 1 } else { self.in_a_row + 1 };
         // Said once, and again every minute that it lasts.
@@ -234,24 +258,10 @@ impl Faults {
         if self.is_news {
             self.told = Some(Instant::now());
         }
-        if standby && text != self.last {
+        if error.is_slot_in_use() && text != self.last {
             self.in_a_row = 1;
         }
         self.last = text;
-        Some(if standby { Backoff::STANDBY } else { Backoff::RECONNECT })
-    }
-
-    /// The same message gets a few more tries, whatever else was published before it.
-    fn judge_message(&mut self, error: &OutboxError, message_retries: u32) -> Option<Backoff> {
-        if self.refused != error.position() {
-            self.refused = error.position();
-            self.refusals = 0;
-        }
-        self.refusals += 1;
-        self.in_a_row = self.refusals;
-        self.is_news = true;
-        self.last = error.chain();
-        (self.refusals <= message_retries).then_some(Backoff::MESSAGE)
     }
 }
 
@@ -272,30 +282,15 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_message_gets_five_more_tries_and_a_definite_fault_none() {
-        let mut faults = Faults::default();
-        let refused =
-            |index| OutboxError::broker("x", 10, "large").at(Position { index, ..Position::default() });
-        for _ in 0..5 {
-            assert!(faults.judge(&refused(1), true, 5).is_some());
-        }
-        assert!(faults.judge(&refused(2), true, 5).is_some(), "another message has its own tries");
-        for _ in 0..4 {
-            assert!(faults.judge(&refused(2), true, 5).is_some());
-        }
-        assert!(faults.judge(&refused(2), true, 5).is_none());
-        assert!(faults.judge(&OutboxError::definite("x", "y"), true, 5).is_none());
-    }
-
-    #[test]
     fn the_same_fault_is_news_once_and_progress_starts_anew() {
         let mut faults = Faults::default();
         let fault = || OutboxError::connection("cannot connect", "refused");
-        faults.judge(&fault(), false, 5);
+        faults.judge(&fault(), false);
         assert!(faults.is_news);
-        faults.judge(&fault(), false, 5);
+        faults.judge(&fault(), false);
         assert!(!faults.is_news && faults.in_a_row == 2);
-        faults.judge(&fault(), true, 5);
+        faults.judge(&fault(), true);
         assert!(faults.is_news && faults.in_a_row == 1);
+        assert!(faults.judge(&OutboxError::definite("x", "y"), true).is_none());
     }
 }

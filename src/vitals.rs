@@ -62,6 +62,7 @@ pub struct Vitals {
     beat_ms: AtomicU64,
     acked_ms: AtomicU64,
     published: AtomicU64,
+    parked: AtomicU64,
     in_flight: AtomicU64,
     received: AtomicU64,
     confirmed: AtomicU64,
@@ -78,6 +79,7 @@ impl Default for Vitals {
             beat_ms: AtomicU64::new(0),
             acked_ms: AtomicU64::new(0),
             published: AtomicU64::new(0),
+            parked: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             received: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -167,6 +169,17 @@ impl Vitals {
     pub fn set_positions(&self, received: Lsn, confirmed: Lsn) {
         self.received.store(received.0, Relaxed);
         self.confirmed.store(confirmed.0, Relaxed);
+    }
+
+    /// That many messages were parked as dead letters.
+    pub fn parked(&self, count: u64) {
+        self.parked.fetch_add(count, Relaxed);
+    }
+
+    /// Messages parked as dead letters since the process began.
+    #[must_use]
+    pub fn dead_letters(&self) -> u64 {
+        self.parked.load(Relaxed)
     }
 
     /// Records acknowledged since the process began.

@@ -263,10 +263,11 @@ fn each_thing_is_known_in_one_room() {
 }
 
 /// Rooms that have a reason to ask what time it is.
-const NEEDS_A_CLOCK: [&str; 11] = [
+const NEEDS_A_CLOCK: [&str; 12] = [
     "message.rs",
     "vitals.rs",
     "processor.rs",
+    "refusal.rs",
     "supervisor.rs",
     "memory/",
     "postgres/store.rs",

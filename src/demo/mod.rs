@@ -24,6 +24,7 @@ use crate::kafka::KafkaSettings;
 use crate::postgres::settings::Os;
 use crate::postgres::{Session, Settings, Target, setup_sql};
 use crate::processor::Pace;
+use crate::refusal::{OnRefusal, RetryConfig};
 use crate::relay::Relay;
 use crate::vitals::Vitals;
 use board::Board;
@@ -93,6 +94,8 @@ async fn trade(
         database: settings.clone(),
         target: Target::default(),
         kafka: broker.settings().clone(),
+        on_refusal: OnRefusal::default(),
+        retry: RetryConfig::default(),
         pace: Pace::default(),
     };
     let running = Running::start(relay, &vitals);

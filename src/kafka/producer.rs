@@ -135,11 +135,10 @@ impl KafkaPublisher {
             code @ RDKafkaErrorCode::MessageSizeTooLarge => {
                 let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
                 let (key, value) = (length(record.key), length(record.value));
-                let during = format!(
-                    "publishing to topic {}, a key of {key} and a value of {value} bytes",
-                    record.topic
-                );
-                Err(OutboxError::broker(&during, code as i32, code))
+                let error = failure(record.topic, code, None);
+                let advice = error.advice().unwrap_or_default();
+                let advice = format!("{advice}; this one has a key of {key} and a value of {value} bytes");
+                Err(error.with_advice(advice))
             }
             code => Err(failure(record.topic, code, self.producer.client().fatal_error())),
         }
@@ -149,7 +148,8 @@ impl KafkaPublisher {
 impl OutboxPublisher for KafkaPublisher {
     /// Offers a record without waiting.
     ///
-    /// After a failure nothing is taken: `Full` until the failed receipt has been handed over, so that the
+    /// A message that can't be sent is refused on the spot, which keeps nothing from the next one. After any other
+    /// failure nothing is taken: `Full` until the failed receipt has been handed over, so that the
     /// caller learns the reason from the record that it belongs to, an error from then on.
     fn publish(&mut self, ticket: Ticket, record: &Record<'_>) -> Result<Offer, OutboxError> {
         if self.inbox.has_failed() {
@@ -160,7 +160,9 @@ impl OutboxPublisher for KafkaPublisher {
             return Ok(Offer::Full);
         }
         let offer = self.check(record).and_then(|()| self.send(ticket, record, bytes));
-        if offer.is_err() {
+        // A message that was refused on the spot has not been sent: nothing can slip past it but what the
+        // caller lets pass.
+        if offer.as_ref().is_err_and(|error| !error.is_message()) {
             self.failed_at = Some(self.window.next());
             self.inbox.fail();
         }

@@ -1,11 +1,12 @@
 //! A log in memory with the server's rules of resuming.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
+use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Replay};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
@@ -34,7 +35,24 @@ struct Log {
     statuses: Vec<Lsn>,
     fetch_faults: VecDeque<OutboxError>,
     confirm_faults: VecDeque<OutboxError>,
+    letters: BTreeMap<Position, Kept>,
     closed: bool,
+}
+
+/// A letter, and what somebody wants of it.
+#[derive(Debug)]
+struct Kept {
+    letter: DeadLetter,
+    requested: bool,
+    replay: Option<Position>,
+    done: bool,
+}
+
+impl Kept {
+    fn shares_key(&self, other: &DeadLetter) -> bool {
+        let (own, other) = (&self.letter.message, &other.message);
+        own.key.is_some() && own.key == other.key && own.topic == other.topic
+    }
 }
 
 impl Clone for MemoryStore {
@@ -94,6 +112,40 @@ impl MemoryStore {
         wal_end
     }
 
+    /// The dead letters that are neither replayed nor discarded, in order.
+    #[must_use]
+    pub fn dead_letters(&self) -> Vec<DeadLetter> {
+        let log = self.shared.log();
+        log.letters.values().filter(|kept| !kept.done).map(|kept| kept.letter.clone()).collect()
+    }
+
+    /// Asks for a replay of these letters and all others of their keys. Returns where the request ends.
+    pub fn replay_dead_letters(&self, chosen: &[Position]) -> Lsn {
+        self.touch(chosen, |kept| kept.requested = true)
+    }
+
+    /// Discards these letters. Returns where the request ends.
+    pub fn discard_dead_letters(&self, chosen: &[Position]) -> Lsn {
+        self.touch(chosen, |kept| kept.done = true)
+    }
+
+    fn touch(&self, chosen: &[Position], change: impl Fn(&mut Kept)) -> Lsn {
+        let mut log = self.shared.log();
+        for position in chosen {
+            log.letters.entry(*position).and_modify(&change);
+        }
+        let (commit_lsn, end_lsn) = (Lsn(log.end), Lsn(log.end + 8));
+        log.end = end_lsn.0;
+        log.changes.extend([
+            Change::Begin { commit_lsn, committed_at: SystemTime::now() },
+            Change::DeadLetters { commit_lsn },
+            Change::Commit { end_lsn },
+        ]);
+        drop(log);
+        self.shared.grown.notify_waiters();
+        end_lsn
+    }
+
     /// The next fetch fails with this error.
     pub fn fail_fetch(&self, error: OutboxError) {
         self.shared.log().fetch_faults.push_back(error);
@@ -137,7 +189,7 @@ impl Log {
         let wanted = |change: &Change| match change {
             Change::Begin { commit_lsn, .. } => *commit_lsn >= self.confirmed,
             Change::Keepalive { wal_end, .. } => *wal_end > self.confirmed,
-            Change::Message { .. } | Change::Commit { .. } => false,
+            _ => false,
         };
         self.changes.iter().position(wanted).unwrap_or(self.changes.len())
     }
@@ -189,6 +241,79 @@ impl OutboxStore for MemoryStore {
 
     async fn close(self) -> Result<(), OutboxError> {
         self.shared.log().closed = true;
+        Ok(())
+    }
+}
+
+impl DeadLetterStore for MemoryStore {
+    async fn parked(&mut self) -> Result<Parked, OutboxError> {
+        let log = self.shared.log();
+        let mut parked = Parked::default();
+        for (position, kept) in &log.letters {
+            if !kept.done {
+                parked.keys.insert(kept.letter.message.topic(), kept.letter.message.key());
+            }
+            if position.commit_lsn >= log.confirmed {
+                parked.settled.insert(*position);
+            }
+        }
+        Ok(parked)
+    }
+
+    async fn park(&mut self, letters: &[DeadLetter]) -> Result<(), OutboxError> {
+        let mut log = self.shared.log();
+        for letter in letters {
+            let kept = Kept { letter: letter.clone(), requested: false, replay: None, done: false };
+            log.letters.entry(letter.position).or_insert(kept);
+        }
+        Ok(())
+    }
+
+    async fn to_replay(&mut self, request: Lsn, most: usize) -> Result<Vec<Replay>, OutboxError> {
+        let mut log = self.shared.log();
+        let asked: Vec<DeadLetter> = log
+            .letters
+            .values()
+            .filter(|kept| kept.requested && !kept.done)
+            .map(|kept| kept.letter.clone())
+            .collect();
+        let of_request = |replay: Position| replay.commit_lsn == request;
+        let mut index =
+            log.letters.values().filter(|kept| kept.replay.is_some_and(of_request)).count() as u64;
+        let mut chosen = Vec::new();
+        for kept in log.letters.values_mut().filter(|kept| !kept.done) {
+            if !kept.requested && !asked.iter().any(|letter| kept.shares_key(letter)) {
+                continue;
+            }
+            let send_as = *kept.replay.get_or_insert_with(|| {
+                index += 1;
+                Position { commit_lsn: request, index: index - 1 }
+            });
+            chosen.push(Replay { send_as, letter: kept.letter.clone() });
+        }
+        chosen.sort_by_key(|replay| replay.send_as);
+        chosen.truncate(most);
+        Ok(chosen)
+    }
+
+    async fn replayed(&mut self, letters: &[Position]) -> Result<(), OutboxError> {
+        let mut log = self.shared.log();
+        for position in letters {
+            log.letters.entry(*position).and_modify(|kept| kept.done = true);
+        }
+        Ok(())
+    }
+
+    async fn refused_again(&mut self, letter: &DeadLetter, error: &str) -> Result<(), OutboxError> {
+        for (position, kept) in self.shared.log().letters.range_mut(letter.position..) {
+            if *position == letter.position {
+                error.clone_into(&mut kept.letter.error);
+                kept.letter.attempts += 1;
+            }
+            if *position == letter.position || kept.shares_key(letter) {
+                (kept.requested, kept.replay) = (false, None);
+            }
+        }
         Ok(())
     }
 }

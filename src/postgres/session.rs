@@ -95,6 +95,12 @@ impl Session {
         self.client.query_opt(sql, &[]).await.map_err(|error| sql_error(during, error))
     }
 
+    /// What is committed in this session is on disk, whatever the default of the role or the database is.
+    pub(crate) async fn be_durable(&self) -> Result<(), OutboxError> {
+        let sql = "SELECT set_config(name, 'on', false) FROM pg_settings WHERE name = 'synchronous_commit' AND setting = 'off'";
+        self.client.batch_execute(sql).await.map_err(|error| sql_error("opening a session", error))
+    }
+
     /// Whether the table holds anything.
     pub(crate) async fn has_rows(&self, table: &TableName) -> Result<bool, OutboxError> {
         let sql = format!("SELECT EXISTS (SELECT FROM {table})");

@@ -6,6 +6,9 @@ use super::names::{Target, quote_identifier, quote_literal};
 use super::session::{Session, sql_error};
 use crate::error::OutboxError;
 
+/// The prefix of logical messages to the relay of a slot; their content is the slot's name.
+pub(crate) const MESSAGE_PREFIX: &str = "walpost.dead_letters";
+
 /// How long making a slot may wait for older transactions before they are named.
 const CREATE_TIMEOUT: &str = "20s";
 
@@ -51,7 +54,7 @@ pub(crate) fn start_command(target: &Target, binary: bool) -> String {
     let publication = format!("\"{}\"", target.publication.replace('"', "\"\"")).replace('\'', "''");
     let binary = if binary { ", binary 'true'" } else { "" };
     format!(
-        "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names '{publication}'{binary})",
+        "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names '{publication}', messages 'true'{binary})",
         quote_identifier(&target.slot)
     )
 }
@@ -63,11 +66,10 @@ mod tests {
     #[test]
     fn the_command_quotes_what_it_is_given() {
         let mut target = Target::default();
-        let plain =
-            "START_REPLICATION SLOT walpost LOGICAL 0/0 (proto_version '1', publication_names '\"walpost\"'";
+        let plain = "START_REPLICATION SLOT walpost LOGICAL 0/0 (proto_version '1', publication_names '\"walpost\"', messages 'true'";
         assert_eq!(start_command(&target, false), format!("{plain})"));
         assert_eq!(start_command(&target, true), format!("{plain}, binary 'true')"));
         target.publication = "a\"b'c,d".to_owned();
-        assert!(start_command(&target, false).contains(r#"publication_names '"a""b''c,d"')"#));
+        assert!(start_command(&target, false).contains(r#"publication_names '"a""b''c,d"', "#));
     }
 }

@@ -10,17 +10,18 @@ use tokio_postgres::{Config, Transaction};
 
 use super::connection::{Connection, CopyEvent, Wire};
 use super::names::Target;
-use super::pgoutput::{Insert, LogicalMessage};
+use super::pgoutput::{Insert, LogicalMessage, Message};
 use super::preflight::{Outcome, Preflight, inspect};
 use super::relations::Relations;
 use super::session::{self, Session, open_replication, place};
 use super::settings::Settings;
 use super::slot;
-use super::table::{OutboxTable, RowError};
+use super::table::{DeadLetterTable, OutboxTable, RowError};
 use super::transaction::TransactionTracker;
 use super::wal::{Envelope, StandbyStatus};
+use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Replay};
 use crate::error::OutboxError;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
 use crate::store::{Batch, Change, OutboxStore};
 
@@ -42,6 +43,7 @@ pub struct ReplicationSource {
     /// The slot was there before: if it is missing now, rows may be lost, and making a new one would
     /// hide that.
     slot_was_there: bool,
+    dead_letters: DeadLetterTable,
     /// Warnings that were given before: a relay that stands by looks again and again.
     warned: HashSet<String>,
 }
@@ -51,12 +53,20 @@ impl ReplicationSource {
     #[must_use]
     pub fn new(settings: Settings, target: Target) -> Self {
         ReplicationSource {
+            dead_letters: DeadLetterTable::of(&target, false),
             settings,
             target,
             text_only: Arc::default(),
             slot_was_there: false,
             warned: HashSet::new(),
         }
+    }
+
+    /// Asks for a table of dead letters, without which a relay that parks must not run.
+    #[must_use]
+    pub fn with_dead_letters(mut self) -> Self {
+        self.dead_letters = DeadLetterTable::of(&self.target, true);
+        self
     }
 
     /// Connects, checks what a relay needs, makes the slot if it never existed, and starts the stream.
@@ -87,6 +97,7 @@ impl ReplicationSource {
             )));
         }
         self.ensure_slot(&session, &preflight).await?;
+        session.be_durable().await?;
         let binary = preflight.columns_are_binary && !self.text_only.load(Relaxed);
         let mut connection = open_replication(config).await?;
         connection.copy_both(&slot::start_command(&self.target, binary)).await?;
@@ -96,6 +107,8 @@ impl ReplicationSource {
             session,
             relations: Relations::new(&self.target, &preflight),
             table: OutboxTable::of(self.target.table.clone()),
+            dead_letters: self.dead_letters.clone(),
+            slot: self.target.slot.clone(),
             tracker: TransactionTracker::default(),
             received: Lsn::ZERO,
             heard: Instant::now(),
@@ -147,6 +160,8 @@ pub struct ReplicationStore {
     session: Session,
     relations: Relations,
     table: OutboxTable,
+    dead_letters: DeadLetterTable,
+    slot: String,
     tracker: TransactionTracker,
     received: Lsn,
     heard: Instant,
@@ -277,8 +292,13 @@ impl ReplicationStore {
             | LogicalMessage::Delete(_)
             | LogicalMessage::Truncate(_)
             | LogicalMessage::Origin(_)
-            | LogicalMessage::Type(_)
-            | LogicalMessage::Message(_) => {}
+            | LogicalMessage::Type(_) => {}
+            // One that was not committed proves nothing.
+            LogicalMessage::Message(message) if message.transactional && self.is_for_us(&message) => {
+                let commit_lsn = self.tracker.open().map_err(undecodable)?;
+                into.push_back(Change::DeadLetters { commit_lsn });
+            }
+            LogicalMessage::Message(_) => {}
         }
         Ok(())
     }
@@ -286,14 +306,57 @@ impl ReplicationStore {
     fn take_row(&mut self, insert: &Insert, into: &mut Batch) -> Result<(), OutboxError> {
         let Some(layout) = self.relations.layout(insert.relation)? else { return Ok(()) };
         let position = self.tracker.row().map_err(undecodable)?;
-        let message = layout.message(&insert.new).map_err(|error| {
-            if matches!(error, RowError::Binary(_)) {
-                self.text_only.store(true, Relaxed);
+        let unfit = match layout.message(&insert.new) {
+            Ok(message) => {
+                into.push_back(Change::Message { position, message });
+                return Ok(());
             }
-            error.into_error().at(position)
-        })?;
-        into.push_back(Change::Message { position, message });
+            Err(unfit) => unfit,
+        };
+        if matches!(unfit.error, RowError::Binary(_)) {
+            self.text_only.store(true, Relaxed);
+        }
+        if let Some(error) = unfit.error.of_protocol() {
+            return Err(error.at(position));
+        }
+        let letter = DeadLetter {
+            position,
+            unfit: Some(unfit.column()),
+            error: format!("a row is no message: {}", unfit.error),
+            attempts: 0,
+            message: unfit.message,
+        };
+        into.push_back(Change::Unfit {
+            letter: Box::new(letter),
+            advice: "give the column NOT NULL and a CHECK",
+        });
         Ok(())
+    }
+
+    fn is_for_us(&self, message: &Message) -> bool {
+        message.prefix == slot::MESSAGE_PREFIX.as_bytes() && message.content == self.slot.as_bytes()
+    }
+}
+
+impl DeadLetterStore for ReplicationStore {
+    async fn parked(&mut self) -> Result<Parked, OutboxError> {
+        self.dead_letters.parked(self.session.client()).await
+    }
+
+    async fn park(&mut self, letters: &[DeadLetter]) -> Result<(), OutboxError> {
+        self.dead_letters.park(self.session.client(), letters).await
+    }
+
+    async fn to_replay(&mut self, request: Lsn, most: usize) -> Result<Vec<Replay>, OutboxError> {
+        self.dead_letters.to_replay(self.session.client(), request, most).await
+    }
+
+    async fn replayed(&mut self, letters: &[Position]) -> Result<(), OutboxError> {
+        self.dead_letters.replayed(self.session.client(), letters).await
+    }
+
+    async fn refused_again(&mut self, letter: &DeadLetter, error: &str) -> Result<(), OutboxError> {
+        self.dead_letters.refused_again(self.session.client(), letter, error).await
     }
 }
 

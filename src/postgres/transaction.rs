@@ -93,6 +93,17 @@ impl TransactionTracker {
         matches!(self.state, State::Open { .. })
     }
 
+    /// The commit LSN of the open transaction.
+    ///
+    /// # Errors
+    /// None is open.
+    pub fn open(&self) -> Result<Lsn, OrderError> {
+        match self.state {
+            State::Open { commit_lsn, .. } => Ok(commit_lsn),
+            State::Between => Err(OrderError::Outside { what: "a transactional message" }),
+        }
+    }
+
     /// A transaction begins.
     ///
     /// # Errors

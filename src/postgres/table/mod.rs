@@ -3,18 +3,19 @@
 //! Columns are found by name, in any order; others are ignored. The names are spelled here and in
 //! `sql/`, and nowhere else.
 
+mod dead_letters;
 mod save;
 mod value;
 
 use std::collections::HashMap;
 
-use bytestring::ByteString;
-
+pub(crate) use dead_letters::DeadLetterTable;
 pub use save::{OutboxTable, save};
 pub(crate) use value::RowError;
 
 use super::names::TableName;
 use super::pgoutput::{Column, Tuple};
+use crate::dead_letters::UnfitColumn;
 use crate::error::OutboxError;
 use crate::message::OutboxMessage;
 use value::{Kind, created_at, text, uuid};
@@ -53,6 +54,21 @@ impl Field {
 
     fn name(self) -> &'static str {
         Field::ALL.iter().find(|(_, field)| *field == self).map_or("", |(name, _)| name)
+    }
+
+    /// Puts a value into its place.
+    fn put(self, value: value::Value, message: &mut OutboxMessage) -> Result<(), value::Unfit> {
+        match self {
+            Field::Id => message.id = uuid(value)?,
+            Field::Topic => message.topic = text(value)?,
+            Field::Key => message.key = Some(value::bytes(value)?),
+            Field::Payload => message.payload = Some(value::bytes(value)?),
+            Field::EventType => message.event_type = Some(text(value)?),
+            Field::Headers => message.headers = value::bytes(value)?,
+            Field::CorrelationId => message.correlation_id = Some(text(value)?),
+            Field::CreatedAt => message.created_at = created_at(&value)?,
+        }
+        Ok(())
     }
 
     /// Whether the field can be made of a column of that kind.
@@ -166,33 +182,50 @@ impl Layout {
     }
 
     /// The message of an inserted row.
-    pub(crate) fn message(&self, tuple: &Tuple) -> Result<OutboxMessage, RowError> {
-        let mut id = None;
-        let mut topic = None;
+    pub(crate) fn message(&self, tuple: &Tuple) -> Result<OutboxMessage, Box<UnfitRow>> {
         let mut message = OutboxMessage::empty();
+        let mut unfit = None;
         for (column, mapped) in tuple.columns().zip(&self.columns) {
             let Some((field, kind)) = *mapped else { continue };
-            let value = match column {
+            let (bytes, binary) = match column {
                 Column::Null => continue,
-                Column::UnchangedToast => return Err(RowError::Absent(field.name())),
-                Column::Text(bytes) => value::Value { kind, bytes, binary: false },
-                Column::Binary(bytes) => value::Value { kind, bytes, binary: true },
+                Column::UnchangedToast => {
+                    unfit = unfit.or(Some((RowError::Absent(field.name()), None)));
+                    continue;
+                }
+                Column::Text(bytes) => (bytes, false),
+                Column::Binary(bytes) => (bytes, true),
             };
-            let unfit = |error: value::Unfit| error.in_column(field.name());
-            match field {
-                Field::Id => id = Some(uuid(value).map_err(unfit)?),
-                Field::Topic => topic = Some(text(value).map_err(unfit)?),
-                Field::Key => message.key = Some(value::bytes(value).map_err(unfit)?),
-                Field::Payload => message.payload = Some(value::bytes(value).map_err(unfit)?),
-                Field::EventType => message.event_type = Some(text(value).map_err(unfit)?),
-                Field::Headers => message.headers = value::bytes(value).map_err(unfit)?,
-                Field::CorrelationId => message.correlation_id = Some(text(value).map_err(unfit)?),
-                Field::CreatedAt => message.created_at = created_at(&value).map_err(unfit)?,
+            let value = value::Value { kind, bytes: bytes.clone(), binary };
+            if let Err(error) = field.put(value, &mut message) {
+                unfit = unfit.or(Some((error.in_column(field.name()), Some(bytes))));
             }
         }
-        message.id = id.ok_or(RowError::Null("id"))?;
-        message.topic =
-            topic.filter(|topic: &ByteString| !topic.is_empty()).ok_or(RowError::Null("topic"))?;
-        Ok(message)
+        let null = |name| Some((RowError::Null(name), None));
+        let unfit = unfit
+            .or_else(|| if message.id.is_nil() { null(Field::Id.name()) } else { None })
+            .or_else(|| if message.topic.is_empty() { null(Field::Topic.name()) } else { None });
+        match unfit {
+            None => Ok(message),
+            Some((error, value)) => Err(Box::new(UnfitRow { message, error, value })),
+        }
+    }
+}
+
+/// A row that is no message.
+#[derive(Debug)]
+pub(crate) struct UnfitRow {
+    /// What could be read.
+    pub(crate) message: OutboxMessage,
+    /// The first fault.
+    pub(crate) error: RowError,
+    /// What was in the column that it is about.
+    pub(crate) value: Option<bytes::Bytes>,
+}
+
+impl UnfitRow {
+    /// The column that the fault is about.
+    pub(crate) fn column(&self) -> UnfitColumn {
+        UnfitColumn { name: self.error.column(), value: self.value.clone() }
     }
 }

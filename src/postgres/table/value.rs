@@ -90,16 +90,20 @@ impl Unfit {
 }
 
 impl RowError {
-    /// As an error of the outbox; the position is added by who knows it.
-    pub(crate) fn into_error(self) -> OutboxError {
+    /// The column that it is about.
+    pub(crate) fn column(self) -> &'static str {
         match self {
-            // A fresh connection asks for the text form.
-            RowError::Binary(_) | RowError::Absent(_) => OutboxError::protocol("a row can't be read", self),
-            RowError::Null(_) | RowError::Unfit(..) => OutboxError::message(
-                format!("a row is no message: {self}"),
-                "give the column NOT NULL and a CHECK",
-            ),
+            RowError::Null(name)
+            | RowError::Absent(name)
+            | RowError::Unfit(name, _)
+            | RowError::Binary(name) => name,
         }
+    }
+
+    /// What the server did wrong, if it was the server; a fresh connection asks for the text form.
+    pub(crate) fn of_protocol(self) -> Option<OutboxError> {
+        let broken = matches!(self, RowError::Binary(_) | RowError::Absent(_));
+        broken.then(|| OutboxError::protocol("a row can't be read", self))
     }
 }
 

@@ -1,0 +1,160 @@
+//! Where messages wait that can't be sent: the port, and who has to wait.
+//!
+//! A parked message counts as handled once the store has it durably. Later messages of its key follow it, so
+//! that a replay keeps their order. A replay is asked for through the log, so that it has a place in the
+//! order of commits: what was committed before is parked behind, what comes after is sent after.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use crate::error::OutboxError;
+use crate::lsn::{Lsn, Position};
+use crate::message::OutboxMessage;
+
+/// A message that can't be sent, or that has to wait behind one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeadLetter {
+    /// Where it stands in the log.
+    pub position: Position,
+    /// What it says, as far as it could be read.
+    pub message: OutboxMessage,
+    /// A column that could not be read, and what was in it.
+    pub unfit: Option<UnfitColumn>,
+    /// Why it can't be sent.
+    pub error: String,
+    /// How often that was tried; 0 when it only follows an earlier one of its key.
+    pub attempts: u32,
+}
+
+/// A column that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnfitColumn {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value as the server sent it; `None` is null.
+    pub value: Option<bytes::Bytes>,
+}
+
+/// A letter on its way to the broker after all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replay {
+    /// The position under which it is sent: that of the request, since consumers drop what lies behind.
+    pub send_as: Position,
+    /// The letter.
+    pub letter: DeadLetter,
+}
+
+/// What is known of letters when a relay begins, or somebody has touched them.
+#[derive(Clone, Debug, Default)]
+pub struct Parked {
+    /// The keys that have an open letter.
+    pub keys: ParkedKeys,
+    /// Letters that the log may bring again; whatever became of them, they are settled.
+    pub settled: HashSet<Position>,
+}
+
+/// Keys whose later messages have to wait. Remembered by 128 bits of hash: what two keys share, if ever, is
+/// that one waits without need.
+#[derive(Clone, Debug, Default)]
+pub struct ParkedKeys(HashSet<u128>);
+
+impl ParkedKeys {
+    /// Later messages of this key wait. One without a key has none behind it.
+    pub fn insert(&mut self, topic: &str, key: Option<&[u8]>) {
+        if let Some(key) = key {
+            self.0.insert(fingerprint(topic, key));
+        }
+    }
+
+    /// Whether a message has to wait.
+    #[must_use]
+    pub fn contains(&self, topic: &str, key: Option<&[u8]>) -> bool {
+        !self.0.is_empty() && key.is_some_and(|key| self.0.contains(&fingerprint(topic, key)))
+    }
+}
+
+fn fingerprint(topic: &str, key: &[u8]) -> u128 {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (salt, topic, key).hash(&mut hasher);
+        u128::from(hasher.finish())
+    };
+    half(0) << 64 | half(1)
+}
+
+/// Keeps dead letters. A store without a place for them leaves every method as it is: it has none, and a
+/// message that should be parked ends the run.
+pub trait DeadLetterStore: Send {
+    /// What is parked. Asked for at the beginning, and when [`Change::DeadLetters`](crate::Change::DeadLetters)
+    /// says that somebody has touched them.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    fn parked(&mut self) -> impl Future<Output = Result<Parked, OutboxError>> + Send {
+        std::future::ready(Ok(Parked::default()))
+    }
+
+    /// Keeps letters. Durable when it returns; a letter that is there already stays as it is.
+    ///
+    /// # Errors
+    /// They could not be stored, or it is not known whether they were.
+    fn park(&mut self, letters: &[DeadLetter]) -> impl Future<Output = Result<(), OutboxError>> + Send {
+        let none = OutboxError::definite("there is no place for dead letters", "send or remove the message");
+        std::future::ready(if letters.is_empty() { Ok(()) } else { Err(none) })
+    }
+
+    /// The next letters to replay, at most `most`, in the order of their positions: those that were asked for
+    /// before the transaction at `request`, and all others of their keys. A letter keeps the position that it
+    /// was once given for this request, so that a repeat is recognised.
+    ///
+    /// # Errors
+    /// The store can't be read or written.
+    fn to_replay(
+        &mut self,
+        request: Lsn,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<Replay>, OutboxError>> + Send {
+        let _ = (request, most);
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    /// The broker has these letters.
+    ///
+    /// # Errors
+    /// The store can't be written; they will be replayed again.
+    fn replayed(&mut self, letters: &[Position]) -> impl Future<Output = Result<(), OutboxError>> + Send {
+        let _ = letters;
+        std::future::ready(Ok(()))
+    }
+
+    /// A letter was refused again: it stays, and those behind it of its key, until somebody asks again.
+    ///
+    /// # Errors
+    /// The store can't be written.
+    fn refused_again(
+        &mut self,
+        letter: &DeadLetter,
+        error: &str,
+    ) -> impl Future<Output = Result<(), OutboxError>> + Send {
+        let _ = (letter, error);
+        std::future::ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_waits_in_its_own_topic_and_none_waits_for_nobody() {
+        let mut keys = ParkedKeys::default();
+        assert!(!keys.contains("t", Some(b"k")));
+        keys.insert("t", Some(b"k"));
+        keys.insert("t", None);
+        assert!(keys.contains("t", Some(b"k")));
+        for (topic, key) in [("t", None), ("u", Some(&b"k"[..])), ("t", Some(b"")), ("tk", Some(b""))] {
+            assert!(!keys.contains(topic, key), "{topic} {key:?}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Messages that can't be sent, between ends in memory: parked, followed, replayed and discarded.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test says so when something does not hold")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+use walpost::memory::{Fault, MemoryPublisher, MemoryStore, MemoryTopic};
+use walpost::{
+    Ends, Lsn, OnRefusal, OutboxError, OutboxMessage, Pace, Position, RetryConfig, State, Supervisor, Vitals,
+};
+
+struct MemoryEnds {
+    store: MemoryStore,
+    topic: MemoryTopic,
+}
+
+impl Ends for MemoryEnds {
+    type Store = MemoryStore;
+    type Publisher = MemoryPublisher;
+
+    async fn open(&mut self) -> Result<(MemoryStore, MemoryPublisher), OutboxError> {
+        Ok((self.store.clone(), self.topic.publisher()))
+    }
+}
+
+/// A relay that parks, and what it stands between.
+struct Bench {
+    store: MemoryStore,
+    topic: MemoryTopic,
+    vitals: Arc<Vitals>,
+    stop: oneshot::Sender<()>,
+    task: tokio::task::JoinHandle<Result<(), OutboxError>>,
+}
+
+impl Bench {
+    fn start(store: &MemoryStore, topic: &MemoryTopic) -> Bench {
+        let ends = MemoryEnds { store: store.clone(), topic: topic.clone() };
+        let vitals = Arc::new(Vitals::default());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let supervisor = Supervisor::new(ends, Pace::default(), Arc::clone(&vitals), 7)
+            .with_refusals(OnRefusal::DeadLetter, RetryConfig::default());
+        let task = tokio::spawn(supervisor.run(async {
+            let _ = stopped.await;
+        }));
+        Bench { store: store.clone(), topic: topic.clone(), vitals, stop, task }
+    }
+
+    /// Until all is confirmed that the log holds.
+    async fn settled(&self, end: Lsn) {
+        for _ in 0..3000 {
+            if self.store.confirmed() >= end {
+                return;
+            }
+            assert!(!self.task.is_finished(), "the relay has ended: {:?}", self.vitals.phase());
+            sleep(Duration::from_millis(100)).await;
+        }
+        panic!("not settled: {:?} of {end}", self.store.confirmed());
+    }
+
+    async fn stop(self) {
+        let _ = self.stop.send(());
+        self.task.await.expect("no panic").expect("a clean stop");
+        assert_eq!(self.vitals.phase().state, State::Stopped);
+    }
+
+    fn values(&self) -> Vec<String> {
+        let text = |value: Option<Vec<u8>>| String::from_utf8(value.expect("a value")).expect("text");
+        self.topic.records().into_iter().map(|record| text(record.value)).collect()
+    }
+
+    fn letters(&self) -> Vec<(String, u32)> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+        let letters = self.store.dead_letters().into_iter();
+        letters.map(|letter| (text(letter.message.payload().expect("a payload")), letter.attempts)).collect()
+    }
+
+    fn positions(&self) -> Vec<Position> {
+        self.store.dead_letters().into_iter().map(|letter| letter.position).collect()
+    }
+}
+
+fn message(key: &'static str, payload: &'static str) -> OutboxMessage {
+    OutboxMessage::new("t", payload).with_key(key)
+}
+
+fn too_large() -> OutboxError {
+    OutboxError::broker("publishing to topic t", 10, "too large")
+}
+
+/// One that was refused and one behind it, parked; all others sent.
+async fn parked() -> (Bench, Lsn) {
+    let (store, topic) = (MemoryStore::default(), MemoryTopic::default());
+    topic.script(Fault::Pass);
+    for _ in 0..6 {
+        topic.script(Fault::Refuse(too_large()));
+    }
+    for (key, payload) in [("a", "1"), ("b", "2"), ("b", "3"), ("a", "4")] {
+        store.commit_one(message(key, payload));
+    }
+    let end = store.commit_one(OutboxMessage::new("t", "5"));
+    let bench = Bench::start(&store, &topic);
+    bench.settled(end).await;
+    assert_eq!(bench.values(), ["1", "4", "5"]);
+    assert_eq!(bench.letters(), [("2".to_owned(), 6), ("3".to_owned(), 0)]);
+    assert_eq!(bench.vitals.dead_letters(), 2);
+    (bench, end)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_keeps_the_order_of_its_key_and_has_a_fresh_position() {
+    let (bench, _) = parked().await;
+    bench.store.commit_one(message("b", "6"));
+    let asked = bench.store.replay_dead_letters(&bench.positions()[1..2]);
+    let end = bench.store.commit_one(message("b", "7"));
+    bench.settled(end).await;
+    assert_eq!(bench.values(), ["1", "4", "5", "2", "3", "6", "7"]);
+    assert_eq!(bench.letters(), []);
+    let records = bench.topic.records();
+    let place = |index: usize| {
+        let header = |name| String::from_utf8(records[index].header(name).expect("a header").to_vec());
+        (header("walpost.lsn").expect("text"), header("walpost.index").expect("text"))
+    };
+    let request = Lsn(asked.0 - 8).to_string();
+    for (record, index) in [(3, "0"), (4, "1"), (5, "2")] {
+        assert_eq!(place(record), (request.clone(), index.to_owned()));
+    }
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_is_refused_again_stays_with_those_behind_it() {
+    let (bench, _) = parked().await;
+    bench.topic.script(Fault::Refuse(too_large()));
+    bench.store.replay_dead_letters(&bench.positions()[..1]);
+    let end = bench.store.commit_one(message("a", "8"));
+    bench.settled(end).await;
+    assert_eq!(bench.letters(), [("2".to_owned(), 7), ("3".to_owned(), 0)]);
+    // The broker says so only later.
+    bench.topic.script(Fault::Fail(too_large()));
+    bench.store.replay_dead_letters(&bench.positions()[..1]);
+    let end = bench.store.commit_one(message("b", "9"));
+    bench.settled(end).await;
+    assert_eq!(bench.letters(), [("2".to_owned(), 8), ("3".to_owned(), 0), ("9".to_owned(), 0)]);
+    assert_eq!(bench.values(), ["1", "4", "5", "8"]);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_discarded_is_gone_and_its_followers_stay() {
+    let (bench, _) = parked().await;
+    let end = bench.store.discard_dead_letters(&bench.positions()[..1]);
+    bench.settled(end).await;
+    let end = bench.store.commit_one(message("b", "6"));
+    bench.settled(end).await;
+    assert_eq!(bench.letters(), [("3".to_owned(), 0), ("6".to_owned(), 0)]);
+    bench.store.discard_dead_letters(&bench.positions());
+    let end = bench.store.commit_one(message("b", "7"));
+    bench.settled(end).await;
+    assert_eq!(bench.values(), ["1", "4", "5", "7"]);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_stay_parked_through_a_restart() {
+    let (bench, _) = parked().await;
+    let (store, topic) = (bench.store.clone(), bench.topic.clone());
+    bench.stop().await;
+    let bench = Bench::start(&store, &topic);
+    let end = store.commit_one(message("b", "6"));
+    bench.settled(end).await;
+    assert_eq!(bench.letters().len(), 3);
+    bench.stop().await;
+}
+
+/// The broker refuses a batch: each of its records fails, and only one of them is to blame.
+#[tokio::test(start_paused = true)]
+async fn company_is_not_blamed() {
+    let (store, topic) = (MemoryStore::default(), MemoryTopic::default());
+    let transaction = store.begin();
+    for payload in ["1", "2", "3", "4"] {
+        use walpost::OutboxStore;
+        store.save(&transaction, &message("a", payload)).await.expect("saved");
+    }
+    let end = transaction.commit();
+    // Refused in the company of the others; then alone it passes, and the next one is refused alone.
+    topic.script(Fault::Hold);
+    topic.script(Fault::Fail(too_large()));
+    topic.script(Fault::Pass);
+    topic.script(Fault::Pass);
+    for _ in 0..6 {
+        topic.script(Fault::Fail(too_large()));
+        topic.script(Fault::Pass);
+        topic.script(Fault::Pass);
+    }
+    let bench = Bench::start(&store, &topic);
+    bench.settled(end).await;
+    assert_eq!(bench.letters(), [("3".to_owned(), 6), ("4".to_owned(), 0)]);
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_without_a_place_for_them_ends_the_run_and_loses_nothing() {
+    struct Bare(MemoryStore);
+    impl walpost::DeadLetterStore for Bare {}
+    impl walpost::OutboxStore for Bare {
+        type Transaction<'t> = walpost::memory::MemoryTransaction;
+        async fn save<'t>(
+            &'t self,
+            transaction: &'t Self::Transaction<'t>,
+            message: &'t OutboxMessage,
+        ) -> Result<(), OutboxError> {
+            self.0.save(transaction, message).await
+        }
+        async fn fetch_pending(&mut self, into: &mut walpost::Batch) -> Result<(), OutboxError> {
+            self.0.fetch_pending(into).await
+        }
+        async fn mark_published(&mut self, through: Lsn) -> Result<(), OutboxError> {
+            self.0.mark_published(through).await
+        }
+        async fn close(self) -> Result<(), OutboxError> {
+            self.0.close().await
+        }
+    }
+    struct BareEnds(MemoryStore, MemoryTopic);
+    impl Ends for BareEnds {
+        type Store = Bare;
+        type Publisher = MemoryPublisher;
+        async fn open(&mut self) -> Result<(Bare, MemoryPublisher), OutboxError> {
+            Ok((Bare(self.0.clone()), self.1.publisher()))
+        }
+    }
+    let (store, topic) = (MemoryStore::default(), MemoryTopic::default());
+    for _ in 0..6 {
+        topic.script(Fault::Refuse(too_large()));
+    }
+    let start = store.commit_one(message("a", "1"));
+    store.keepalive(false);
+    let supervisor =
+        Supervisor::new(BareEnds(store.clone(), topic.clone()), Pace::default(), Arc::default(), 7)
+            .with_refusals(OnRefusal::DeadLetter, RetryConfig::default());
+    let error = supervisor.run(std::future::pending()).await.expect_err("no place");
+    assert!(error.to_string().contains("no place for dead letters") && !error.is_transient(), "{error:?}");
+    assert!(store.confirmed() < start && topic.records().is_empty());
+}
