@@ -17,8 +17,10 @@ use crate::error::OutboxError;
 use crate::kafka::KafkaSettings;
 use crate::postgres::settings::{Os, Settings};
 use crate::postgres::{TableName, Target};
+use crate::refusal::{OnRefusal, RetryConfig};
 
 pub use environment::Environment;
+use layers::Written;
 pub use layers::{Layer, Layers};
 pub use log_filter::log_filter;
 pub use values::duration;
@@ -34,6 +36,8 @@ pub struct Config {
     pub kafka: KafkaSettings,
     /// What is promised.
     pub delivery: Delivery,
+    /// What becomes of a message that can't be sent.
+    pub refusal: RefusalConfig,
     /// What is told meanwhile.
     pub observe: Observe,
 }
@@ -52,6 +56,15 @@ pub struct Delivery {
 pub enum Guarantee {
     /// Once or, after a fault, more often.
     AtLeastOnce,
+}
+
+/// What becomes of a message that can't be sent, and how often it is tried before.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RefusalConfig {
+    /// After all tries.
+    pub on_refusal: OnRefusal,
+    /// The tries.
+    pub retry: RetryConfig,
 }
 
 /// Log and health.
@@ -84,6 +97,7 @@ impl Config {
             target: target(layers)?,
             kafka: kafka(layers)?,
             delivery: Delivery::resolve(layers)?,
+            refusal: RefusalConfig::resolve(layers)?,
             observe: Observe::resolve(layers)?,
             database: database(layers, environment, os)?,
         })
@@ -139,9 +153,46 @@ impl Delivery {
             let what = format!("there is no delivery `{}`", guarantee.text);
             return Err(guarantee.wrong(&what, "this version knows `at-least-once`"));
         }
-        let wrong = |advice: String| drain.wrong(&format!("`{}` is not a span of time", drain.text), &advice);
-        let drain_timeout = values::duration(drain.text).map_err(wrong)?;
-        Ok(Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout })
+        Ok(Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout: span(&drain)? })
+    }
+}
+
+fn span(written: &Written<'_>) -> Result<Duration, OutboxError> {
+    let wrong = |advice: String| written.wrong(&format!("`{}` is not a span of time", written.text), &advice);
+    values::duration(written.text).map_err(wrong)
+}
+
+impl RefusalConfig {
+    fn resolve(layers: &Layers) -> Result<RefusalConfig, OutboxError> {
+        let (policy, retries, multiplier) = (
+            layers.get(&layers::ON_REFUSAL),
+            layers.get(&layers::MAX_RETRIES),
+            layers.get(&layers::MULTIPLIER),
+        );
+        let on_refusal = match policy.text {
+            "halt" => OnRefusal::Halt,
+            "dead-letter" => OnRefusal::DeadLetter,
+            other => {
+                return Err(policy.wrong(&format!("there is no policy `{other}`"), "use halt or dead-letter"));
+            }
+        };
+        let max_retries = retries.text.trim().parse().map_err(|_| {
+            retries.wrong(
+                &format!("`{}` is not a number of retries", retries.text),
+                "use a whole number, such as 5",
+            )
+        })?;
+        let factor = multiplier.text.trim().parse().ok().filter(|factor| (1.0..=1000.0).contains(factor));
+        let multiplier = factor.ok_or_else(|| {
+            multiplier
+                .wrong(&format!("`{}` is not a multiplier", multiplier.text), "use a number from 1 to 1000")
+        })?;
+        let (base_delay, max_delay) =
+            (span(&layers.get(&layers::BASE_DELAY))?, span(&layers.get(&layers::MAX_DELAY))?);
+        Ok(RefusalConfig {
+            on_refusal,
+            retry: RetryConfig { max_retries, base_delay, multiplier, max_delay },
+        })
     }
 }
 

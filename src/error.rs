@@ -22,6 +22,8 @@ struct Inner {
     position: Option<Position>,
     /// The last of those that were sent together with it.
     company: Option<Position>,
+    /// The broker's or librdkafka's number for it.
+    code: Option<i32>,
     /// The topic, when none of its messages can be sent.
     topic: Option<String>,
     advice: Option<String>,
@@ -78,6 +80,15 @@ impl OutboxError {
         Self::new(Kind::Message, what).with_advice(advice)
     }
 
+    /// The same with a source that tells more.
+    pub(crate) fn message_because(
+        what: impl Into<String>,
+        source: impl Into<Source>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self::message(what, advice).with_source(source)
+    }
+
     /// An error that the Postgres server reported, judged by its SQLSTATE
     /// (PostgreSQL documentation, appendix "PostgreSQL Error Codes").
     pub fn server(during: &str, sqlstate: &str, message: &str) -> Self {
@@ -93,7 +104,8 @@ impl OutboxError {
     /// the others the broker's (Kafka protocol guide, "Error Codes").
     pub fn broker(during: &str, code: i32, source: impl Into<Source>) -> Self {
         let (kind, advice) = judge_broker_code(code);
-        let error = Self::new(kind, during).with_source(source);
+        let mut error = Self::new(kind, during).with_source(source);
+        error.0.code = Some(code);
         match advice {
             Some(advice) => error.with_advice(advice),
             None => error,
@@ -106,6 +118,7 @@ impl OutboxError {
             what: what.into(),
             position: None,
             company: None,
+            code: None,
             topic: None,
             advice: None,
             source: None,
@@ -139,11 +152,11 @@ impl OutboxError {
         self
     }
 
-    /// Names the topic of a record that the broker refused with this code, if it will refuse all others too.
+    /// Names the topic of a record that the broker refused, if it will refuse all others too.
     #[must_use]
-    pub(crate) fn of_topic(mut self, topic: &str, code: i32) -> Self {
+    pub(crate) fn of_topic(mut self, topic: &str) -> Self {
         // Unknown topic, not authorised, invalid name.
-        if matches!(code, 3 | -188 | 29 | 17) {
+        if matches!(self.0.code, Some(3 | -188 | 29 | 17)) {
             self.0.topic = Some(topic.to_owned());
         }
         self
@@ -208,6 +221,14 @@ impl OutboxError {
     #[must_use]
     pub fn reason(&self) -> String {
         self.with_causes(self.0.what.clone())
+    }
+
+    /// What all errors of one cause have in common: neither where it happened nor the details.
+    pub(crate) fn cause(&self) -> String {
+        match self.0.code {
+            Some(code) => format!("{} [{code}]", self.0.what),
+            None => self.0.what.clone(),
+        }
     }
 
     fn with_causes(&self, mut text: String) -> String {

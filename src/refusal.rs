@@ -108,7 +108,7 @@ impl Docket {
     pub fn is_hopeless(&self, error: &OutboxError) -> bool {
         self.on_refusal == OnRefusal::DeadLetter
             && error.is_message()
-            && self.hopeless.get(&error.reason()).is_some_and(|found| found.elapsed() < HOPELESS_FOR)
+            && self.hopeless.get(&error.cause()).is_some_and(|found| found.elapsed() < HOPELESS_FOR)
     }
 }
 
@@ -184,11 +184,11 @@ impl Refusals {
     }
 
     fn remember(&mut self, error: &OutboxError) {
-        let (now, cause) = (Instant::now(), error.reason());
+        let now = Instant::now();
         if let Some(topic) = error.topic() {
-            insert(&mut self.docket.shunned, topic.to_owned(), (now, cause.clone()));
+            insert(&mut self.docket.shunned, topic.to_owned(), (now, error.reason()));
         }
-        insert(&mut self.docket.hopeless, cause, now);
+        insert(&mut self.docket.hopeless, error.cause(), now);
     }
 
     /// The wait after so many attempts.
@@ -276,7 +276,7 @@ mod tests {
         );
         assert_eq!(refusals.docket().shuns("t"), None, "another size will do");
         let missing =
-            || OutboxError::broker("publishing to topic u", 3, "unknown").of_topic("u", 3).at(at(3, 0));
+            || OutboxError::broker("publishing to topic u", 3, "unknown").of_topic("u").at(at(3, 0));
         for _ in 0..6 {
             refusals.judge(&missing());
         }

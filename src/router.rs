@@ -48,7 +48,7 @@ impl Router {
         if let Some(correlation_id) = &message.correlation_id {
             headers.push(CORRELATION_ID, Some(correlation_id.as_bytes()));
         }
-        push_row_headers(headers, &message.headers).map_err(|source| refuse(&source).at(position))?;
+        push_row_headers(headers, &message.headers).map_err(|source| refuse(source).at(position))?;
         headers.push_display(LSN, position.commit_lsn);
         headers.push_display(INDEX, position.index);
         Ok(Record {
@@ -63,10 +63,11 @@ impl Router {
     }
 }
 
-fn refuse(source: &serde_json::Error) -> OutboxError {
+fn refuse(source: serde_json::Error) -> OutboxError {
     // The source quotes nothing of the row: its text holds the kind of fault and the column only.
-    OutboxError::message(
-        format!("the headers are not a JSON object: {source}"),
+    OutboxError::message_because(
+        "the headers are not a JSON object",
+        source,
         "write headers as an object of strings, such as {\"traceparent\":\"...\"}",
     )
 }

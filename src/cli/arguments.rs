@@ -44,7 +44,7 @@ pub enum Command {
     /// answered over HTTP: /healthz says whether the process should live (200) or be restarted (503),
     /// /readyz whether messages flow.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Check every precondition, and say how to mend what is missing
     Check(CheckArguments),
     /// Show how far the relay is: position, lag, retained log, who holds the slot
@@ -141,7 +141,8 @@ impl Arguments {
                 database.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
             }
-            Command::Run(RunArguments { database, kafka, relay }) => {
+            Command::Run(run) => {
+                let RunArguments { database, kafka, relay } = &**run;
                 database.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
                 relay.put_into(&mut layer);

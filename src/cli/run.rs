@@ -7,7 +7,6 @@ use crate::config::Config;
 use crate::config::layers::LISTEN;
 use crate::error::OutboxError;
 use crate::processor::Pace;
-use crate::refusal::{OnRefusal, RetryConfig};
 use crate::relay::Relay;
 use crate::telemetry::{self, Console, Health, Progress};
 use crate::vitals::Vitals;
@@ -25,8 +24,8 @@ pub(super) async fn run(config: Config, console: &Console) -> Result<(), OutboxE
         database: config.database,
         target: config.target,
         kafka: config.kafka,
-        on_refusal: OnRefusal::default(),
-        retry: RetryConfig::default(),
+        on_refusal: config.refusal.on_refusal,
+        retry: config.refusal.retry,
         pace: Pace { drain_deadline: config.delivery.drain_timeout, ..Pace::default() },
     };
     relay.run(vitals, shutdown).await

@@ -140,7 +140,7 @@ pub(super) fn failure(
     let during = format!("publishing to topic {topic}");
     match fatal.filter(|_| is_victim(code)) {
         Some((fatal, why)) => OutboxError::broker(&during, fatal as i32, why),
-        None => OutboxError::broker(&during, code as i32, code).of_topic(topic, code as i32),
+        None => OutboxError::broker(&during, code as i32, code).of_topic(topic),
     }
 }
 

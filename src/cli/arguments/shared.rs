@@ -84,6 +84,38 @@ pub struct RelayArguments {
     /// [env: WALPOST_DELIVERY] [file: delivery]
     #[arg(long, value_name = "PROMISE")]
     delivery: Option<String>,
+    /// What becomes of a message that Kafka will not take: halt or dead-letter [default: halt]
+    ///
+    /// After the retries below. halt: the run ends with exit code 1 and says why; nothing behind the message is
+    /// sent before it. dead-letter: the message is parked in outbox.dead_letters, later ones of its key behind
+    /// it, and all others flow; see `walpost dead-letters`.
+    ///
+    /// [env: WALPOST_ON_REFUSAL] [file: on_refusal]
+    #[arg(long, value_name = "POLICY")]
+    on_refusal: Option<String>,
+    /// How often a refused message is tried again [default: 5]
+    ///
+    /// Only for what is wrong with one message: too large, not authorised, no such topic. Everything else is
+    /// tried for ever. The line stands meanwhile.
+    ///
+    /// [env: WALPOST_MAX_RETRIES] [file: max_retries]
+    #[arg(long, value_name = "NUMBER")]
+    max_retries: Option<String>,
+    /// The wait before a refused message is tried again [default: 1s]
+    ///
+    /// [env: WALPOST_BASE_DELAY] [file: base_delay]
+    #[arg(long, value_name = "TIME")]
+    base_delay: Option<String>,
+    /// What each of these waits is longer than the one before [default: 2]
+    ///
+    /// [env: WALPOST_MULTIPLIER] [file: multiplier]
+    #[arg(long, value_name = "FACTOR")]
+    multiplier: Option<String>,
+    /// The longest of these waits [default: 60s]
+    ///
+    /// [env: WALPOST_MAX_DELAY] [file: max_delay]
+    #[arg(long, value_name = "TIME")]
+    max_delay: Option<String>,
     /// How long a stop waits for Kafka's acknowledgements [default: 25s]
     ///
     /// A whole number and its unit: ms, s, m or h. What is not acknowledged by then is sent again at the
@@ -148,6 +180,11 @@ impl RelayArguments {
     pub(super) fn put_into(&self, layer: &mut Layer) {
         layer.put(&layers::PRESET, self.preset.as_ref());
         layer.put(&layers::DELIVERY, self.delivery.as_ref());
+        layer.put(&layers::ON_REFUSAL, self.on_refusal.as_ref());
+        layer.put(&layers::MAX_RETRIES, self.max_retries.as_ref());
+        layer.put(&layers::BASE_DELAY, self.base_delay.as_ref());
+        layer.put(&layers::MULTIPLIER, self.multiplier.as_ref());
+        layer.put(&layers::MAX_DELAY, self.max_delay.as_ref());
         layer.put(&layers::DRAIN_TIMEOUT, self.drain_timeout.as_ref());
         layer.put(&layers::LISTEN, self.listen.as_ref());
     }

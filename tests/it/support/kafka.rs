@@ -100,6 +100,14 @@ impl KafkaBroker {
         }
     }
 
+    pub(crate) async fn delete_topic(&self, name: &str) {
+        let admin: AdminClient<DefaultClientContext> = config(&self.brokers).create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        for result in admin.delete_topics(&[name], &options).await.unwrap() {
+            result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
+        }
+    }
+
     /// An orderly shutdown.
     pub(crate) async fn stop(&self) {
         self.host.stop("TERM", PATIENCE).await;

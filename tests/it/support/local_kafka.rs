@@ -33,7 +33,8 @@ pub(crate) fn settings(
         ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,WIRED:PLAINTEXT"),
         ("inter.broker.listener.name", "PLAINTEXT"),
         ("controller.listener.names", "CONTROLLER"),
-        ("auto.create.topics.enable", "true"),
+        // As most clusters have it: a topic that is missing stays missing.
+        ("auto.create.topics.enable", "false"),
         ("num.partitions", "1"),
         ("offsets.topic.replication.factor", "1"),
         ("offsets.topic.num.partitions", "1"),
