@@ -4,9 +4,11 @@
 //! that a replay keeps their order. A replay is asked for through the log, so that it has a place in the
 //! order of commits: what was committed before is parked behind, what comes after is sent after.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
+
+use uuid::Uuid;
 
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
@@ -50,8 +52,17 @@ pub struct Replay {
 pub struct Parked {
     /// The keys that have an open letter.
     pub keys: ParkedKeys,
-    /// Letters that the log may bring again; whatever became of them, they are settled.
-    pub settled: HashSet<Position>,
+    /// Letters that the log may bring again, by position and id; whatever became of them, they are settled.
+    pub settled: HashMap<Position, Uuid>,
+}
+
+impl Parked {
+    /// Whether a message needs no handling any more. Its id is compared as well: in a restored database positions
+    /// come a second time.
+    #[must_use]
+    pub fn is_settled(&self, position: Position, message: &OutboxMessage) -> bool {
+        self.settled.get(&position).is_some_and(|id| *id == message.id)
+    }
 }
 
 /// Keys whose later messages have to wait. Remembered by 128 bits of hash: what two keys share, if ever, is

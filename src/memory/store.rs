@@ -254,7 +254,7 @@ impl DeadLetterStore for MemoryStore {
                 parked.keys.insert(kept.letter.message.topic(), kept.letter.message.key());
             }
             if position.commit_lsn >= log.confirmed {
-                parked.settled.insert(*position);
+                parked.settled.insert(*position, kept.letter.message.id);
             }
         }
         Ok(parked)

@@ -48,7 +48,7 @@ impl Letters {
 impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P> {
     /// Whether the message is not to be sent: it was settled before, or it has to be parked.
     pub(super) fn sets_aside(&mut self, position: Position, message: &OutboxMessage) -> bool {
-        if self.letters.parked.settled.contains(&position) {
+        if self.letters.parked.is_settled(position, message) {
             self.skip();
             return true;
         }
@@ -79,7 +79,7 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
 
     /// A row that is no message: parked, settled before, or refused.
     pub(super) fn pass_unfit(&mut self, letter: &DeadLetter, advice: &str) -> Result<(), OutboxError> {
-        if self.letters.parked.settled.contains(&letter.position) {
+        if self.letters.parked.is_settled(letter.position, &letter.message) {
             self.skip();
             return Ok(());
         }

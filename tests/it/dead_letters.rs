@@ -308,7 +308,10 @@ async fn without_the_table_a_relay_that_parks_does_not_start() {
     );
     // One that halts needs none.
     let relay = world.relay().await;
+    let sql = format!("SELECT pg_logical_emit_message(true, 'walpost.dead_letters', '{}')", world.slot);
+    client.batch_execute(&sql).await.unwrap();
     let id = insert(&client, &world.topic, None, "1").await;
     assert_eq!(ids(&world.consume(1).await), [id]);
+    world.caught_up().await;
     stop(relay).await;
 }
