@@ -115,6 +115,7 @@ async fn kafka_keeps_partitions_headers_and_order() {
 async fn kafka_of_ones_own_comes_back_with_its_data() {
     let broker = KafkaBroker::start().await;
     let (topic, sent) = (unique("back"), ids(4));
+    broker.create_topic(&topic, 1).await;
     produce(broker.brokers(), &topic, &sent[..1]).await;
     broker.stop().await;
     broker.start_again().await;
