@@ -26,8 +26,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
 
 /// What one read asks for at least.
 const READ_SIZE: usize = 64 * 1024;
-/// Nothing before CopyBoth is near this; a peer that claims more doesn't speak the protocol.
-const MAX_SETUP_MESSAGE: usize = 1024 * 1024;
+/// All that a server says before CopyBoth is far below this; one that says more would never come to the point.
+const MAX_SETUP: usize = 1024 * 1024;
 /// The server can't build a larger message (PostgreSQL source, `MaxAllocSize`).
 const MAX_COPY_MESSAGE: usize = 0x4000_0000;
 /// Not in postgres-protocol, which knows no replication.
@@ -59,12 +59,19 @@ pub(crate) struct Connection<S> {
     stream: S,
     input: BytesMut,
     output: BytesMut,
+    /// Bytes that the server may still say before CopyBoth.
+    setup_left: usize,
 }
 
 impl<S: Wire> Connection<S> {
+    /// A connection on which nothing has been said.
+    pub(super) fn over(stream: S) -> Self {
+        Connection { stream, input: BytesMut::new(), output: BytesMut::new(), setup_left: MAX_SETUP }
+    }
+
     /// Starts a session with `replication=database`, and authenticates.
     pub(crate) async fn start(stream: S, startup: &Startup) -> Result<Self, OutboxError> {
-        let mut connection = Connection { stream, input: BytesMut::new(), output: BytesMut::new() };
+        let mut connection = Connection::over(stream);
         let mut parameters = vec![
             ("user", startup.user.as_str()),
             ("database", &startup.database),
@@ -97,7 +104,8 @@ impl<S: Wire> Connection<S> {
         frontend::query(command, &mut self.output).map_err(cannot_encode)?;
         self.flush().await?;
         loop {
-            while let Some((tag, body)) = self.cut_frame(MAX_SETUP_MESSAGE)? {
+            while let Some((tag, body)) = self.cut_frame(self.setup_left)? {
+                self.setup_left = self.setup_left.saturating_sub(body.len());
                 match tag {
                     COPY_BOTH_RESPONSE_TAG => return Ok(()),
                     backend::ERROR_RESPONSE_TAG => return Err(server_error("starting replication", body)),
@@ -188,12 +196,15 @@ impl<S: Wire> Connection<S> {
     /// The next message before CopyBoth.
     pub(super) async fn message(&mut self) -> Result<Message, OutboxError> {
         loop {
-            self.check_length(MAX_SETUP_MESSAGE)?;
-            let message = Message::parse(&mut self.input)
+            let Some((_, frame)) = self.cut_frame(self.setup_left)? else {
+                self.fill().await?;
+                continue;
+            };
+            self.setup_left = self.setup_left.saturating_sub(frame.len());
+            let message = Message::parse(&mut BytesMut::from(frame))
                 .map_err(|error| OutboxError::protocol("not a message of the Postgres protocol", error))?;
-            match message {
-                Some(message) => return Ok(message),
-                None => self.fill().await?,
+            if let Some(message) = message {
+                return Ok(message);
             }
         }
     }
@@ -225,7 +236,8 @@ impl<S: Wire> Connection<S> {
         let Some(header) = header else { return Ok(None) };
         let length = usize::try_from(header.len()).unwrap_or(usize::MAX);
         if length > max {
-            let why = format!("a message of type {:?} claims {length} bytes", char::from(header.tag()));
+            let tag = char::from(header.tag());
+            let why = format!("a message of type {tag:?} claims {length} bytes, where {max} are the most");
             return Err(OutboxError::protocol("not a message of the Postgres protocol", why));
         }
         Ok(Some((header.tag(), length + 1)))
@@ -297,7 +309,7 @@ mod tests {
     /// A connection in CopyBoth, and the server's end of it.
     fn copying() -> (Connection<DuplexStream>, DuplexStream) {
         let (ours, theirs) = duplex(1 << 16);
-        (Connection { stream: ours, input: BytesMut::new(), output: BytesMut::new() }, theirs)
+        (Connection::over(ours), theirs)
     }
 
     async fn next(connection: &mut Connection<DuplexStream>) -> Result<CopyEvent, OutboxError> {

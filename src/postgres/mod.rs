@@ -11,6 +11,9 @@
 mod auth;
 mod connection;
 mod decode_error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+mod intake;
 mod names;
 #[doc(hidden)]
 pub mod pgoutput;

@@ -8,21 +8,20 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::{Config, Transaction};
 
-use super::connection::{Connection, CopyEvent, Wire};
+use super::connection::{Connection, Wire};
+use super::intake::Intake;
 use super::names::Target;
-use super::pgoutput::{Insert, LogicalMessage};
 use super::preflight::{Outcome, Preflight, inspect};
 use super::relations::Relations;
 use super::session::{self, Session, open_replication, place};
 use super::settings::Settings;
 use super::slot;
-use super::table::{OutboxTable, RowError};
-use super::transaction::TransactionTracker;
-use super::wal::{Envelope, StandbyStatus};
+use super::table::OutboxTable;
+use super::wal::StandbyStatus;
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
 use crate::message::OutboxMessage;
-use crate::store::{Batch, Change, OutboxStore};
+use crate::store::{Batch, OutboxStore};
 
 /// A server that says nothing for this long, though it was asked to, is gone. Longer than half of the
 /// session's `wal_sender_timeout`, at which a server that is busy with rows of other tables speaks up.
@@ -94,13 +93,10 @@ impl ReplicationSource {
         Ok(ReplicationStore {
             connection,
             session,
-            relations: Relations::new(&self.target, &preflight),
+            intake: Intake::new(Relations::new(&self.target, &preflight), Arc::clone(&self.text_only)),
             table: OutboxTable::of(self.target.table.clone()),
-            tracker: TransactionTracker::default(),
-            received: Lsn::ZERO,
             heard: Instant::now(),
             failure: None,
-            text_only: Arc::clone(&self.text_only),
         })
     }
 
@@ -145,14 +141,11 @@ impl ReplicationSource {
 pub struct ReplicationStore {
     connection: Connection<Box<dyn Wire>>,
     session: Session,
-    relations: Relations,
+    intake: Intake,
     table: OutboxTable,
-    tracker: TransactionTracker,
-    received: Lsn,
     heard: Instant,
     /// What went wrong behind the changes that are already handed out.
     failure: Option<OutboxError>,
-    text_only: Arc<AtomicBool>,
 }
 
 impl OutboxStore for ReplicationStore {
@@ -202,7 +195,7 @@ impl OutboxStore for ReplicationStore {
             return Err(self.session.ended().await);
         }
         let status = StandbyStatus {
-            write: self.received,
+            write: self.intake.received(),
             flush: through,
             apply: through,
             clock: SystemTime::now(),
@@ -226,7 +219,7 @@ impl ReplicationStore {
     fn take_all(&mut self, into: &mut Batch) {
         loop {
             let taken = match self.connection.next_event() {
-                Ok(Some(event)) => self.take(event, into),
+                Ok(Some(event)) => self.intake.take(event, into),
                 Ok(None) => return,
                 Err(error) => Err(error),
             };
@@ -236,79 +229,4 @@ impl ReplicationStore {
             }
         }
     }
-
-    fn take(&mut self, event: CopyEvent, into: &mut Batch) -> Result<(), OutboxError> {
-        let data = match event {
-            CopyEvent::Data(data) => data,
-            CopyEvent::Notice { sqlstate, message } => return notice(&sqlstate, &message),
-            CopyEvent::Done => return Err(OutboxError::transient("the server ended the stream")),
-        };
-        match Envelope::parse(data).map_err(undecodable)? {
-            Envelope::XLogData(data) => {
-                let message = LogicalMessage::decode(data.body).map_err(undecodable)?;
-                self.take_logical(message, into)
-            }
-            Envelope::Keepalive(keepalive) => {
-                let (wal_end, reply_requested) = (keepalive.wal_end, keepalive.reply_requested);
-                self.received = self.received.max(wal_end);
-                into.push_back(Change::Keepalive { wal_end, reply_requested });
-                Ok(())
-            }
-        }
-    }
-
-    fn take_logical(&mut self, message: LogicalMessage, into: &mut Batch) -> Result<(), OutboxError> {
-        match message {
-            LogicalMessage::Insert(insert) => self.take_row(&insert, into)?,
-            LogicalMessage::Begin(begin) => {
-                self.tracker.begin(begin.commit_lsn).map_err(undecodable)?;
-                let (commit_lsn, committed_at) = (begin.commit_lsn, begin.committed_at);
-                into.push_back(Change::Begin { commit_lsn, committed_at });
-            }
-            LogicalMessage::Commit(commit) => {
-                let end_lsn = self.tracker.commit(commit.commit_lsn, commit.end_lsn).map_err(undecodable)?;
-                self.received = self.received.max(end_lsn);
-                into.push_back(Change::Commit { end_lsn });
-            }
-            LogicalMessage::Relation(relation) => self.relations.learn(&relation)?,
-            // A publication of inserts sends none of these; one that sends more is obeyed as far as it
-            // concerns an outbox.
-            LogicalMessage::Update(_)
-            | LogicalMessage::Delete(_)
-            | LogicalMessage::Truncate(_)
-            | LogicalMessage::Origin(_)
-            | LogicalMessage::Type(_)
-            | LogicalMessage::Message(_) => {}
-        }
-        Ok(())
-    }
-
-    fn take_row(&mut self, insert: &Insert, into: &mut Batch) -> Result<(), OutboxError> {
-        let Some(layout) = self.relations.layout(insert.relation)? else { return Ok(()) };
-        let position = self.tracker.row().map_err(undecodable)?;
-        let message = layout.message(&insert.new).map_err(|error| {
-            if matches!(error, RowError::Binary(_)) {
-                self.text_only.store(true, Relaxed);
-            }
-            error.into_error().at(position)
-        })?;
-        into.push_back(Change::Message { position, message });
-        Ok(())
-    }
-}
-
-fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxError {
-    OutboxError::protocol("the stream can't be decoded", error)
-}
-
-/// A server that skips a publication says so in a notice only, and goes on without its rows.
-fn notice(sqlstate: &str, message: &str) -> Result<(), OutboxError> {
-    if matches!(sqlstate, "55000" | "42704") {
-        return Err(OutboxError::server("the server skips rows", sqlstate, message).with_advice(
-            "the publication must be older than the slot's position: make the publication (`walpost setup`), then \
-             drop the slot and make it anew, and insert again what was committed in between",
-        ));
-    }
-    tracing::warn!(sqlstate, message, "the server says");
-    Ok(())
 }

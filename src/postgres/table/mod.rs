@@ -167,6 +167,10 @@ impl Layout {
 
     /// The message of an inserted row.
     pub(crate) fn message(&self, tuple: &Tuple) -> Result<OutboxMessage, RowError> {
+        // Values beyond the description, or columns without a value, would go missing in silence.
+        if tuple.len() != self.columns.len() {
+            return Err(RowError::Shape { described: self.columns.len(), values: tuple.len() });
+        }
         let mut id = None;
         let mut topic = None;
         let mut message = OutboxMessage::empty();

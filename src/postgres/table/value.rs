@@ -69,6 +69,9 @@ pub(crate) enum RowError {
     /// The server left the value out, which it may do in an update only.
     #[error("column {0} came without its value")]
     Absent(&'static str),
+    /// Other columns than the server has described.
+    #[error("the row has {values} values, and {described} columns were described")]
+    Shape { described: usize, values: usize },
     /// The value can't be read.
     #[error("column {0} holds no {1}")]
     Unfit(&'static str, &'static str),
@@ -94,7 +97,9 @@ impl RowError {
     pub(crate) fn into_error(self) -> OutboxError {
         match self {
             // A fresh connection asks for the text form.
-            RowError::Binary(_) | RowError::Absent(_) => OutboxError::protocol("a row can't be read", self),
+            RowError::Binary(_) | RowError::Absent(_) | RowError::Shape { .. } => {
+                OutboxError::protocol("a row can't be read", self)
+            }
             RowError::Null(_) | RowError::Unfit(..) => OutboxError::message(
                 format!("a row is no message: {self}"),
                 "give the column NOT NULL and a CHECK",
