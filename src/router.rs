@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::error::OutboxError;
@@ -64,9 +65,15 @@ impl Router {
 }
 
 fn refuse(source: &serde_json::Error) -> OutboxError {
-    // The source quotes nothing of the row: its text holds the kind of fault and the column only.
+    // The source's own text quotes a value of the wrong type, which may be a secret; kind and place are enough.
+    let kind = match source.classify() {
+        Category::Syntax => "a fault in the JSON",
+        Category::Eof => "the JSON ends too early",
+        Category::Data | Category::Io => "another kind of value, or text that can't be read,",
+    };
+    let (line, column) = (source.line(), source.column());
     OutboxError::message(
-        format!("the headers are not a JSON object: {source}"),
+        format!("the headers are not a JSON object: {kind} at line {line}, column {column}"),
         "write headers as an object of strings, such as {\"traceparent\":\"...\"}",
     )
 }
@@ -166,11 +173,15 @@ mod tests {
 
     #[test]
     fn headers_that_are_no_object_are_refused_with_the_position() {
-        for json in ["[1]", "\"a\"", "{\"a\":1", "{} {}", "null"] {
+        for json in
+            ["[1]", "\"sesame\"", "{\"sesame\":1", "{} {}", "null", "4711", "{\"a\":\"sesame\\uD800\"}"]
+        {
             let mut message = OutboxMessage::new("t", "1");
             message.headers = json.to_owned().into();
             let error = Router::default().route(&message, AT).expect_err(json);
             assert!(error.is_message() && error.position() == Some(AT), "{json}: {error:?}");
+            assert!(!format!("{error:?}").contains("sesame"), "a header ends in the log: {error:?}");
+            assert!(!format!("{error:?}").contains("4711"), "a header ends in the log: {error:?}");
         }
     }
 }

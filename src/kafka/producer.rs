@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::context::Context;
 use super::delivery::{Inbox, Report, failure, overtaken};
 use super::introduction::Introductions;
-use super::settings::KafkaSettings;
+use super::settings::{KafkaSettings, LARGEST};
 use super::watch::Watch;
 use super::window::{Window, footprint};
 use crate::error::OutboxError;
@@ -91,7 +91,7 @@ impl KafkaPublisher {
     }
 
     /// Refuses what librdkafka would refuse late, or not at all.
-    fn check(&mut self, record: &Record<'_>) -> Result<(), OutboxError> {
+    fn check(&mut self, record: &Record<'_>, bytes: usize) -> Result<(), OutboxError> {
         if record.topic != self.topic {
             if !is_topic_name(record.topic) {
                 return Err(failure(
@@ -105,6 +105,12 @@ impl KafkaPublisher {
         // librdkafka reads -1 as "any".
         if record.partition.is_some_and(i32::is_negative) {
             return Err(failure(record.topic, RDKafkaErrorCode::UnknownPartition, None));
+        }
+        if bytes > LARGEST {
+            return Err(OutboxError::message(
+                format!("{}: more than librdkafka can send", sizes(record)),
+                format!("send less than {LARGEST} bytes, such as a reference to where the rest is"),
+            ));
         }
         Ok(())
     }
@@ -132,13 +138,7 @@ impl KafkaPublisher {
                 Ok(Offer::Full)
             }
             code @ RDKafkaErrorCode::MessageSizeTooLarge => {
-                let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-                let (key, value) = (length(record.key), length(record.value));
-                let during = format!(
-                    "publishing to topic {}, a key of {key} and a value of {value} bytes",
-                    record.topic
-                );
-                Err(OutboxError::broker(&during, code as i32, code))
+                Err(OutboxError::broker(&sizes(record), code as i32, code))
             }
             code => Err(failure(record.topic, code, self.producer.client().fatal_error())),
         }
@@ -158,7 +158,7 @@ impl OutboxPublisher for KafkaPublisher {
         if !self.window.admits(bytes) || !self.introductions.admits(record.topic) {
             return Ok(Offer::Full);
         }
-        let offer = self.check(record).and_then(|()| self.send(ticket, record, bytes));
+        let offer = self.check(record, bytes).and_then(|()| self.send(ticket, record, bytes));
         if offer.is_err() {
             self.failed_at = Some(self.window.next());
             self.inbox.fail();
@@ -232,6 +232,13 @@ impl Drop for Poller {
         self.inbox.close();
         self.producer = None;
     }
+}
+
+/// What was being sent, without a word of it.
+fn sizes(record: &Record<'_>) -> String {
+    let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+    let (key, value) = (length(record.key), length(record.value));
+    format!("publishing to topic {}, a key of {key} and a value of {value} bytes", record.topic)
 }
 
 /// 1 to 249 of a-z A-Z 0-9 . _ - and neither "." nor ".." (Kafka, "Topic Naming").

@@ -13,6 +13,10 @@ use crate::error::OutboxError;
 const MAX_MESSAGES: &str = "queue.buffering.max.messages";
 const MAX_KBYTES: &str = "queue.buffering.max.kbytes";
 const MAX_RECORD: &str = "message.max.bytes";
+/// Bytes of the largest record, and batch. librdkafka writes a batch's length into four bytes of seven bits each
+/// (`rd_kafka_buf_finalize_arraycnt` in its 2.12): of a longer one the broker sees nothing, and it is sent again for
+/// ever. A megabyte is left for what surrounds the records.
+pub(super) const LARGEST: usize = (1 << 28) - (1 << 20);
 
 /// What differs from librdkafka's own defaults (CONFIGURATION.md).
 const DEFAULTS: &[(&str, &str)] = &[
@@ -100,6 +104,12 @@ impl KafkaSettings {
             bytes: number(&merged, MAX_KBYTES, 1)?.saturating_mul(1024),
         };
         widen_queue(&mut merged, limits);
+        if let Some(most) = merged.get_mut(MAX_RECORD).filter(|most| {
+            most.trim().parse().is_ok_and(|most: usize| most > LARGEST && most <= 1_000_000_000)
+        }) {
+            // What is larger is refused with its reason; it could not be sent.
+            *most = LARGEST.to_string();
+        }
 
         let log_level = log_level(&merged);
         let mut config = ClientConfig::new();

@@ -26,8 +26,12 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
 
 /// What one read asks for at least.
 const READ_SIZE: usize = 64 * 1024;
+/// No word of the server besides the data is longer than this: errors, notices, parameters.
+const MAX_WORD: usize = 1024 * 1024;
+/// So much of an error's or notice's text is passed on, in bytes: it ends in a line of the log.
+const MAX_TEXT: usize = 4 * 1024;
 /// All that a server says before CopyBoth is far below this; one that says more would never come to the point.
-const MAX_SETUP: usize = 1024 * 1024;
+const MAX_SETUP: usize = 2 * MAX_WORD;
 /// The server can't build a larger message (PostgreSQL source, `MaxAllocSize`).
 const MAX_COPY_MESSAGE: usize = 0x4000_0000;
 /// Not in postgres-protocol, which knows no replication.
@@ -95,7 +99,17 @@ impl<S: Wire> Connection<S> {
         frontend::startup_message(parameters, &mut connection.output).map_err(cannot_encode)?;
         connection.flush().await?;
         auth::authenticate(&mut connection, startup).await?;
-        connection.until_ready("starting the session").await?;
+        if connection
+            .until_ready("starting the session")
+            .await?
+            .is_some_and(|encoding| encoding == "SQL_ASCII")
+        {
+            // Such a database converts nothing, and would refuse to send what is not UTF-8: bytes go as they are.
+            frontend::query("SET client_encoding = 'SQL_ASCII'", &mut connection.output)
+                .map_err(cannot_encode)?;
+            connection.flush().await?;
+            connection.until_ready("setting the encoding").await?;
+        }
         Ok(connection)
     }
 
@@ -104,8 +118,7 @@ impl<S: Wire> Connection<S> {
         frontend::query(command, &mut self.output).map_err(cannot_encode)?;
         self.flush().await?;
         loop {
-            while let Some((tag, body)) = self.cut_frame(self.setup_left)? {
-                self.setup_left = self.setup_left.saturating_sub(body.len());
+            while let Some((tag, body)) = self.cut_setup_frame()? {
                 match tag {
                     COPY_BOTH_RESPONSE_TAG => return Ok(()),
                     backend::ERROR_RESPONSE_TAG => return Err(server_error("starting replication", body)),
@@ -122,7 +135,7 @@ impl<S: Wire> Connection<S> {
     /// # Errors
     /// The server reports an error, or its bytes are no message of this phase.
     pub(crate) fn next_event(&mut self) -> Result<Option<CopyEvent>, OutboxError> {
-        while let Some((tag, mut frame)) = self.cut_frame(MAX_COPY_MESSAGE)? {
+        while let Some((tag, mut frame)) = self.cut_frame(self.most_while_copying())? {
             match tag {
                 backend::COPY_DATA_TAG => {
                     frame.advance(5);
@@ -145,8 +158,8 @@ impl<S: Wire> Connection<S> {
     ///
     /// Cancel-safe: bytes are either in the buffer or still in the socket.
     pub(crate) async fn fill(&mut self) -> Result<(), OutboxError> {
-        // The buffer grows with what has really arrived, never with what a header announces.
-        self.input.reserve(READ_SIZE.max(self.input.len().min(MAX_COPY_MESSAGE / 8)));
+        // The buffer grows with what has really arrived, by doubling, never with what a header announces.
+        self.input.reserve(READ_SIZE);
         match self.stream.read_buf(&mut self.input).await {
             Ok(0) => Err(OutboxError::transient("the server closed the connection")),
             Ok(_) => Ok(()),
@@ -179,7 +192,7 @@ impl<S: Wire> Connection<S> {
         frontend::copy_done(&mut self.output);
         self.flush().await?;
         loop {
-            while let Some((tag, frame)) = self.cut_frame(MAX_COPY_MESSAGE)? {
+            while let Some((tag, frame)) = self.cut_frame(self.most_while_copying())? {
                 match tag {
                     backend::READY_FOR_QUERY_TAG => {
                         frontend::terminate(&mut self.output);
@@ -196,11 +209,10 @@ impl<S: Wire> Connection<S> {
     /// The next message before CopyBoth.
     pub(super) async fn message(&mut self) -> Result<Message, OutboxError> {
         loop {
-            let Some((_, frame)) = self.cut_frame(self.setup_left)? else {
+            let Some((_, frame)) = self.cut_setup_frame()? else {
                 self.fill().await?;
                 continue;
             };
-            self.setup_left = self.setup_left.saturating_sub(frame.len());
             let message = Message::parse(&mut BytesMut::from(frame))
                 .map_err(|error| OutboxError::protocol("not a message of the Postgres protocol", error))?;
             if let Some(message) = message {
@@ -209,14 +221,37 @@ impl<S: Wire> Connection<S> {
         }
     }
 
-    async fn until_ready(&mut self, during: &str) -> Result<(), OutboxError> {
+    /// Waits until the server is ready; gives the database's encoding if it was told meanwhile.
+    async fn until_ready(&mut self, during: &str) -> Result<Option<String>, OutboxError> {
+        let mut encoding = None;
         loop {
             match self.message().await? {
-                Message::ReadyForQuery(_) => return Ok(()),
+                Message::ReadyForQuery(_) => return Ok(encoding),
+                Message::ParameterStatus(body) if body.name().ok() == Some("server_encoding") => {
+                    encoding = body.value().ok().map(str::to_owned);
+                }
                 Message::ErrorResponse(body) => return Err(fields_error(during, body.fields())),
                 _ => {}
             }
         }
+    }
+
+    /// The same before CopyBoth, where all frames together are bounded.
+    fn cut_setup_frame(&mut self) -> Result<Option<(u8, Bytes)>, OutboxError> {
+        let Some((tag, frame)) = self.cut_frame(MAX_WORD)? else { return Ok(None) };
+        let Some(left) = self.setup_left.checked_sub(frame.len()) else {
+            return Err(OutboxError::protocol(
+                "the server broke the protocol",
+                "it does not come to the data",
+            ));
+        };
+        self.setup_left = left;
+        Ok(Some((tag, frame)))
+    }
+
+    /// How long the next frame may be while copying.
+    fn most_while_copying(&self) -> usize {
+        if self.input.first() == Some(&backend::COPY_DATA_TAG) { MAX_COPY_MESSAGE } else { MAX_WORD }
     }
 
     /// Cuts the next frame, header included, out of what has been read.
@@ -286,7 +321,8 @@ fn read_fields(mut fields: backend::ErrorFields<'_>) -> std::io::Result<(String,
 
     let (mut sqlstate, mut message) = (String::new(), String::new());
     while let Some(field) = fields.next()? {
-        let text = || String::from_utf8_lossy(field.value_bytes()).into_owned();
+        let value = field.value_bytes();
+        let text = || String::from_utf8_lossy(&value[..value.len().min(MAX_TEXT)]).into_owned();
         match field.type_() {
             b'C' => sqlstate = text(),
             b'M' => message = text(),
@@ -357,6 +393,8 @@ mod tests {
             ([b'd', 0xff, 0xff, 0xff, 0xff], true),
             ([b'd', 0, 0, 0, 3], true),
             ([b'?', 0, 0, 0, 4], true),
+            ([b'N', 0, 0x20, 0, 0], true),
+            ([b'E', 0x3f, 0xff, 0xff, 0xff], true),
             ([b'd', 0x3f, 0xff, 0xff, 0xff], false),
         ] {
             let (mut connection, mut server) = copying();

@@ -13,6 +13,9 @@ use crate::error::OutboxError;
 use crate::lsn::Lsn;
 use crate::store::{Batch, Change};
 
+/// So many notices of a connection are logged; a server that has more to say would fill the log.
+const LOGGED_NOTICES: u32 = 100;
+
 /// What one connection has told so far, as much of it as the next message depends on.
 pub(super) struct Intake {
     relations: Relations,
@@ -20,11 +23,18 @@ pub(super) struct Intake {
     received: Lsn,
     /// A value came in a binary form that we can't read: ask for text from now on.
     text_only: Arc<AtomicBool>,
+    notices: u32,
 }
 
 impl Intake {
     pub(super) fn new(relations: Relations, text_only: Arc<AtomicBool>) -> Self {
-        Intake { relations, tracker: TransactionTracker::default(), received: Lsn::ZERO, text_only }
+        Intake {
+            relations,
+            tracker: TransactionTracker::default(),
+            received: Lsn::ZERO,
+            text_only,
+            notices: 0,
+        }
     }
 
     /// How far the log has been received.
@@ -39,7 +49,7 @@ impl Intake {
     pub(super) fn take(&mut self, event: CopyEvent, into: &mut Batch) -> Result<(), OutboxError> {
         let data = match event {
             CopyEvent::Data(data) => data,
-            CopyEvent::Notice { sqlstate, message } => return notice(&sqlstate, &message),
+            CopyEvent::Notice { sqlstate, message } => return self.notice(&sqlstate, &message),
             CopyEvent::Done => return Err(OutboxError::transient("the server ended the stream")),
         };
         match Envelope::parse(data).map_err(undecodable)? {
@@ -94,20 +104,27 @@ impl Intake {
         into.push_back(Change::Message { position, message });
         Ok(())
     }
+
+    /// A server that skips a publication says so in a notice only, and goes on without its rows.
+    fn notice(&mut self, sqlstate: &str, message: &str) -> Result<(), OutboxError> {
+        if matches!(sqlstate, "55000" | "42704") {
+            return Err(OutboxError::server("the server skips rows", sqlstate, message).with_advice(
+                "the publication must be older than the slot's position: make the publication (`walpost setup`), then \
+                 drop the slot and make it anew, and insert again what was committed in between",
+            ));
+        }
+        self.notices = self.notices.saturating_add(1);
+        match self.notices {
+            ..LOGGED_NOTICES => tracing::warn!(sqlstate, message, "the server says"),
+            LOGGED_NOTICES => {
+                tracing::warn!(sqlstate, message, "the server says; its further notices are not logged")
+            }
+            _ => {}
+        }
+        Ok(())
+    }
 }
 
 fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxError {
     OutboxError::protocol("the stream can't be decoded", error)
-}
-
-/// A server that skips a publication says so in a notice only, and goes on without its rows.
-fn notice(sqlstate: &str, message: &str) -> Result<(), OutboxError> {
-    if matches!(sqlstate, "55000" | "42704") {
-        return Err(OutboxError::server("the server skips rows", sqlstate, message).with_advice(
-            "the publication must be older than the slot's position: make the publication (`walpost setup`), then \
-             drop the slot and make it anew, and insert again what was committed in between",
-        ));
-    }
-    tracing::warn!(sqlstate, message, "the server says");
-    Ok(())
 }

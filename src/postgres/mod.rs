@@ -18,6 +18,7 @@ mod names;
 #[doc(hidden)]
 pub mod pgoutput;
 mod preflight;
+mod ration;
 #[doc(hidden)]
 pub mod reader;
 mod relations;
@@ -35,6 +36,7 @@ pub mod wal;
 pub use decode_error::DecodeError;
 pub use names::{TableName, Target};
 pub use preflight::{Finding, Outcome, Preflight, inspect};
+pub(crate) use session::Cells;
 pub use session::Session;
 pub use settings::Settings;
 pub use setup::{drop_table_sql, lag_sql, setup_sql, teardown_sql};
