@@ -14,8 +14,11 @@ use crate::router::Router;
 
 pub use crate::postgres::fuzzing::{authentication, frames, pgoutput, replicate};
 
+/// What takes any bytes at all.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name.
-pub const TARGETS: [(&str, fn(&[u8])); 4] = [
+pub const TARGETS: [(&str, Target); 4] = [
     ("frames", frames),
     ("pgoutput", pgoutput),
     ("authentication", authentication),

@@ -26,6 +26,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
 
 /// What one read asks for at least.
 const READ_SIZE: usize = 64 * 1024;
+/// After a frame beyond this the input starts in a buffer of its own.
+const LARGE_FRAME: usize = 4 * 1024 * 1024;
 /// No word of the server besides the data is longer than this: errors, notices, parameters.
 const MAX_WORD: usize = 1024 * 1024;
 /// So much of an error's or notice's text is passed on, in bytes: it ends in a line of the log.
@@ -258,7 +260,12 @@ impl<S: Wire> Connection<S> {
     fn cut_frame(&mut self, max: usize) -> Result<Option<(u8, Bytes)>, OutboxError> {
         match self.check_length(max)? {
             Some((tag, length)) if self.input.len() >= length => {
-                Ok(Some((tag, self.input.split_to(length).freeze())))
+                let frame = self.input.split_to(length).freeze();
+                if length > LARGE_FRAME {
+                    // Or the buffer that grew for it would be kept for ever: what follows shares it.
+                    self.input = BytesMut::from(&self.input[..]);
+                }
+                Ok(Some((tag, frame)))
             }
             _ => Ok(None),
         }
@@ -403,6 +410,21 @@ mod tests {
             assert_eq!(connection.next_event().is_err(), refused, "{header:?}");
             assert!(connection.input.capacity() <= 2 * READ_SIZE, "{header:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_room_of_a_large_frame_goes_with_it() {
+        let (mut connection, mut server) = copying();
+        let (large, small) = (frame(b'd', &vec![b'x'; 3 * LARGE_FRAME]), frame(b'd', b"small"));
+        let sending = async { server.write_all(&[large, small].concat()).await.expect("sent") };
+        let hearing = async {
+            let first = next(&mut connection).await;
+            assert!(matches!(first, Ok(CopyEvent::Data(data)) if data.len() == 3 * LARGE_FRAME));
+            assert!(matches!(next(&mut connection).await, Ok(CopyEvent::Data(data)) if data == "small"));
+        };
+        tokio::join!(sending, hearing);
+        connection.input.reserve(READ_SIZE);
+        assert!(connection.input.capacity() <= 4 * READ_SIZE, "{}", connection.input.capacity());
     }
 
     #[tokio::test]

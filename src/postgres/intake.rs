@@ -128,3 +128,43 @@ impl Intake {
 fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxError {
     OutboxError::protocol("the stream can't be decoded", error)
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::postgres::names::Target;
+    use crate::postgres::preflight::Preflight;
+
+    fn take(intake: &mut Intake, message: &[u8]) -> Result<(), OutboxError> {
+        let frame = [b"w", &[0; 24][..], message].concat();
+        intake.take(CopyEvent::Data(Bytes::from(frame)), &mut Batch::new())
+    }
+
+    #[test]
+    fn a_row_has_the_columns_that_were_described() {
+        let column = |name: &str, type_oid: u32| {
+            [b"\0", name.as_bytes(), b"\0", &type_oid.to_be_bytes(), &[0xFF; 4]].concat()
+        };
+        let columns = [column("id", 2950), column("topic", 25), column("payload", 114)].concat();
+        let relation = [&b"R\0\0\0\x01outbox\0messages\0d\0\x03"[..], &columns].concat();
+        let id = b"t\0\0\0\x2411111111-2222-3333-4444-555555555555";
+        for (count, rest, good) in [
+            (3, &b"t\0\0\0\x01ot\0\0\0\x011"[..], true),
+            // Read as it stands, it would be a message without a payload: a tombstone.
+            (2, b"t\0\0\0\x01o", false),
+            (4, b"t\0\0\0\x01ot\0\0\0\x011t\0\0\0\x012", false),
+        ] {
+            let relations = Relations::new(&Target::default(), &Preflight::default());
+            let mut intake = Intake::new(relations, Arc::default());
+            take(&mut intake, &relation).expect("a table");
+            let begin = [&b"B\0\0\0\0\0\0\0\x64"[..], &[0; 12]].concat();
+            take(&mut intake, &begin).expect("a transaction");
+            let row = [&b"I\0\0\0\x01N\0"[..], &[count], id, rest].concat();
+            let result = take(&mut intake, &row);
+            assert_eq!(result.is_ok(), good, "{count} values: {result:?}");
+            assert!(result.is_ok() || result.is_err_and(|error| error.is_transient()));
+        }
+    }
+}
