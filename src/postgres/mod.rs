@@ -36,6 +36,7 @@ pub mod wal;
 pub use decode_error::DecodeError;
 pub use names::{TableName, Target};
 pub use preflight::{Finding, Outcome, Preflight, inspect};
+#[cfg(feature = "cli")]
 pub(crate) use session::Cells;
 pub use session::Session;
 pub use settings::Settings;
