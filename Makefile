@@ -1,6 +1,6 @@
 # Walpost's errands. Each installs what it misses on Debian and Ubuntu; elsewhere it says what to install.
 .DEFAULT_GOAL := help
-.PHONY: help build test demo lint clean
+.PHONY: help build test fuzz demo lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -13,6 +13,18 @@ build: ## the release binary, target/release/walpost
 test: ## every test, against real PostgreSQL and Apache Kafka
 	scripts/install test
 	cargo test --locked --all-features
+
+fuzz: ## each fuzz target under libFuzzer, on nightly; SECONDS=600 for each
+	scripts/install build
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
+	  echo "make fuzz: install what it needs: rustup toolchain install nightly; cargo install cargo-fuzz --locked" >&2; exit 1; }
+	@# No sanitizer: nothing here is unsafe, and what is C can't be built under one by its own scripts.
+	@# What is new goes into a folder that git passes over; the kept inputs are read and stay as they are.
+	for target in frames pgoutput authentication configuration; do \
+	  mkdir -p fuzz/grown/$$target && \
+	  cargo +nightly fuzz run --sanitizer none --debug-assertions $$target fuzz/grown/$$target fuzz/corpus/$$target -- \
+	    -max_total_time=$(or $(SECONDS),600) -max_len=8192 -timeout=10 -rss_limit_mb=1024 || exit 1; \
+	done
 
 demo: ## the main job on this machine, nothing left behind; ARGS="--for 10s"
 	@scripts/install demo

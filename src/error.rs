@@ -261,6 +261,11 @@ fn judge_sqlstate(sqlstate: &str) -> (Kind, Option<&'static str>) {
         "55000" => {
             "run `walpost check`: wal_level is below logical, or the slot has lost the log that it needs"
         }
+        "22021" | "22P05" => {
+            "a row holds text that has no form in UTF-8, and the server stops at it each time: keep bytes that are not \
+             text in a column of type bytea; to go on without that row's transaction, move the slot behind it with \
+             pg_replication_slot_advance(), and insert again what it skips"
+        }
         "0A000" | "42601" | "22023" => {
             "this server does not know the request: PostgreSQL 14 or later is needed"
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use crate::error::OutboxError;
@@ -48,7 +49,7 @@ impl Router {
         if let Some(correlation_id) = &message.correlation_id {
             headers.push(CORRELATION_ID, Some(correlation_id.as_bytes()));
         }
-        push_row_headers(headers, &message.headers).map_err(|source| refuse(source).at(position))?;
+        push_row_headers(headers, &message.headers).map_err(|source| refuse(&source).at(position))?;
         headers.push_display(LSN, position.commit_lsn);
         headers.push_display(INDEX, position.index);
         Ok(Record {
@@ -63,11 +64,16 @@ impl Router {
     }
 }
 
-fn refuse(source: serde_json::Error) -> OutboxError {
-    // The source quotes nothing of the row: its text holds the kind of fault and the column only.
+fn refuse(source: &serde_json::Error) -> OutboxError {
+    // The source's own text quotes a value of the wrong type, which may be a secret; kind and place are enough.
+    let kind = match source.classify() {
+        Category::Syntax => "a fault in the JSON",
+        Category::Eof => "the JSON ends too early",
+        Category::Data | Category::Io => "another kind of value, or text that can't be read,",
+    };
     OutboxError::message_because(
         "the headers are not a JSON object",
-        source,
+        format!("{kind} at line {}, column {}", source.line(), source.column()),
         "write headers as an object of strings, such as {\"traceparent\":\"...\"}",
     )
 }
@@ -167,11 +173,15 @@ mod tests {
 
     #[test]
     fn headers_that_are_no_object_are_refused_with_the_position() {
-        for json in ["[1]", "\"a\"", "{\"a\":1", "{} {}", "null"] {
+        for json in
+            ["[1]", "\"sesame\"", "{\"sesame\":1", "{} {}", "null", "4711", "{\"a\":\"sesame\\uD800\"}"]
+        {
             let mut message = OutboxMessage::new("t", "1");
             message.headers = json.to_owned().into();
             let error = Router::default().route(&message, AT).expect_err(json);
             assert!(error.is_message() && error.position() == Some(AT), "{json}: {error:?}");
+            assert!(!format!("{error:?}").contains("sesame"), "a header ends in the log: {error:?}");
+            assert!(!format!("{error:?}").contains("4711"), "a header ends in the log: {error:?}");
         }
     }
 }

@@ -260,6 +260,10 @@ fn each_thing_is_known_in_one_room() {
         "the loop has tokio's clock and no threads",
     );
     none(offenders(&["unsafe"], &["lib.rs"]), "nothing here is unsafe");
+    none(
+        offenders(&["row.get(", "row.get::<"], &["demo/"]),
+        "a value that is not what it should be is an error (`Cells`), and `get` panics",
+    );
 }
 
 /// Rooms that have a reason to ask what time it is.

@@ -4,7 +4,7 @@ use super::report;
 use crate::cli::output;
 use crate::config::Config;
 use crate::error::OutboxError;
-use crate::postgres::{Session, Target, inspect, setup_sql};
+use crate::postgres::{Cells, Session, Target, inspect, setup_sql};
 
 /// Prints the SQL instead of running it.
 pub(super) fn print(target: &Target) -> Result<(), OutboxError> {
@@ -26,7 +26,7 @@ pub(super) async fn setup(config: &Config) -> Result<(), OutboxError> {
     session.run_script("setting up", &sql).await?;
     let has_role = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'walpost')";
     let row = session.query_one_row("looking for the role", has_role).await?;
-    if !row.is_some_and(|row| row.get(0)) {
+    if !row.map_or(Ok(false), |row| row.cell(0))? {
         output::say("warn  role         there is no role walpost, and only an administrator can make one");
         output::say(
             "                   -> CREATE ROLE walpost LOGIN REPLICATION PASSWORD '...'; then run this again",

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 
 use crate::config::Config;
 use crate::error::OutboxError;
-use crate::postgres::{Session, lag_sql};
+use crate::postgres::{Cells, Session, lag_sql};
 
 /// One row of `sql/lag.sql`.
 #[derive(Debug, Serialize)]
@@ -34,7 +34,7 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<(), OutboxErro
         let text = format!("slot {} does not exist", config.target.slot);
         return Err(OutboxError::definite(text, "run `walpost setup`, or name the slot with --slot"));
     };
-    let status = Status::of(&row);
+    let status = Status::of(&row)?;
     if json {
         let text =
             serde_json::to_string(&status).map_err(|error| OutboxError::connection("writing JSON", error))?;
@@ -46,22 +46,22 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<(), OutboxErro
 }
 
 impl Status {
-    fn of(row: &Row) -> Status {
-        Status {
-            slot: row.get("slot"),
-            active: row.get("active"),
-            pid: row.get("pid"),
-            held_by: row.get("held_by"),
-            held_from: row.get("held_from"),
-            held_since: row.get("held_since"),
-            confirmed_lsn: row.get("confirmed_lsn"),
-            current_lsn: row.get("current_lsn"),
-            lag_bytes: row.get("lag_bytes"),
-            lag_seconds: row.get("lag_seconds"),
-            retained_bytes: row.get("retained_bytes"),
-            safe_bytes: row.get("safe_bytes"),
-            wal_status: row.get("wal_status"),
-        }
+    fn of(row: &Row) -> Result<Status, OutboxError> {
+        Ok(Status {
+            slot: row.cell("slot")?,
+            active: row.cell("active")?,
+            pid: row.cell("pid")?,
+            held_by: row.cell("held_by")?,
+            held_from: row.cell("held_from")?,
+            held_since: row.cell("held_since")?,
+            confirmed_lsn: row.cell("confirmed_lsn")?,
+            current_lsn: row.cell("current_lsn")?,
+            lag_bytes: row.cell("lag_bytes")?,
+            lag_seconds: row.cell("lag_seconds")?,
+            retained_bytes: row.cell("retained_bytes")?,
+            safe_bytes: row.cell("safe_bytes")?,
+            wal_status: row.cell("wal_status")?,
+        })
     }
 
     fn text(&self) -> String {

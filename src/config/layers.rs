@@ -135,6 +135,13 @@ impl Layers {
         Ok(layers)
     }
 
+    /// What the text of a file says, and nothing else.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn of_file(text: &str, path: &Path) -> Result<Layers, OutboxError> {
+        let (flags, environment, file) = (Layer::default(), Layer::default(), file::parse(text, path)?);
+        Ok(Layers { flags, environment, file, path: Some(path.to_owned()), warnings: Vec::new() })
+    }
+
     /// Logs which file was read and what is questionable about it.
     pub fn announce(&self) {
         if let Some(path) = &self.path {

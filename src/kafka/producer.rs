@@ -13,7 +13,7 @@ use super::context::{Context, KafkaProducer};
 use super::delivery::{Inbox, Report, failure, overtaken};
 use super::introduction::Introductions;
 use super::partitioner::Choice;
-use super::settings::KafkaSettings;
+use super::settings::{KafkaSettings, LARGEST};
 use super::watch::Watch;
 use super::window::{Window, footprint};
 use crate::error::OutboxError;
@@ -91,7 +91,7 @@ impl KafkaPublisher {
     }
 
     /// Refuses what librdkafka would refuse late, or not at all.
-    fn check(&mut self, record: &Record<'_>) -> Result<(), OutboxError> {
+    fn check(&mut self, record: &Record<'_>, bytes: usize) -> Result<(), OutboxError> {
         if record.topic != self.topic {
             if !is_topic_name(record.topic) {
                 return Err(failure(
@@ -105,6 +105,12 @@ impl KafkaPublisher {
         // librdkafka reads -1 as "any".
         if record.partition.is_some_and(i32::is_negative) {
             return Err(failure(record.topic, RDKafkaErrorCode::UnknownPartition, None));
+        }
+        if bytes > LARGEST {
+            return Err(OutboxError::message(
+                format!("{}: more than librdkafka can send", sizes(record)),
+                format!("send less than {LARGEST} bytes, such as a reference to where the rest is"),
+            ));
         }
         Ok(())
     }
@@ -133,11 +139,9 @@ impl KafkaPublisher {
                 Ok(Offer::Full)
             }
             code @ RDKafkaErrorCode::MessageSizeTooLarge => {
-                let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-                let (key, value) = (length(record.key), length(record.value));
                 let error = failure(record.topic, code, None);
                 let advice = error.advice().unwrap_or_default();
-                let advice = format!("{advice}; this one has a key of {key} and a value of {value} bytes");
+                let advice = format!("{advice}; {}", sizes(record));
                 Err(error.with_advice(advice))
             }
             code => Err(failure(record.topic, code, self.producer.client().fatal_error())),
@@ -159,7 +163,7 @@ impl OutboxPublisher for KafkaPublisher {
         if !self.window.admits(bytes) || !self.introductions.admits(record.topic) {
             return Ok(Offer::Full);
         }
-        let offer = self.check(record).and_then(|()| self.send(ticket, record, bytes));
+        let offer = self.check(record, bytes).and_then(|()| self.send(ticket, record, bytes));
         // A message that was refused on the spot has not been sent: nothing can slip past it but what the
         // caller lets pass.
         if offer.as_ref().is_err_and(|error| !error.is_message()) {
@@ -234,6 +238,13 @@ impl Drop for Poller {
         self.inbox.close();
         self.producer = None;
     }
+}
+
+/// What was being sent, without a word of it.
+fn sizes(record: &Record<'_>) -> String {
+    let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+    let (key, value) = (length(record.key), length(record.value));
+    format!("publishing to topic {}, a key of {key} and a value of {value} bytes", record.topic)
 }
 
 /// 1 to 249 of a-z A-Z 0-9 . _ - and neither "." nor ".." (Kafka, "Topic Naming").

@@ -17,6 +17,10 @@ const MAX_KBYTES: &str = "queue.buffering.max.kbytes";
 const MAX_RECORD: &str = "message.max.bytes";
 const PARTITIONER: &str = "partitioner";
 const STICKY: &str = "sticky.partitioning.linger.ms";
+/// Bytes of the largest record, and batch. librdkafka writes a batch's length into four bytes of seven bits each
+/// (`rd_kafka_buf_finalize_arraycnt` in its 2.12): of a longer one the broker sees nothing, and it is sent again for
+/// ever. A megabyte is left for what surrounds the records.
+pub(super) const LARGEST: usize = (1 << 28) - (1 << 20);
 
 /// What differs from librdkafka's own defaults (CONFIGURATION.md).
 const DEFAULTS: &[(&str, &str)] = &[
@@ -106,6 +110,12 @@ impl KafkaSettings {
         };
         widen_queue(&mut merged, limits);
         let choice = choice(&mut merged)?;
+        if let Some(most) = merged.get_mut(MAX_RECORD).filter(|most| {
+            most.trim().parse().is_ok_and(|most: usize| most > LARGEST && most <= 1_000_000_000)
+        }) {
+            // What is larger is refused with its reason; it could not be sent.
+            *most = LARGEST.to_string();
+        }
 
         let log_level = log_level(&merged);
         let mut config = ClientConfig::new();

@@ -26,8 +26,14 @@ impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
 
 /// What one read asks for at least.
 const READ_SIZE: usize = 64 * 1024;
-/// Nothing before CopyBoth is near this; a peer that claims more doesn't speak the protocol.
-const MAX_SETUP_MESSAGE: usize = 1024 * 1024;
+/// After a frame beyond this the input starts in a buffer of its own.
+const LARGE_FRAME: usize = 4 * 1024 * 1024;
+/// No word of the server besides the data is longer than this: errors, notices, parameters.
+const MAX_WORD: usize = 1024 * 1024;
+/// So much of an error's or notice's text is passed on, in bytes: it ends in a line of the log.
+const MAX_TEXT: usize = 4 * 1024;
+/// All that a server says before CopyBoth is far below this; one that says more would never come to the point.
+const MAX_SETUP: usize = 2 * MAX_WORD;
 /// The server can't build a larger message (PostgreSQL source, `MaxAllocSize`).
 const MAX_COPY_MESSAGE: usize = 0x4000_0000;
 /// Not in postgres-protocol, which knows no replication.
@@ -59,12 +65,19 @@ pub(crate) struct Connection<S> {
     stream: S,
     input: BytesMut,
     output: BytesMut,
+    /// Bytes that the server may still say before CopyBoth.
+    setup_left: usize,
 }
 
 impl<S: Wire> Connection<S> {
+    /// A connection on which nothing has been said.
+    pub(super) fn over(stream: S) -> Self {
+        Connection { stream, input: BytesMut::new(), output: BytesMut::new(), setup_left: MAX_SETUP }
+    }
+
     /// Starts a session with `replication=database`, and authenticates.
     pub(crate) async fn start(stream: S, startup: &Startup) -> Result<Self, OutboxError> {
-        let mut connection = Connection { stream, input: BytesMut::new(), output: BytesMut::new() };
+        let mut connection = Connection::over(stream);
         let mut parameters = vec![
             ("user", startup.user.as_str()),
             ("database", &startup.database),
@@ -88,7 +101,17 @@ impl<S: Wire> Connection<S> {
         frontend::startup_message(parameters, &mut connection.output).map_err(cannot_encode)?;
         connection.flush().await?;
         auth::authenticate(&mut connection, startup).await?;
-        connection.until_ready("starting the session").await?;
+        if connection
+            .until_ready("starting the session")
+            .await?
+            .is_some_and(|encoding| encoding == "SQL_ASCII")
+        {
+            // Such a database converts nothing, and would refuse to send what is not UTF-8: bytes go as they are.
+            frontend::query("SET client_encoding = 'SQL_ASCII'", &mut connection.output)
+                .map_err(cannot_encode)?;
+            connection.flush().await?;
+            connection.until_ready("setting the encoding").await?;
+        }
         Ok(connection)
     }
 
@@ -97,7 +120,7 @@ impl<S: Wire> Connection<S> {
         frontend::query(command, &mut self.output).map_err(cannot_encode)?;
         self.flush().await?;
         loop {
-            while let Some((tag, body)) = self.cut_frame(MAX_SETUP_MESSAGE)? {
+            while let Some((tag, body)) = self.cut_setup_frame()? {
                 match tag {
                     COPY_BOTH_RESPONSE_TAG => return Ok(()),
                     backend::ERROR_RESPONSE_TAG => return Err(server_error("starting replication", body)),
@@ -114,7 +137,7 @@ impl<S: Wire> Connection<S> {
     /// # Errors
     /// The server reports an error, or its bytes are no message of this phase.
     pub(crate) fn next_event(&mut self) -> Result<Option<CopyEvent>, OutboxError> {
-        while let Some((tag, mut frame)) = self.cut_frame(MAX_COPY_MESSAGE)? {
+        while let Some((tag, mut frame)) = self.cut_frame(self.most_while_copying())? {
             match tag {
                 backend::COPY_DATA_TAG => {
                     frame.advance(5);
@@ -137,8 +160,8 @@ impl<S: Wire> Connection<S> {
     ///
     /// Cancel-safe: bytes are either in the buffer or still in the socket.
     pub(crate) async fn fill(&mut self) -> Result<(), OutboxError> {
-        // The buffer grows with what has really arrived, never with what a header announces.
-        self.input.reserve(READ_SIZE.max(self.input.len().min(MAX_COPY_MESSAGE / 8)));
+        // The buffer grows with what has really arrived, by doubling, never with what a header announces.
+        self.input.reserve(READ_SIZE);
         match self.stream.read_buf(&mut self.input).await {
             Ok(0) => Err(OutboxError::transient("the server closed the connection")),
             Ok(_) => Ok(()),
@@ -171,7 +194,7 @@ impl<S: Wire> Connection<S> {
         frontend::copy_done(&mut self.output);
         self.flush().await?;
         loop {
-            while let Some((tag, frame)) = self.cut_frame(MAX_COPY_MESSAGE)? {
+            while let Some((tag, frame)) = self.cut_frame(self.most_while_copying())? {
                 match tag {
                     backend::READY_FOR_QUERY_TAG => {
                         frontend::terminate(&mut self.output);
@@ -188,31 +211,61 @@ impl<S: Wire> Connection<S> {
     /// The next message before CopyBoth.
     pub(super) async fn message(&mut self) -> Result<Message, OutboxError> {
         loop {
-            self.check_length(MAX_SETUP_MESSAGE)?;
-            let message = Message::parse(&mut self.input)
+            let Some((_, frame)) = self.cut_setup_frame()? else {
+                self.fill().await?;
+                continue;
+            };
+            let message = Message::parse(&mut BytesMut::from(frame))
                 .map_err(|error| OutboxError::protocol("not a message of the Postgres protocol", error))?;
-            match message {
-                Some(message) => return Ok(message),
-                None => self.fill().await?,
+            if let Some(message) = message {
+                return Ok(message);
             }
         }
     }
 
-    async fn until_ready(&mut self, during: &str) -> Result<(), OutboxError> {
+    /// Waits until the server is ready; gives the database's encoding if it was told meanwhile.
+    async fn until_ready(&mut self, during: &str) -> Result<Option<String>, OutboxError> {
+        let mut encoding = None;
         loop {
             match self.message().await? {
-                Message::ReadyForQuery(_) => return Ok(()),
+                Message::ReadyForQuery(_) => return Ok(encoding),
+                Message::ParameterStatus(body) if body.name().ok() == Some("server_encoding") => {
+                    encoding = body.value().ok().map(str::to_owned);
+                }
                 Message::ErrorResponse(body) => return Err(fields_error(during, body.fields())),
                 _ => {}
             }
         }
     }
 
+    /// The same before CopyBoth, where all frames together are bounded.
+    fn cut_setup_frame(&mut self) -> Result<Option<(u8, Bytes)>, OutboxError> {
+        let Some((tag, frame)) = self.cut_frame(MAX_WORD)? else { return Ok(None) };
+        let Some(left) = self.setup_left.checked_sub(frame.len()) else {
+            return Err(OutboxError::protocol(
+                "the server broke the protocol",
+                "it does not come to the data",
+            ));
+        };
+        self.setup_left = left;
+        Ok(Some((tag, frame)))
+    }
+
+    /// How long the next frame may be while copying.
+    fn most_while_copying(&self) -> usize {
+        if self.input.first() == Some(&backend::COPY_DATA_TAG) { MAX_COPY_MESSAGE } else { MAX_WORD }
+    }
+
     /// Cuts the next frame, header included, out of what has been read.
     fn cut_frame(&mut self, max: usize) -> Result<Option<(u8, Bytes)>, OutboxError> {
         match self.check_length(max)? {
             Some((tag, length)) if self.input.len() >= length => {
-                Ok(Some((tag, self.input.split_to(length).freeze())))
+                let frame = self.input.split_to(length).freeze();
+                if length > LARGE_FRAME {
+                    // Or the buffer that grew for it would be kept for ever: what follows shares it.
+                    self.input = BytesMut::from(&self.input[..]);
+                }
+                Ok(Some((tag, frame)))
             }
             _ => Ok(None),
         }
@@ -225,7 +278,8 @@ impl<S: Wire> Connection<S> {
         let Some(header) = header else { return Ok(None) };
         let length = usize::try_from(header.len()).unwrap_or(usize::MAX);
         if length > max {
-            let why = format!("a message of type {:?} claims {length} bytes", char::from(header.tag()));
+            let tag = char::from(header.tag());
+            let why = format!("a message of type {tag:?} claims {length} bytes, where {max} are the most");
             return Err(OutboxError::protocol("not a message of the Postgres protocol", why));
         }
         Ok(Some((header.tag(), length + 1)))
@@ -274,7 +328,8 @@ fn read_fields(mut fields: backend::ErrorFields<'_>) -> std::io::Result<(String,
 
     let (mut sqlstate, mut message) = (String::new(), String::new());
     while let Some(field) = fields.next()? {
-        let text = || String::from_utf8_lossy(field.value_bytes()).into_owned();
+        let value = field.value_bytes();
+        let text = || String::from_utf8_lossy(&value[..value.len().min(MAX_TEXT)]).into_owned();
         match field.type_() {
             b'C' => sqlstate = text(),
             b'M' => message = text(),
@@ -297,7 +352,7 @@ mod tests {
     /// A connection in CopyBoth, and the server's end of it.
     fn copying() -> (Connection<DuplexStream>, DuplexStream) {
         let (ours, theirs) = duplex(1 << 16);
-        (Connection { stream: ours, input: BytesMut::new(), output: BytesMut::new() }, theirs)
+        (Connection::over(ours), theirs)
     }
 
     async fn next(connection: &mut Connection<DuplexStream>) -> Result<CopyEvent, OutboxError> {
@@ -345,6 +400,8 @@ mod tests {
             ([b'd', 0xff, 0xff, 0xff, 0xff], true),
             ([b'd', 0, 0, 0, 3], true),
             ([b'?', 0, 0, 0, 4], true),
+            ([b'N', 0, 0x20, 0, 0], true),
+            ([b'E', 0x3f, 0xff, 0xff, 0xff], true),
             ([b'd', 0x3f, 0xff, 0xff, 0xff], false),
         ] {
             let (mut connection, mut server) = copying();
@@ -353,6 +410,21 @@ mod tests {
             assert_eq!(connection.next_event().is_err(), refused, "{header:?}");
             assert!(connection.input.capacity() <= 2 * READ_SIZE, "{header:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_room_of_a_large_frame_goes_with_it() {
+        let (mut connection, mut server) = copying();
+        let (large, small) = (frame(b'd', &vec![b'x'; 3 * LARGE_FRAME]), frame(b'd', b"small"));
+        let sending = async { server.write_all(&[large, small].concat()).await.expect("sent") };
+        let hearing = async {
+            let first = next(&mut connection).await;
+            assert!(matches!(first, Ok(CopyEvent::Data(data)) if data.len() == 3 * LARGE_FRAME));
+            assert!(matches!(next(&mut connection).await, Ok(CopyEvent::Data(data)) if data == "small"));
+        };
+        tokio::join!(sending, hearing);
+        connection.input.reserve(READ_SIZE);
+        assert!(connection.input.capacity() <= 4 * READ_SIZE, "{}", connection.input.capacity());
     }
 
     #[tokio::test]

@@ -11,10 +11,14 @@
 mod auth;
 mod connection;
 mod decode_error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+mod intake;
 mod names;
 #[doc(hidden)]
 pub mod pgoutput;
 mod preflight;
+mod ration;
 #[doc(hidden)]
 pub mod reader;
 mod relations;
@@ -32,6 +36,8 @@ pub mod wal;
 pub use decode_error::DecodeError;
 pub use names::{TableName, Target};
 pub use preflight::{Finding, Outcome, Preflight, inspect};
+#[cfg(feature = "cli")]
+pub(crate) use session::Cells;
 pub use session::Session;
 pub use settings::Settings;
 pub use setup::{drop_table_sql, lag_sql, setup_sql, teardown_sql};

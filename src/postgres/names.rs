@@ -65,7 +65,8 @@ impl std::str::FromStr for TableName {
     }
 }
 
-/// The identifier that the text begins with, and the rest. Unquoted ones fold to lower case.
+/// The identifier that the text begins with, and the rest. Unquoted ones fold to lower case, and as in a database in UTF-8
+/// only the letters A to Z do.
 fn identifier(text: &str) -> Option<(String, &str)> {
     let (name, rest) = match text.strip_prefix('"') {
         Some(quoted) => {
@@ -90,7 +91,7 @@ fn identifier(text: &str) -> Option<(String, &str)> {
             if name.starts_with(|c: char| c.is_numeric() || c == '$') {
                 return None;
             }
-            (name.to_lowercase(), rest)
+            (name.to_ascii_lowercase(), rest)
         }
     };
     let valid = !name.is_empty() && name.len() <= 63 && !name.contains(char::is_control);

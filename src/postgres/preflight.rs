@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 
 use super::names::{Target, quote_literal};
-use super::session::{Session, sql_error};
+use super::session::{Cells, Session, sql_error};
 use super::table::{self, ColumnTypes};
 use crate::error::OutboxError;
 
@@ -101,22 +101,22 @@ async fn server(session: &Session, report: &mut Preflight) -> Result<(), OutboxE
     let sql = "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
                current_setting('wal_level'), pg_is_in_recovery()";
     let Some(row) = rows(session, sql).await?.pop() else { return Ok(()) };
-    report.server_version = row.get(0);
-    let version: String = row.get(1);
+    report.server_version = row.cell(0)?;
+    let version: String = row.cell(1)?;
     if report.server_version < 140_000 {
         let text = format!("the server is PostgreSQL {version}");
         report.fail("server", text, "upgrade to PostgreSQL 14 or later");
     } else {
         report.good("server", format!("PostgreSQL {version}"));
     }
-    if row.get(3) {
+    if row.cell(3)? {
         // A standby may be promoted at any moment; the relay waits for it.
         let error = OutboxError::transient("the server is a standby").with_advice(
             "connect to the primary; with several hosts in the database URL, add target_session_attrs=read-write",
         );
         report.findings.push(Finding { subject: "primary", outcome: Outcome::Failure(error) });
     }
-    match row.get::<_, String>(2).as_str() {
+    match row.cell::<String, _>(2)?.as_str() {
         "logical" => report.good("wal_level", "logical"),
         other => report.fail(
             "wal_level",
@@ -134,7 +134,7 @@ async fn role(session: &Session, report: &mut Preflight) -> Result<(), OutboxErr
                has_database_privilege(current_database(), 'CONNECT') \
                FROM pg_roles r WHERE rolname = current_user";
     let Some(row) = rows(session, sql).await?.pop() else { return Ok(()) };
-    let (name, replication): (String, bool) = (row.get(0), row.get(1));
+    let (name, replication): (String, bool) = (row.cell(0)?, row.cell(1)?);
     if replication {
         report.good("role", format!("{name} may replicate"));
     } else {
@@ -156,9 +156,9 @@ async fn table(session: &Session, target: &Target, report: &mut Preflight) -> Re
         report.fail("table", text, "run `walpost setup`, or name the table with --table");
         return Ok(());
     };
-    let oid: u32 = row.get(0);
+    let oid: u32 = row.cell(0)?;
     report.table_oid = Some(oid);
-    let (kind, persistence): (String, String) = (row.get(1), row.get(2));
+    let (kind, persistence): (String, String) = (row.cell(1)?, row.cell(2)?);
     if !matches!(kind.as_str(), "r" | "p") {
         report.fail("table", format!("{} is no table", target.table), "name a table with --table");
         return Ok(());
@@ -185,8 +185,12 @@ async fn columns(
          WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
     );
     let rows = rows(session, &sql).await?;
-    let bases: HashMap<u32, u32> = rows.iter().map(|row| (row.get(1), row.get(2))).collect();
-    let columns: Vec<(String, u32)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let (mut bases, mut columns) = (HashMap::new(), Vec::new());
+    for row in &rows {
+        let (name, type_oid): (String, u32) = (row.cell(0)?, row.cell(1)?);
+        bases.insert(type_oid, row.cell::<u32, _>(2)?);
+        columns.push((name, type_oid));
+    }
     report.column_types = ColumnTypes::new(bases);
     let names = columns.iter().map(|(name, type_oid)| (name.as_str(), *type_oid));
     match table::Layout::new(names, &report.column_types) {
@@ -230,9 +234,9 @@ async fn publication(session: &Session, target: &Target, report: &mut Preflight)
         report.fail("publication", format!("publication {shown} does not exist"), advice);
         return Ok(());
     };
-    let (all, insert, via_root): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
+    let (all, insert, via_root): (bool, bool, bool) = (row.cell(0)?, row.cell(1)?, row.cell(2)?);
     let (kind, has_table, others): (Option<String>, bool, Option<String>) =
-        (row.get(3), row.get(4), row.get(5));
+        (row.cell(3)?, row.cell(4)?, row.cell(5)?);
     if report.table_oid.is_none() {
         // Without the table there is nothing to compare it with.
         return Ok(());
@@ -284,8 +288,9 @@ async fn slot(session: &Session, target: &Target, report: &mut Preflight) -> Res
         return Ok(());
     };
     report.slot_exists = true;
-    report.slot_holder = row.get(5);
-    let text = |index: usize| row.get::<_, Option<String>>(index).unwrap_or_default();
+    report.slot_holder = row.cell(5)?;
+    let cells: [Option<String>; 5] = [row.cell(0)?, row.cell(1)?, row.cell(2)?, row.cell(3)?, row.cell(4)?];
+    let text = |index: usize| cells[index].as_deref().unwrap_or_default();
     if text(1) != "logical" || text(0) != "pgoutput" || text(2) != text(3) {
         let found = format!("{} slot of plugin {:?} in database {:?}", text(1), text(0), text(2));
         report.fail(
@@ -306,7 +311,7 @@ async fn slot(session: &Session, target: &Target, report: &mut Preflight) -> Res
             ),
         );
     } else {
-        let held = row.get::<_, Option<i32>>(5).map(|pid| format!(", in use by PID {pid}"));
+        let held = report.slot_holder.map(|pid| format!(", in use by PID {pid}"));
         report.good("slot", format!("{slot}{}", held.unwrap_or_default()));
     }
     Ok(())

@@ -15,6 +15,8 @@ use crate::error::OutboxError;
 
 /// A server that describes more tables than this is not describing its own.
 const MAX_RELATIONS: usize = 1_000_000;
+/// The same of tables that bear the outbox's name, each of which was dropped for the next one: their layouts are kept.
+const MAX_OUTBOXES: usize = 1_000;
 
 /// What the server has described on this connection.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(super) struct Relations {
     table_oid: Option<u32>,
     types: ColumnTypes,
     known: HashMap<u32, Known>,
+    /// How many of them are the outbox.
+    outboxes: usize,
     absent: Vec<&'static str>,
 }
 
@@ -43,6 +47,7 @@ impl Relations {
             table_oid: preflight.table_oid,
             types: preflight.column_types.clone(),
             known: HashMap::new(),
+            outboxes: 0,
             absent: preflight.absent_columns.clone(),
         }
     }
@@ -61,13 +66,14 @@ impl Relations {
                 named: matches!(self.known.get(&relation.oid), Some(Known::Other { named: true })),
             }
         };
-        if self.known.len() >= MAX_RELATIONS {
-            return Err(OutboxError::protocol(
-                "the server broke the protocol",
-                "it describes tables without end",
-            ));
+        self.outboxes += usize::from(matches!(known, Known::Outbox(_)));
+        if let Some(Known::Outbox(_)) = self.known.insert(relation.oid, known) {
+            self.outboxes -= 1;
         }
-        self.known.insert(relation.oid, known);
+        if self.known.len() > MAX_RELATIONS || self.outboxes > MAX_OUTBOXES {
+            let why = "it describes tables without end";
+            return Err(OutboxError::protocol("the server broke the protocol", why));
+        }
         Ok(())
     }
 
@@ -110,5 +116,37 @@ impl Relations {
                 Err(OutboxError::protocol("the server broke the protocol", why))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::pgoutput::{RelationColumn, ReplicaIdentity};
+
+    fn outbox(oid: u32) -> Relation {
+        let column = |(name, type_oid): (&'static str, u32)| RelationColumn {
+            is_key: false,
+            name: name.into(),
+            type_oid,
+            type_modifier: -1,
+        };
+        Relation {
+            oid,
+            namespace: "outbox".into(),
+            name: "messages".into(),
+            replica_identity: ReplicaIdentity::Default,
+            columns: [("id", 2950), ("topic", 25), ("payload", 114)].map(column).into(),
+        }
+    }
+
+    #[test]
+    fn an_outbox_may_be_altered_for_ever_but_not_be_another_each_time() {
+        let mut relations = Relations::new(&Target::default(), &Preflight::default());
+        for _ in 0..3 * MAX_OUTBOXES {
+            relations.learn(&outbox(1)).expect("the same table again");
+        }
+        let refused = (2..).find(|oid| relations.learn(&outbox(*oid)).is_err());
+        assert_eq!(refused, u32::try_from(MAX_OUTBOXES + 1).ok());
     }
 }

@@ -8,13 +8,16 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
-use tokio_postgres::config::Host;
+use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::row::RowIndex;
+use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
 
-use super::auth::no_password;
+use super::auth::{no_password, too_many_iterations};
 use super::connection::{Connection, Startup, Wire};
 use super::names::TableName;
+use super::ration::Rationed;
 use super::settings::Settings;
 use super::slot;
 use crate::error::OutboxError;
@@ -22,6 +25,9 @@ use crate::error::OutboxError;
 /// What to look at when a server can't be reached.
 const REACH: &str = "check that the server runs, and the host and port: --database-url, WALPOST_DATABASE_URL or PGHOST \
                      and PGPORT";
+/// Whether the session is read only, as `target_session_attrs` means it (PostgreSQL documentation, "Parameter Key
+/// Words").
+const READ_ONLY: &str = "SELECT current_setting('transaction_read_only')::bool";
 /// tokio-postgres' word for "not set", as the kernel has it; no use here.
 const SYSTEM_IDLE: Duration = Duration::from_secs(7200);
 /// How long a connection may be idle before the network is asked whether it is still there.
@@ -43,17 +49,37 @@ impl Session {
     /// The server can't be reached, or refuses the login.
     pub async fn open(config: &Config) -> Result<Session, OutboxError> {
         let config = &watched(config);
-        let connect = timeout(connect_timeout(config), config.connect(NoTls));
-        let (client, connection) = match connect.await {
-            Ok(result) => result.map_err(|error| cannot_log_in(config, error))?,
+        let session = match timeout(connect_timeout(config), Session::log_in(config)).await {
+            Ok(result) => result?,
             Err(_) => {
                 return Err(OutboxError::transient(format!("{}: no answer in time", cannot_connect(config))));
             }
         };
-        let session = Session { client, driver: tokio::spawn(connection) };
         // It is idle for as long as all is well; that must not end it. (The setting is new in 14.)
         let stay = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'";
         session.client.batch_execute(stay).await.map_err(|error| sql_error("opening a session", error))?;
+        Ok(session)
+    }
+
+    async fn log_in(config: &Config) -> Result<Session, OutboxError> {
+        let wire = open_wire(config).await.map_err(|error| match error.advice() {
+            Some(_) => error,
+            None => error.with_advice(REACH),
+        })?;
+        let connect = config.connect_raw(Rationed::new(wire), NoTls);
+        let (client, connection) = connect.await.map_err(|error| cannot_log_in(config, error))?;
+        let session = Session { client, driver: tokio::spawn(connection) };
+        let wanted = config.get_target_session_attrs();
+        if wanted != TargetSessionAttrs::Any {
+            let row = session.query_one_row("asking for the kind of server", READ_ONLY).await?;
+            let read_only: bool = row.map_or(Ok(false), |row| row.cell(0))?;
+            let refused = match wanted {
+                TargetSessionAttrs::ReadWrite if read_only => "the database does not allow writes",
+                TargetSessionAttrs::ReadOnly if !read_only => "the database is not read only",
+                _ => return Ok(session),
+            };
+            return Err(OutboxError::connection(cannot_connect(config), refused).with_advice(REACH));
+        }
         Ok(session)
     }
 
@@ -105,7 +131,7 @@ impl Session {
     pub(crate) async fn has_rows(&self, table: &TableName) -> Result<bool, OutboxError> {
         let sql = format!("SELECT EXISTS (SELECT FROM {table})");
         let row = self.query_one_row("looking whether the table is empty", &sql).await?;
-        Ok(row.is_some_and(|row| row.get(0)))
+        row.map_or(Ok(false), |row| row.cell(0))
     }
 
     /// Whether the server has ended the session.
@@ -181,14 +207,36 @@ fn watched(config: &Config) -> Config {
     config
 }
 
-/// An error of connecting. That a password is missing tokio-postgres says in words only.
+/// An error of connecting. That a password is missing, or hashed too often, tokio-postgres says in words only.
 fn cannot_log_in(config: &Config, error: tokio_postgres::Error) -> OutboxError {
-    let missing = error.source().is_some_and(|source| source.to_string() == "password missing");
-    if missing {
+    let source = error.source().map(ToString::to_string).unwrap_or_default();
+    if source == "password missing" {
         return no_password(config.get_user().unwrap_or_default());
+    }
+    if source.contains("iteration count exceeds") {
+        return too_many_iterations(config.get_user().unwrap_or_default());
     }
     let refused = sql_error(&cannot_connect(config), error);
     if refused.advice().is_some() { refused } else { refused.with_advice(REACH) }
+}
+
+/// The values of a reply. Its shape is the server's word: what does not fit is an error, and never a panic.
+pub(crate) trait Cells {
+    /// The value of a column, by number or name.
+    fn cell<'a, T: FromSql<'a>, I: RowIndex + std::fmt::Display>(
+        &'a self,
+        column: I,
+    ) -> Result<T, OutboxError>;
+}
+
+impl Cells for Row {
+    fn cell<'a, T: FromSql<'a>, I: RowIndex + std::fmt::Display>(
+        &'a self,
+        column: I,
+    ) -> Result<T, OutboxError> {
+        self.try_get(column)
+            .map_err(|error| OutboxError::protocol("the server's answer can't be read", error))
+    }
 }
 
 /// An error of tokio-postgres, with the server's code where it has one.

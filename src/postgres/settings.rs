@@ -194,5 +194,11 @@ impl fmt::Display for Settings {
     }
 }
 
+/// Looks a login up in the text of a password file.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz_password_file(text: &str) {
+    passfile::fuzz(text);
+}
+
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use tokio_postgres::error::SqlState;
 
 use super::names::{Target, quote_identifier, quote_literal};
-use super::session::{Session, sql_error};
+use super::session::{Cells, Session, sql_error};
 use crate::error::OutboxError;
 
 /// The prefix of logical messages to the relay of a slot; their content is the slot's name.
@@ -40,7 +40,7 @@ pub(crate) async fn blocked(session: &Session, during: &str) -> OutboxError {
                FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() \
                ORDER BY xact_start LIMIT 1";
     let oldest = session.client().query_opt(sql, &[]).await.ok().flatten();
-    let oldest = oldest.map_or_else(|| "unknown".to_owned(), |row| row.get::<_, String>(0));
+    let oldest = oldest.and_then(|row| row.cell(0).ok()).unwrap_or_else(|| "unknown".to_owned());
     OutboxError::transient(format!("{during} has to wait while older transactions are writing"))
         .with_advice(format!("wait for the oldest one, or end it: {oldest}"))
 }

@@ -8,22 +8,21 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::{Config, Transaction};
 
-use super::connection::{Connection, CopyEvent, Wire};
+use super::connection::{Connection, Wire};
+use super::intake::Intake;
 use super::names::Target;
-use super::pgoutput::{Insert, LogicalMessage, Message};
 use super::preflight::{Outcome, Preflight, inspect};
 use super::relations::Relations;
 use super::session::{self, Session, open_replication, place};
 use super::settings::Settings;
 use super::slot;
-use super::table::{DeadLetterTable, OutboxTable, RowError};
-use super::transaction::TransactionTracker;
-use super::wal::{Envelope, StandbyStatus};
+use super::table::{DeadLetterTable, OutboxTable};
+use super::wal::StandbyStatus;
 use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Replay};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
-use crate::store::{Batch, Change, OutboxStore};
+use crate::store::{Batch, OutboxStore};
 
 /// A server that says nothing for this long, though it was asked to, is gone. Longer than half of the
 /// session's `wal_sender_timeout`, at which a server that is busy with rows of other tables speaks up.
@@ -105,15 +104,15 @@ impl ReplicationSource {
         Ok(ReplicationStore {
             connection,
             session,
-            relations: Relations::new(&self.target, &preflight),
+            intake: Intake::new(
+                self.target.slot.clone(),
+                Relations::new(&self.target, &preflight),
+                Arc::clone(&self.text_only),
+            ),
             table: OutboxTable::of(self.target.table.clone()),
             dead_letters: self.dead_letters.clone(),
-            slot: self.target.slot.clone(),
-            tracker: TransactionTracker::default(),
-            received: Lsn::ZERO,
             heard: Instant::now(),
             failure: None,
-            text_only: Arc::clone(&self.text_only),
         })
     }
 
@@ -158,16 +157,12 @@ impl ReplicationSource {
 pub struct ReplicationStore {
     connection: Connection<Box<dyn Wire>>,
     session: Session,
-    relations: Relations,
+    intake: Intake,
     table: OutboxTable,
     dead_letters: DeadLetterTable,
-    slot: String,
-    tracker: TransactionTracker,
-    received: Lsn,
     heard: Instant,
     /// What went wrong behind the changes that are already handed out.
     failure: Option<OutboxError>,
-    text_only: Arc<AtomicBool>,
 }
 
 impl OutboxStore for ReplicationStore {
@@ -217,7 +212,7 @@ impl OutboxStore for ReplicationStore {
             return Err(self.session.ended().await);
         }
         let status = StandbyStatus {
-            write: self.received,
+            write: self.intake.received(),
             flush: through,
             apply: through,
             clock: SystemTime::now(),
@@ -241,7 +236,7 @@ impl ReplicationStore {
     fn take_all(&mut self, into: &mut Batch) {
         loop {
             let taken = match self.connection.next_event() {
-                Ok(Some(event)) => self.take(event, into),
+                Ok(Some(event)) => self.intake.take(event, into),
                 Ok(None) => return,
                 Err(error) => Err(error),
             };
@@ -250,91 +245,6 @@ impl ReplicationStore {
                 return;
             }
         }
-    }
-
-    fn take(&mut self, event: CopyEvent, into: &mut Batch) -> Result<(), OutboxError> {
-        let data = match event {
-            CopyEvent::Data(data) => data,
-            CopyEvent::Notice { sqlstate, message } => return notice(&sqlstate, &message),
-            CopyEvent::Done => return Err(OutboxError::transient("the server ended the stream")),
-        };
-        match Envelope::parse(data).map_err(undecodable)? {
-            Envelope::XLogData(data) => {
-                let message = LogicalMessage::decode(data.body).map_err(undecodable)?;
-                self.take_logical(message, into)
-            }
-            Envelope::Keepalive(keepalive) => {
-                let (wal_end, reply_requested) = (keepalive.wal_end, keepalive.reply_requested);
-                self.received = self.received.max(wal_end);
-                into.push_back(Change::Keepalive { wal_end, reply_requested });
-                Ok(())
-            }
-        }
-    }
-
-    fn take_logical(&mut self, message: LogicalMessage, into: &mut Batch) -> Result<(), OutboxError> {
-        match message {
-            LogicalMessage::Insert(insert) => self.take_row(&insert, into)?,
-            LogicalMessage::Begin(begin) => {
-                self.tracker.begin(begin.commit_lsn).map_err(undecodable)?;
-                let (commit_lsn, committed_at) = (begin.commit_lsn, begin.committed_at);
-                into.push_back(Change::Begin { commit_lsn, committed_at });
-            }
-            LogicalMessage::Commit(commit) => {
-                let end_lsn = self.tracker.commit(commit.commit_lsn, commit.end_lsn).map_err(undecodable)?;
-                self.received = self.received.max(end_lsn);
-                into.push_back(Change::Commit { end_lsn });
-            }
-            LogicalMessage::Relation(relation) => self.relations.learn(&relation)?,
-            // A publication of inserts sends none of these; one that sends more is obeyed as far as it
-            // concerns an outbox.
-            LogicalMessage::Update(_)
-            | LogicalMessage::Delete(_)
-            | LogicalMessage::Truncate(_)
-            | LogicalMessage::Origin(_)
-            | LogicalMessage::Type(_) => {}
-            // One that was not committed proves nothing.
-            LogicalMessage::Message(message) if message.transactional && self.is_for_us(&message) => {
-                let commit_lsn = self.tracker.open().map_err(undecodable)?;
-                into.push_back(Change::DeadLetters { commit_lsn });
-            }
-            LogicalMessage::Message(_) => {}
-        }
-        Ok(())
-    }
-
-    fn take_row(&mut self, insert: &Insert, into: &mut Batch) -> Result<(), OutboxError> {
-        let Some(layout) = self.relations.layout(insert.relation)? else { return Ok(()) };
-        let position = self.tracker.row().map_err(undecodable)?;
-        let unfit = match layout.message(&insert.new) {
-            Ok(message) => {
-                into.push_back(Change::Message { position, message });
-                return Ok(());
-            }
-            Err(unfit) => unfit,
-        };
-        if matches!(unfit.error, RowError::Binary(_)) {
-            self.text_only.store(true, Relaxed);
-        }
-        if let Some(error) = unfit.error.of_protocol() {
-            return Err(error.at(position));
-        }
-        let letter = DeadLetter {
-            position,
-            unfit: Some(unfit.column()),
-            error: format!("a row is no message: {}", unfit.error),
-            attempts: 0,
-            message: unfit.message,
-        };
-        into.push_back(Change::Unfit {
-            letter: Box::new(letter),
-            advice: "give the column NOT NULL and a CHECK",
-        });
-        Ok(())
-    }
-
-    fn is_for_us(&self, message: &Message) -> bool {
-        message.prefix == slot::MESSAGE_PREFIX.as_bytes() && message.content == self.slot.as_bytes()
     }
 }
 
@@ -358,20 +268,4 @@ impl DeadLetterStore for ReplicationStore {
     async fn refused_again(&mut self, letter: &DeadLetter, error: &str) -> Result<(), OutboxError> {
         self.dead_letters.refused_again(self.session.client(), letter, error).await
     }
-}
-
-fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxError {
-    OutboxError::protocol("the stream can't be decoded", error)
-}
-
-/// A server that skips a publication says so in a notice only, and goes on without its rows.
-fn notice(sqlstate: &str, message: &str) -> Result<(), OutboxError> {
-    if matches!(sqlstate, "55000" | "42704") {
-        return Err(OutboxError::server("the server skips rows", sqlstate, message).with_advice(
-            "the publication must be older than the slot's position: make the publication (`walpost setup`), then \
-             drop the slot and make it anew, and insert again what was committed in between",
-        ));
-    }
-    tracing::warn!(sqlstate, message, "the server says");
-    Ok(())
 }

@@ -5,11 +5,13 @@
 // A test says "this must hold" with these.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod bytes;
 mod ddl;
 mod dead_letters;
 mod delivery;
 mod demo;
 mod faults;
+mod hostile;
 mod life;
 mod restart;
 mod servers;

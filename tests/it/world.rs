@@ -59,15 +59,19 @@ impl World {
         prefix: &str,
         partitions: i32,
     ) -> World {
+        World::bare_in(server.create_database(prefix).await, broker, prefix, partitions).await
+    }
+
+    /// Without an outbox, in a database that is there.
+    pub(crate) async fn bare_in(
+        database: Database,
+        broker: &KafkaBroker,
+        prefix: &str,
+        partitions: i32,
+    ) -> World {
         let topic = unique(prefix);
         broker.create_topic(&topic, partitions).await;
-        World {
-            database: server.create_database(prefix).await,
-            brokers: broker.brokers().to_owned(),
-            topic,
-            slot: unique("slot"),
-            for_relay: None,
-        }
+        World { database, brokers: broker.brokers().to_owned(), topic, slot: unique("slot"), for_relay: None }
     }
 
     /// A command of the binary with this world's settings.

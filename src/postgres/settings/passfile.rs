@@ -85,6 +85,14 @@ fn unescape(password: &str) -> String {
     plain
 }
 
+/// What is found is what stands in the file, its escapes undone.
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz(text: &str) {
+    let login = Login { host: "db.example", port: 5432, database: "shop", user: "relay" };
+    let found = find(text, login);
+    assert!(found.is_none_or(|password| !password.is_empty() && password.len() <= text.len()));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,14 +16,16 @@ use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
 use crate::postgres::names::{TableName, Target};
-use crate::postgres::session::sql_error;
+use crate::postgres::session::{Cells, sql_error};
 
 /// A statement that takes longer waits for somebody; meanwhile the server hears nothing from the relay.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Rows read at once.
-const PAGE: i64 = 10_000;
-/// Bytes of payload read at once; a larger one comes alone.
-const PAGE_BYTES: i64 = 4 << 20;
+/// Rows read at once. What one answer may hold is bounded, see `ration`.
+const PAGE: i64 = 1_000;
+/// Bytes of a key that is read together with others.
+const SHORT_KEY: i32 = 2_048;
+/// Bytes of letters read at once; of a larger one, piece by piece.
+const PAGE_BYTES: i32 = 4 << 20;
 
 /// One relay's letters.
 #[derive(Clone, Debug)]
@@ -42,8 +44,9 @@ impl DeadLetterTable {
 
     /// The open letters' keys, and the letters that the log may bring again. Removes what was done long ago.
     pub(crate) async fn parked(&self, client: &Client) -> Result<Parked, OutboxError> {
-        match in_time(self.read_parked(client)).await? {
-            Ok(parked) => Ok(parked),
+        let look = format!("SELECT FROM {} LIMIT 0", self.name);
+        match in_time(client.execute(&look, &[])).await? {
+            Ok(_) => self.read_parked(client).await,
             // Set up by an earlier version, and not told to park anything.
             Err(error) if !self.required && error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
                 Ok(Parked::default())
@@ -62,29 +65,34 @@ impl DeadLetterTable {
         }
     }
 
-    async fn read_parked(&self, client: &Client) -> Result<Parked, tokio_postgres::Error> {
+    async fn read_parked(&self, client: &Client) -> Result<Parked, OutboxError> {
         let (table, mut parked) = (&self.name, Parked::default());
         let confirmed = "(SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = $1::text)";
         if self.required {
             let purge = format!(
                 "DELETE FROM {table} WHERE slot = $1::text AND done_at < now() - interval '1 day' AND commit_lsn < {confirmed}"
             );
-            client.execute(&purge, &[&self.slot]).await?;
+            self.execute(client, &purge, &[&self.slot]).await?;
         }
         let page = format!(
-            "SELECT commit_lsn, index, topic, key, id, done_at IS NULL, coalesce(commit_lsn >= {confirmed}, true) FROM {table} \
+            "SELECT commit_lsn, index, topic, CASE WHEN octet_length(key) <= {SHORT_KEY} THEN key END, \
+             octet_length(key) > {SHORT_KEY}, id, done_at IS NULL, coalesce(commit_lsn >= {confirmed}, true) FROM {table} \
              WHERE slot = $1::text AND (commit_lsn, index) > ($2, $3) ORDER BY commit_lsn, index LIMIT {PAGE}"
         );
-        let page = client.prepare(&page).await?;
         let (mut lsn, mut index) = (PgLsn::from(0), -1_i64);
         loop {
-            let rows = client.query(&page, &[&self.slot, &lsn, &index]).await?;
+            let rows = self.query(client, &page, &[&self.slot, &lsn, &index]).await?;
             for row in &rows {
-                (lsn, index) = (row.get(0), row.get(1));
-                let (topic, key): (Option<&str>, Option<&[u8]>) = (row.get(2), row.get(3));
-                let (id, open, ahead): (Option<Uuid>, bool, bool) = (row.get(4), row.get(5), row.get(6));
-                if open {
-                    parked.keys.insert(topic.unwrap_or_default(), key);
+                (lsn, index) = (row.cell(0)?, row.cell(1)?);
+                let (topic, key): (Option<&str>, Option<&[u8]>) = (row.cell(2)?, row.cell(3)?);
+                let (long, id): (Option<bool>, Option<Uuid>) = (row.cell(4)?, row.cell(5)?);
+                let (open, ahead): (bool, bool) = (row.cell(6)?, row.cell(7)?);
+                let topic = topic.unwrap_or_default();
+                if open && long == Some(true) {
+                    let key = self.piece_by_piece(client, "key", lsn, index).await?;
+                    parked.keys.insert(topic, Some(&key));
+                } else if open {
+                    parked.keys.insert(topic, key);
                 }
                 if ahead {
                     parked.settled.insert(position(lsn, index), id.unwrap_or_default());
@@ -93,6 +101,32 @@ impl DeadLetterTable {
             if i64::try_from(rows.len()).unwrap_or(PAGE) < PAGE {
                 return Ok(parked);
             }
+        }
+    }
+
+    /// A value that is too large for one answer.
+    async fn piece_by_piece(
+        &self,
+        client: &Client,
+        column: &str,
+        lsn: PgLsn,
+        index: i64,
+    ) -> Result<Vec<u8>, OutboxError> {
+        let sql = format!(
+            "SELECT substring({column} FROM $4 FOR {PAGE_BYTES}) FROM {} \
+             WHERE slot = $1::text AND commit_lsn = $2 AND index = $3",
+            self.name
+        );
+        let mut value = Vec::new();
+        loop {
+            let from = i32::try_from(value.len() + 1).unwrap_or(i32::MAX);
+            let rows = self.query(client, &sql, &[&self.slot, &lsn, &index, &from]).await?;
+            let piece: Option<&[u8]> = rows.first().map(|row| row.cell(0)).transpose()?.flatten();
+            let piece = piece.unwrap_or_default();
+            if piece.is_empty() {
+                return Ok(value);
+            }
+            value.extend_from_slice(piece);
         }
     }
 
@@ -137,16 +171,25 @@ impl DeadLetterTable {
             done => done.map(drop).map_err(|error| self.failed(error))?,
         }
         let next = format!(
-            "SELECT commit_lsn, index, id, topic, key, payload, event_type, headers, correlation_id, created_at, error, \
-             attempts, replay_index FROM (SELECT *, sum(coalesce(octet_length(payload), 0)) OVER (ORDER BY replay_index \
-               ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM {table} \
-               WHERE slot = $1::text AND done_at IS NULL AND replay_lsn = $2) letters \
-             WHERE coalesce(before, 0) < {PAGE_BYTES} ORDER BY replay_index LIMIT $3"
+            "SELECT commit_lsn, index, id, topic, key, CASE WHEN size <= {PAGE_BYTES} THEN payload END, event_type, headers, \
+             correlation_id, created_at, error, attempts, replay_index, payload IS NOT NULL AND size > {PAGE_BYTES} \
+             FROM (SELECT *, sum(size) OVER (ORDER BY replay_index) AS total FROM (SELECT *, \
+               coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + coalesce(octet_length(headers), 0) \
+               AS size FROM {table} WHERE slot = $1::text AND done_at IS NULL AND replay_lsn = $2) sized) letters \
+             WHERE total <= {PAGE_BYTES} OR total = size ORDER BY replay_index LIMIT $3"
         );
         let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let rows = in_time(client.query(&next, &[&self.slot, &lsn, &most])).await?;
-        let rows = rows.map_err(|error| self.failed(error))?;
-        Ok(rows.iter().map(|row| replay(row, request)).collect())
+        let rows = self.query(client, &next, &[&self.slot, &lsn, &most]).await?;
+        let mut letters = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let mut next = replay(row, request)?;
+            if row.cell(13)? {
+                let payload = self.piece_by_piece(client, "payload", row.cell(0)?, row.cell(1)?).await?;
+                next.letter.message.payload = Some(payload.into());
+            }
+            letters.push(next);
+        }
+        Ok(letters)
     }
 
     /// These letters are with the broker.
@@ -190,6 +233,15 @@ impl DeadLetterTable {
         done.map(drop).map_err(|error| self.failed(error))
     }
 
+    async fn query(
+        &self,
+        client: &Client,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, OutboxError> {
+        in_time(client.query(sql, parameters)).await?.map_err(|error| self.failed(error))
+    }
+
     fn failed(&self, error: tokio_postgres::Error) -> OutboxError {
         let missing = error.code() == Some(&SqlState::UNDEFINED_TABLE);
         let denied = error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
@@ -225,28 +277,31 @@ fn pair(position: Position) -> (PgLsn, i64) {
 }
 
 /// A letter as it was read for sending.
-fn replay(row: &Row, request: Lsn) -> Replay {
-    let text = |index: usize| row.get::<_, Option<String>>(index).map(ByteString::from);
-    let bytes = |index: usize| row.get::<_, Option<Vec<u8>>>(index).map(Bytes::from);
-    let created_at: Option<SystemTime> = row.get(9);
+fn replay(row: &Row, request: Lsn) -> Result<Replay, OutboxError> {
+    let text = |index: usize| -> Result<Option<ByteString>, OutboxError> {
+        Ok(row.cell::<Option<String>, _>(index)?.map(ByteString::from))
+    };
+    let bytes = |index: usize| -> Result<Option<Bytes>, OutboxError> {
+        Ok(row.cell::<Option<Vec<u8>>, _>(index)?.map(Bytes::from))
+    };
     let mut message = OutboxMessage::empty();
-    message.id = row.get::<_, Option<Uuid>>(2).unwrap_or_default();
-    message.topic = text(3).unwrap_or_default();
-    message.key = bytes(4);
-    message.payload = bytes(5);
-    message.event_type = text(6);
-    message.headers = bytes(7).unwrap_or_default();
-    message.correlation_id = text(8);
-    message.created_at = created_at.and_then(micros);
-    let send_as = Position { commit_lsn: request, ..position(0.into(), row.get(12)) };
+    message.id = row.cell::<Option<Uuid>, _>(2)?.unwrap_or_default();
+    message.topic = text(3)?.unwrap_or_default();
+    message.key = bytes(4)?;
+    message.payload = bytes(5)?;
+    message.event_type = text(6)?;
+    message.headers = bytes(7)?.unwrap_or_default();
+    message.correlation_id = text(8)?;
+    message.created_at = row.cell::<Option<SystemTime>, _>(9)?.and_then(micros);
+    let send_as = Position { commit_lsn: request, ..position(0.into(), row.cell(12)?) };
     let letter = DeadLetter {
-        position: position(row.get(0), row.get(1)),
+        position: position(row.cell(0)?, row.cell(1)?),
         message,
         unfit: None,
-        error: row.get(10),
-        attempts: u32::try_from(row.get::<_, i32>(11)).unwrap_or_default(),
+        error: row.cell(10)?,
+        attempts: u32::try_from(row.cell::<i32, _>(11)?).unwrap_or_default(),
     };
-    Replay { send_as, letter }
+    Ok(Replay { send_as, letter })
 }
 
 /// Microseconds since 1970.

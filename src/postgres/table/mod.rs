@@ -183,6 +183,12 @@ impl Layout {
 
     /// The message of an inserted row.
     pub(crate) fn message(&self, tuple: &Tuple) -> Result<OutboxMessage, Box<UnfitRow>> {
+        // Values beyond the description, or columns without a value, would go missing in silence.
+        if tuple.len() != self.columns.len() {
+            let error = RowError::Shape { described: self.columns.len(), values: tuple.len() };
+            return Err(Box::new(UnfitRow { message: OutboxMessage::empty(), error, value: None }));
+        }
+        let mut has_id = false;
         let mut message = OutboxMessage::empty();
         let mut unfit = None;
         for (column, mapped) in tuple.columns().zip(&self.columns) {
@@ -200,10 +206,11 @@ impl Layout {
             if let Err(error) = field.put(value, &mut message) {
                 unfit = unfit.or(Some((error.in_column(field.name()), Some(bytes))));
             }
+            has_id |= field == Field::Id;
         }
         let null = |name| Some((RowError::Null(name), None));
         let unfit = unfit
-            .or_else(|| if message.id.is_nil() { null(Field::Id.name()) } else { None })
+            .or_else(|| if !has_id { null(Field::Id.name()) } else { None })
             .or_else(|| if message.topic.is_empty() { null(Field::Topic.name()) } else { None });
         match unfit {
             None => Ok(message),

@@ -69,6 +69,9 @@ pub(crate) enum RowError {
     /// The server left the value out, which it may do in an update only.
     #[error("column {0} came without its value")]
     Absent(&'static str),
+    /// Other columns than the server has described.
+    #[error("the row has {values} values, and {described} columns were described")]
+    Shape { described: usize, values: usize },
     /// The value can't be read.
     #[error("column {0} holds no {1}")]
     Unfit(&'static str, &'static str),
@@ -97,12 +100,13 @@ impl RowError {
             | RowError::Absent(name)
             | RowError::Unfit(name, _)
             | RowError::Binary(name) => name,
+            RowError::Shape { .. } => "",
         }
     }
 
     /// What the server did wrong, if it was the server; a fresh connection asks for the text form.
     pub(crate) fn of_protocol(self) -> Option<OutboxError> {
-        let broken = matches!(self, RowError::Binary(_) | RowError::Absent(_));
+        let broken = matches!(self, RowError::Binary(_) | RowError::Absent(_) | RowError::Shape { .. });
         broken.then(|| OutboxError::protocol("a row can't be read", self))
     }
 }

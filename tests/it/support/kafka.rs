@@ -22,6 +22,27 @@ use super::{PATIENCE, Proxy, free_port, local_kafka};
 const NAMED: &str = "WALPOST_TEST_BROKERS";
 const IMAGE: (&str, &str) = ("apache/kafka", "4.3.1");
 
+/// How much a broker of ours takes.
+#[derive(Clone, Copy)]
+struct Size {
+    heap: &'static str,
+    /// The largest request, in bytes; none leaves all as it is.
+    record: Option<&'static str>,
+}
+
+const SMALL: Size = Size { heap: "-Xmx512m", record: None };
+const LARGE: Size = Size { heap: "-Xmx3g", record: Some("1000000000") };
+
+impl Size {
+    fn settings(self) -> impl Iterator<Item = (&'static str, String)> {
+        let names = ["message.max.bytes", "socket.request.max.bytes", "replica.fetch.max.bytes"];
+        names
+            .into_iter()
+            .zip(std::iter::repeat(self.record))
+            .filter_map(|(name, most)| Some((name, most?.to_owned())))
+    }
+}
+
 pub(crate) struct KafkaBroker {
     /// Before `folder`, so that the broker is gone when its files go.
     host: Host,
@@ -46,7 +67,7 @@ impl KafkaBroker {
                 let broker = KafkaBroker { host: Host::Named(NAMED), brokers, _folder: None };
                 broker.ready().await.map(|()| broker)
             }
-            Err(_) => Self::launch(None).await,
+            Err(_) => Self::launch(None, SMALL).await,
         };
         match SHARED.get_or_init(start).await {
             Ok(broker) => broker,
@@ -56,7 +77,12 @@ impl KafkaBroker {
 
     /// A broker of the test's own, which it may stop, kill, pause and start again.
     pub(crate) async fn start() -> KafkaBroker {
-        Self::launch(None).await.unwrap_or_else(|error| panic!("Kafka: {error}"))
+        Self::launch(None, SMALL).await.unwrap_or_else(|error| panic!("Kafka: {error}"))
+    }
+
+    /// A broker of the test's own that takes records of up to a gigabyte.
+    pub(crate) async fn start_for_large_records() -> KafkaBroker {
+        Self::launch(None, LARGE).await.unwrap_or_else(|error| panic!("Kafka: {error}"))
     }
 
     /// A broker of the test's own that has a second door, to which a breakable wire leads.
@@ -64,22 +90,25 @@ impl KafkaBroker {
         let port = free_port();
         let proxy = Proxy::start(format!("127.0.0.1:{port}")).await;
         let wired = Some(Wired { port, advertised: proxy.address() });
-        let kafka = Self::launch(wired).await.unwrap_or_else(|error| panic!("Kafka: {error}"));
+        let kafka = Self::launch(wired, SMALL).await.unwrap_or_else(|error| panic!("Kafka: {error}"));
         BehindProxy { brokers: proxy.address().to_string(), kafka, proxy }
     }
 
-    async fn launch(wired: Option<Wired>) -> Result<KafkaBroker, String> {
+    async fn launch(wired: Option<Wired>, size: Size) -> Result<KafkaBroker, String> {
         let (port, controller) = (free_port(), free_port());
         let brokers = format!("127.0.0.1:{port}");
         let broker = if docker() {
-            let settings = local_kafka::settings("0.0.0.0", port, controller, wired);
+            let mut settings = local_kafka::settings("0.0.0.0", port, controller, wired);
+            settings.extend(size.settings());
+            settings.push(("heap.opts", size.heap.to_owned()));
             let ports = [Some(port), wired.map(|wired| wired.port)];
             let host = Host::Container(container(ports.into_iter().flatten(), &settings).await?);
             KafkaBroker { host, brokers, _folder: None }
         } else {
             let folder = Scratch::new("kafka");
-            let settings = local_kafka::settings("127.0.0.1", port, controller, wired);
-            let host = Host::Local(local_kafka::prepare(&folder, &settings)?);
+            let mut settings = local_kafka::settings("127.0.0.1", port, controller, wired);
+            settings.extend(size.settings());
+            let host = Host::Local(local_kafka::prepare(&folder, &settings, size.heap)?);
             host.launch();
             KafkaBroker { host, brokers, _folder: Some(folder) }
         };

@@ -54,7 +54,11 @@ pub(crate) fn settings(
 }
 
 /// Formats `folder` and returns the process that will serve it.
-pub(crate) fn prepare(folder: &Scratch, settings: &[(&str, String)]) -> Result<Local, String> {
+pub(crate) fn prepare(
+    folder: &Scratch,
+    settings: &[(&str, String)],
+    heap: &'static str,
+) -> Result<Local, String> {
     let jars = cached("kafka");
     if !jars.exists() {
         return Err("no broker here: `make test` fetches one, or name one in WALPOST_TEST_BROKERS".into());
@@ -67,7 +71,7 @@ pub(crate) fn prepare(folder: &Scratch, settings: &[(&str, String)]) -> Result<L
     let java = move |main: &str| {
         let mut command = Command::new("java");
         // Quick to start rather than quick at length; on two cores every thread of a collector is one too many.
-        command.args(["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
+        command.args([heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
         command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
         command.arg("-Dorg.slf4j.simpleLogger.showDateTime=true");
         command.arg("-cp").arg(jars.join("*")).arg(main);

@@ -129,8 +129,14 @@ impl PostgresServer {
 
     /// An empty database that no other test has.
     pub(crate) async fn create_database(&self, prefix: &str) -> Database {
+        self.create_database_in(prefix, "UTF8").await
+    }
+
+    /// The same in an encoding of the server.
+    pub(crate) async fn create_database_in(&self, prefix: &str, encoding: &str) -> Database {
         let name = unique(prefix);
-        self.client("postgres").await.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'");
+        self.client("postgres").await.batch_execute(&sql).await.unwrap();
         Database::new(name.clone(), self.url(&name), self.url("postgres"))
     }
 

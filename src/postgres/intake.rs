@@ -1,0 +1,201 @@
+//! From what arrives while copying to the changes of the outbox: envelope, message, position, row.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::connection::CopyEvent;
+use super::pgoutput::{Insert, LogicalMessage, Message};
+use super::relations::Relations;
+use super::slot::MESSAGE_PREFIX;
+use super::table::RowError;
+use super::transaction::TransactionTracker;
+use super::wal::Envelope;
+use crate::dead_letters::DeadLetter;
+use crate::error::OutboxError;
+use crate::lsn::Lsn;
+use crate::store::{Batch, Change};
+
+/// So many notices of a connection are logged; a server that has more to say would fill the log.
+const LOGGED_NOTICES: u32 = 100;
+
+/// What one connection has told so far, as much of it as the next message depends on.
+pub(super) struct Intake {
+    /// Whose messages are for us.
+    slot: String,
+    relations: Relations,
+    tracker: TransactionTracker,
+    received: Lsn,
+    /// A value came in a binary form that we can't read: ask for text from now on.
+    text_only: Arc<AtomicBool>,
+    notices: u32,
+}
+
+impl Intake {
+    pub(super) fn new(slot: String, relations: Relations, text_only: Arc<AtomicBool>) -> Self {
+        Intake {
+            slot,
+            relations,
+            tracker: TransactionTracker::default(),
+            received: Lsn::ZERO,
+            text_only,
+            notices: 0,
+        }
+    }
+
+    /// How far the log has been received.
+    pub(super) fn received(&self) -> Lsn {
+        self.received
+    }
+
+    /// Appends the changes that an event brings.
+    ///
+    /// # Errors
+    /// The bytes are not what a server sends, the server has ended the stream, or a row is no message.
+    pub(super) fn take(&mut self, event: CopyEvent, into: &mut Batch) -> Result<(), OutboxError> {
+        let data = match event {
+            CopyEvent::Data(data) => data,
+            CopyEvent::Notice { sqlstate, message } => return self.notice(&sqlstate, &message),
+            CopyEvent::Done => return Err(OutboxError::transient("the server ended the stream")),
+        };
+        match Envelope::parse(data).map_err(undecodable)? {
+            Envelope::XLogData(data) => {
+                let message = LogicalMessage::decode(data.body).map_err(undecodable)?;
+                self.take_logical(message, into)
+            }
+            Envelope::Keepalive(keepalive) => {
+                let (wal_end, reply_requested) = (keepalive.wal_end, keepalive.reply_requested);
+                self.received = self.received.max(wal_end);
+                into.push_back(Change::Keepalive { wal_end, reply_requested });
+                Ok(())
+            }
+        }
+    }
+
+    fn take_logical(&mut self, message: LogicalMessage, into: &mut Batch) -> Result<(), OutboxError> {
+        match message {
+            LogicalMessage::Insert(insert) => self.take_row(&insert, into)?,
+            LogicalMessage::Begin(begin) => {
+                self.tracker.begin(begin.commit_lsn).map_err(undecodable)?;
+                let (commit_lsn, committed_at) = (begin.commit_lsn, begin.committed_at);
+                into.push_back(Change::Begin { commit_lsn, committed_at });
+            }
+            LogicalMessage::Commit(commit) => {
+                let end_lsn = self.tracker.commit(commit.commit_lsn, commit.end_lsn).map_err(undecodable)?;
+                self.received = self.received.max(end_lsn);
+                into.push_back(Change::Commit { end_lsn });
+            }
+            LogicalMessage::Relation(relation) => self.relations.learn(&relation)?,
+            // A publication of inserts sends none of these; one that sends more is obeyed as far as it
+            // concerns an outbox.
+            LogicalMessage::Update(_)
+            | LogicalMessage::Delete(_)
+            | LogicalMessage::Truncate(_)
+            | LogicalMessage::Origin(_)
+            | LogicalMessage::Type(_) => {}
+            // One that was not committed proves nothing.
+            LogicalMessage::Message(message) if message.transactional && self.is_for_us(&message) => {
+                let commit_lsn = self.tracker.open().map_err(undecodable)?;
+                into.push_back(Change::DeadLetters { commit_lsn });
+            }
+            LogicalMessage::Message(_) => {}
+        }
+        Ok(())
+    }
+
+    fn take_row(&mut self, insert: &Insert, into: &mut Batch) -> Result<(), OutboxError> {
+        let Some(layout) = self.relations.layout(insert.relation)? else { return Ok(()) };
+        let position = self.tracker.row().map_err(undecodable)?;
+        let unfit = match layout.message(&insert.new) {
+            Ok(message) => {
+                into.push_back(Change::Message { position, message });
+                return Ok(());
+            }
+            Err(unfit) => unfit,
+        };
+        if matches!(unfit.error, RowError::Binary(_)) {
+            self.text_only.store(true, Relaxed);
+        }
+        if let Some(error) = unfit.error.of_protocol() {
+            return Err(error.at(position));
+        }
+        let letter = DeadLetter {
+            position,
+            unfit: Some(unfit.column()),
+            error: format!("a row is no message: {}", unfit.error),
+            attempts: 0,
+            message: unfit.message,
+        };
+        into.push_back(Change::Unfit {
+            letter: Box::new(letter),
+            advice: "give the column NOT NULL and a CHECK",
+        });
+        Ok(())
+    }
+
+    fn is_for_us(&self, message: &Message) -> bool {
+        message.prefix == MESSAGE_PREFIX.as_bytes() && message.content == self.slot.as_bytes()
+    }
+
+    /// A server that skips a publication says so in a notice only, and goes on without its rows.
+    fn notice(&mut self, sqlstate: &str, message: &str) -> Result<(), OutboxError> {
+        if matches!(sqlstate, "55000" | "42704") {
+            return Err(OutboxError::server("the server skips rows", sqlstate, message).with_advice(
+                "the publication must be older than the slot's position: make the publication (`walpost setup`), then \
+                 drop the slot and make it anew, and insert again what was committed in between",
+            ));
+        }
+        self.notices = self.notices.saturating_add(1);
+        match self.notices {
+            ..LOGGED_NOTICES => tracing::warn!(sqlstate, message, "the server says"),
+            LOGGED_NOTICES => {
+                tracing::warn!(sqlstate, message, "the server says; its further notices are not logged")
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxError {
+    OutboxError::protocol("the stream can't be decoded", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::postgres::names::Target;
+    use crate::postgres::preflight::Preflight;
+
+    fn take(intake: &mut Intake, message: &[u8]) -> Result<(), OutboxError> {
+        let frame = [b"w", &[0; 24][..], message].concat();
+        intake.take(CopyEvent::Data(Bytes::from(frame)), &mut Batch::new())
+    }
+
+    #[test]
+    fn a_row_has_the_columns_that_were_described() {
+        let column = |name: &str, type_oid: u32| {
+            [b"\0", name.as_bytes(), b"\0", &type_oid.to_be_bytes(), &[0xFF; 4]].concat()
+        };
+        let columns = [column("id", 2950), column("topic", 25), column("payload", 114)].concat();
+        let relation = [&b"R\0\0\0\x01outbox\0messages\0d\0\x03"[..], &columns].concat();
+        let id = b"t\0\0\0\x2411111111-2222-3333-4444-555555555555";
+        for (count, rest, good) in [
+            (3, &b"t\0\0\0\x01ot\0\0\0\x011"[..], true),
+            // Read as it stands, it would be a message without a payload: a tombstone.
+            (2, b"t\0\0\0\x01o", false),
+            (4, b"t\0\0\0\x01ot\0\0\0\x011t\0\0\0\x012", false),
+        ] {
+            let relations = Relations::new(&Target::default(), &Preflight::default());
+            let mut intake = Intake::new(String::new(), relations, Arc::default());
+            take(&mut intake, &relation).expect("a table");
+            let begin = [&b"B\0\0\0\0\0\0\0\x64"[..], &[0; 12]].concat();
+            take(&mut intake, &begin).expect("a transaction");
+            let row = [&b"I\0\0\0\x01N\0"[..], &[count], id, rest].concat();
+            let result = take(&mut intake, &row);
+            assert_eq!(result.is_ok(), good, "{count} values: {result:?}");
+            assert!(result.is_ok() || result.is_err_and(|error| error.is_transient()));
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! A server that never lets the relay come to anything: the log flows without end and without a row. The relay goes on
+//! answering, stays small, and stops when it is told to.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::support::{PATIENCE, PostgresServer, eventually};
+use crate::world::World;
+
+/// In front of a real server: SQL sessions go through, a replication connection is spoken to by an impostor.
+struct Impostor {
+    address: SocketAddr,
+    /// Standby statuses that have come.
+    statuses: Arc<AtomicUsize>,
+    said: Arc<AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Impostor {
+    async fn start(target: String, before: Vec<u8>, again_and_again: Vec<u8>) -> Impostor {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (statuses, said) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counters = (statuses.clone(), said.clone());
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                let speech = (before.clone(), again_and_again.clone());
+                connections.spawn(meet(client, target.clone(), speech, counters.clone()));
+            }
+        });
+        Impostor { address, statuses, said, task }
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn meet(
+    mut client: TcpStream,
+    target: String,
+    (before, again_and_again): (Vec<u8>, Vec<u8>),
+    (statuses, said): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+) -> Option<()> {
+    let mut start = vec![0; 4096];
+    let count = client.read(&mut start).await.ok()?;
+    start.truncate(count);
+    if !start.windows(11).any(|window| window == b"replication") {
+        let mut server = TcpStream::connect(target).await.ok()?;
+        server.write_all(&start).await.ok()?;
+        copy_bidirectional(&mut client, &mut server).await.ok()?;
+        return None;
+    }
+    let greeting = [frame(b'R', &[0; 4]), frame(b'Z', b"I")].concat();
+    client.write_all(&greeting).await.ok()?;
+    let _start_replication = client.read(&mut start).await.ok()?;
+    client.write_all(&[frame(b'W', b"\0\0\0"), before].concat()).await.ok()?;
+    let (mut reader, mut writer) = client.split();
+    let listen = async {
+        // Each status is a CopyData of 38 bytes and comes alone.
+        while let Ok(message) = reader.read_u8().await {
+            let length = reader.read_u32().await.ok()? as usize;
+            let mut body = vec![0; length.checked_sub(4)?];
+            reader.read_exact(&mut body).await.ok()?;
+            statuses.fetch_add(usize::from(message == b'd' && body.first() == Some(&b'r')), Ordering::SeqCst);
+        }
+        Some(())
+    };
+    let speak = async {
+        while writer.write_all(&again_and_again).await.is_ok() {
+            said.fetch_add(again_and_again.len(), Ordering::SeqCst);
+        }
+        Some(())
+    };
+    tokio::select! { it = listen => it, it = speak => it }
+}
+
+fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+    [&[tag][..], &length, body].concat()
+}
+
+/// WAL data that holds this message of the output plugin.
+fn wal_data(message: &[u8]) -> Vec<u8> {
+    frame(b'd', &[b"w", &[0; 24][..], message].concat())
+}
+
+/// The largest resident size so far, in MiB.
+fn peak(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+}
+
+async fn endure(name: &str, before: Vec<u8>, again_and_again: Vec<u8>) {
+    let server = PostgresServer::shared().await;
+    let world = World::new("hostile", 1).await;
+    let impostor = Impostor::start(server.address(), before, again_and_again).await;
+    let mut relay = world
+        .command(["run", "--drain-timeout", "2s"])
+        .env("WALPOST_DATABASE_URL", server.url_at(impostor.address, &world.database.name))
+        .spawn();
+    relay.wait_for_log("streaming", PATIENCE).await;
+    let address = relay.listen_address().await;
+    // One goes out every ten seconds at the latest, however busy the wire is.
+    eventually("two statuses", PATIENCE, async || {
+        (impostor.statuses.load(Ordering::SeqCst) >= 2).then_some(())
+    })
+    .await;
+    let healthy = get(address, "/healthz").await;
+    assert!(healthy.starts_with("HTTP/1.1 200"), "{name}: {healthy}");
+    let peak = peak(relay.id());
+    relay.terminate();
+    let status = relay.wait(Duration::from_secs(15)).await;
+    let said = impostor.said.load(Ordering::SeqCst) >> 20;
+    println!("{name}: {said} MiB heard, {peak} MiB resident at most");
+    assert!(peak < 64, "{name}: {peak} MiB");
+    assert_eq!(status.code(), Some(0), "{name}: {}", relay.log());
+    assert!(relay.log().lines().count() < 200, "{name}: the log is flooded");
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn parameters_without_end() {
+    endure("parameters", Vec::new(), frame(b'S', b"a\0b\0").repeat(1000)).await;
+}
+
+#[tokio::test]
+async fn notices_without_end() {
+    endure("notices", Vec::new(), frame(b'N', b"SNOTICE\0C00000\0Mhello\0\0").repeat(1000)).await;
+}
+
+#[tokio::test]
+async fn messages_to_others_without_end() {
+    let message = [&b"M\0\0\0\0\0\0\0\0\x01other\0\0\0\0\x02"[..], b"hi"].concat();
+    endure("messages", Vec::new(), wal_data(&message).repeat(1000)).await;
+}
+
+#[tokio::test]
+async fn keepalives_without_end() {
+    let keepalive = [&b"k\0\0\0\0\0\0\0\x01"[..], &[0; 8], b"\x01"].concat();
+    endure("keepalives", Vec::new(), frame(b'd', &keepalive).repeat(1000)).await;
+}
+
+#[tokio::test]
+async fn an_announced_gigabyte_byte_by_byte() {
+    endure("a gigabyte", vec![b'd', 0x3f, 0xff, 0xff, 0xff, b'w'], vec![b'x']).await;
+}
+
+#[tokio::test]
+async fn empty_frames_without_end_end_each_connection() {
+    let server = PostgresServer::shared().await;
+    let world = World::new("hostile", 1).await;
+    let impostor = Impostor::start(server.address(), Vec::new(), frame(b'd', b"").repeat(1000)).await;
+    let mut relay = world
+        .command(["run"])
+        .env("WALPOST_DATABASE_URL", server.url_at(impostor.address, &world.database.name))
+        .spawn();
+    relay.wait_for_log("replication message ends inside its tag", PATIENCE).await;
+    relay.terminate();
+    assert_eq!(relay.wait(Duration::from_secs(5)).await.code(), Some(0));
+}
