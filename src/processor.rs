@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
+use crate::mutants::{self, Mutant};
 use crate::progress::Progress;
 use crate::publisher::{Offer, OutboxPublisher, Receipt};
 use crate::router::Router;
@@ -124,6 +125,9 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
     /// processor over new ends resumes from the last confirmation.
     pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) -> Result<(), OutboxError> {
         let mut shutdown = pin!(shutdown);
+        if mutants::active(Mutant::SkipAfterReconnect) {
+            self.progress.keepalive(self.vitals.received());
+        }
         self.vitals.enter(State::Streaming, "");
         self.vitals.handed_over(0);
         loop {
@@ -170,6 +174,7 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
                     let offer = self.publisher.publish(self.progress.next_ticket(), &record);
                     match offer.map_err(|error| error.at(*position))? {
                         Offer::Taken => self.progress.taken(),
+                        Offer::Full if mutants::active(Mutant::DropOnFull) => {}
                         Offer::Full => {
                             self.full = true;
                             break;
@@ -196,6 +201,9 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
         let mut acknowledged = 0;
         for receipt in self.receipts.drain(..) {
             if let Err(error) = receipt.result {
+                if mutants::active(Mutant::ReorderAfterFailure) {
+                    continue;
+                }
                 // One failed delivery stops the line: later records must not slip past it.
                 return Err(match self.progress.position(receipt.ticket) {
                     Some(position) => error.at(position),
@@ -287,7 +295,9 @@ impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
         // The last words get a moment of their own, even when draining took all the time there was.
         let deadline = deadline.max(Instant::now() + Duration::from_secs(2));
         let leave = async {
-            self.confirm().await?;
+            if !mutants::active(Mutant::LostLastStatus) {
+                self.confirm().await?;
+            }
             self.store.close().await
         };
         match timeout_at(deadline, leave).await {
