@@ -32,8 +32,8 @@ pub(crate) struct Broker {
 struct Partition {
     /// How many of its rows have arrived, each after the one before.
     reached: usize,
-    /// The client that wrote last, and which of the partition's rows.
-    last: Option<(u64, usize)>,
+    /// The last row of each client.
+    last: HashMap<u64, usize>,
     /// Nothing new lands before.
     floor: Instant,
 }
@@ -95,7 +95,9 @@ impl Broker {
         let mut outages = Vec::new();
         if dice.fault(2) {
             let from = now + span.mul_f64(dice.below(1000) as f64 / 1000.0);
-            outages.push((from, from + dice.millis(10_000)));
+            // Some last longer than a stop waits.
+            let most = if dice.one_in(3) { 60_000 } else { 10_000 };
+            outages.push((from, (from + dice.millis(most)).min(now + span)));
         }
         let mut poison = HashMap::new();
         if dice.fault(3) && !log.entries.is_empty() {
@@ -105,7 +107,7 @@ impl Broker {
                 poison.insert(RowId { entry, row: dice.index(log.entries[entry].len()) }, tries);
             }
         }
-        let partition = || Partition { reached: 0, last: None, floor: now };
+        let partition = || Partition { reached: 0, last: HashMap::new(), floor: now };
         Broker {
             partitions: (0..log.topics.partitions()).map(|_| partition()).collect(),
             wire: BTreeMap::new(),
@@ -162,22 +164,19 @@ impl Broker {
         let Place::Partition(_, number) = row.place else { return };
         let of = &mut self.partitions[partition];
         // One client's records are one piece of the partition's order, and none begins behind a gap.
-        let expected = match of.last {
-            Some((before, last)) if before == client => last + 1..=last + 1,
-            _ => 0..=of.reached,
-        };
+        let expected = of.last.get(&client).map_or(0..=of.reached, |last| last + 1..=last + 1);
         if !expected.contains(&number) {
             checker.broken(
                 Invariant::Reordered,
                 format!("partition {partition}: number {number} comes where {expected:?} belongs"),
             );
         }
-        of.last = Some((client, number));
+        of.last.insert(client, number);
         of.reached = of.reached.max(number + 1);
     }
 
     /// The client is gone. Of what it had on the way, a first part of each partition still lands.
-    pub(crate) fn abandon(&mut self, client: &Client, now: Instant, dice: &mut Dice) {
+    pub(crate) fn abandon(&mut self, client: &Client, now: Instant, dice: &mut Dice, checker: &mut Checker) {
         for (number, partition) in self.partitions.iter_mut().enumerate() {
             let ours = |landing: &Landing| landing.client == client.number && landing.partition == number;
             let keys: Vec<_> =
@@ -185,6 +184,9 @@ impl Broker {
             let lands = dice.index(keys.len() + 1);
             for key in &keys[lands..] {
                 self.wire.remove(key);
+            }
+            if lands > 0 {
+                checker.happened("landed after its client had gone");
             }
             let last = keys[..lands].last().map_or(now, |(at, _)| *at);
             partition.floor = partition.floor.max(last);
@@ -216,6 +218,7 @@ impl Client {
         let bytes = record.value.map_or(0, <[u8]>::len) + 50;
         let full = self.pending.len() >= self.records || self.pending_bytes + bytes > self.bytes;
         if !self.pending.is_empty() && (full || dice.one_in(30)) {
+            checker.happened("full");
             return Ok(Offer::Full);
         }
         let id = match log.recognise(record) {
@@ -229,8 +232,9 @@ impl Client {
             *tries = tries.saturating_sub(1);
             *tries > 0
         });
-        if (poisoned && dice.one_in(2)) || dice.fault(300) {
+        if (poisoned && dice.one_in(2)) || dice.fault(100) {
             self.refused = true;
+            checker.happened(if poisoned { "message refused at once" } else { "publish failed" });
             checker.note(|| format!("client {}: refuses {}+{}", self.number, id.entry, id.row));
             return Err(if poisoned { too_large() } else { broken() });
         }
@@ -239,7 +243,15 @@ impl Client {
             Some(Place::AnyOf(topic)) => log.topics.any_of(topic, dice),
             None => return Ok(Offer::Full),
         };
+        let had_failed = self.failed;
         let (stored, result) = self.fate(partition, poisoned, dice);
+        if self.failed && !had_failed {
+            checker.happened(match (poisoned, stored) {
+                (true, _) => "message refused by receipt",
+                (false, true) => "answer lost",
+                (false, false) => "delivery failed",
+            });
+        }
         let lane = &mut self.lanes[partition];
         let latency = if dice.is_calm() { 300 } else { 6_000 };
         lane.landed = lane.landed.max(broker.awake(now + dice.latency(8, latency)));
@@ -271,7 +283,7 @@ impl Client {
                 (lane.slipping, self.failed) = (Some(0), true);
                 (false, Err(too_large()))
             }
-            None if dice.fault(150) => {
+            None if dice.fault(40) => {
                 self.failed = true;
                 let lost_answers = dice.index(4);
                 lane.slipping = Some(lost_answers.saturating_sub(1));
@@ -292,7 +304,8 @@ impl Client {
     ) -> Result<(Vec<RowId>, Option<Instant>), OutboxError> {
         let now = Instant::now();
         broker.advance(now, log, checker);
-        if dice.fault(600) {
+        if dice.fault(200) {
+            checker.happened("producer ended");
             return Err(OutboxError::transient("the producer has met a fatal error"));
         }
         let next = self.pending.iter().map(|pending| pending.answered).min();

@@ -1,7 +1,7 @@
 //! What must hold: a ledger of each connection that knows nothing of the relay's own bookkeeping, and the list of
 //! what was broken.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -31,13 +31,15 @@ pub(crate) enum Invariant {
     Unbounded,
     /// The server never has to wait: for a sign of life, or for the relay's leave.
     Silent,
+    /// Whatever comes is answered by an error.
+    Panic,
 }
 
 impl fmt::Display for Invariant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Invariant::ConfirmedIsAcknowledged => "I1 confirmed but not acknowledged",
-            Invariant::ConfirmedIsReceived => "I2 confirmed falls or exceeds received",
+            Invariant::ConfirmedIsAcknowledged => "I1 confirmed unacknowledged",
+            Invariant::ConfirmedIsReceived => "I2 confirmed unreceived",
             Invariant::Lost => "I3 lost",
             Invariant::Invented => "I4 invented",
             Invariant::Reordered => "I5 reordered",
@@ -45,6 +47,7 @@ impl fmt::Display for Invariant {
             Invariant::Stuck => "I7 stuck",
             Invariant::Unbounded => "I8 unbounded",
             Invariant::Silent => "silent",
+            Invariant::Panic => "panic",
         })
     }
 }
@@ -57,19 +60,25 @@ const STATUS_PATIENCE: Duration = Duration::from_millis(110);
 pub(crate) struct Checker {
     pub(crate) violations: Vec<(Invariant, String)>,
     pub(crate) trace: Option<Vec<String>>,
+    pub(crate) happened: BTreeMap<&'static str, u64>,
     start: Option<Instant>,
 }
 
 impl Checker {
     pub(crate) fn new(traced: bool) -> Self {
         let start = Some(Instant::now());
-        Checker { violations: Vec::new(), trace: traced.then(Vec::new), start }
+        Checker { trace: traced.then(Vec::new), start, ..Checker::default() }
     }
 
     pub(crate) fn broken(&mut self, invariant: Invariant, what: impl Into<String>) {
         let what = what.into();
         self.note(|| format!("BROKEN {invariant}: {what}"));
         self.violations.push((invariant, what));
+    }
+
+    /// Counts what happens to the relay, so that a fault that is never tried is noticed.
+    pub(crate) fn happened(&mut self, what: &'static str) {
+        *self.happened.entry(what).or_default() += 1;
     }
 
     /// Adds to the trace, if there is one.

@@ -42,35 +42,60 @@ impl Shared {
     }
 }
 
-pub(crate) struct ModelEnds(pub(crate) Shared);
+pub(crate) struct ModelEnds {
+    pub(crate) shared: Shared,
+    /// Which relay.
+    pub(crate) owner: usize,
+}
+
+impl ModelEnds {
+    /// Opening takes its time; a server that accepts and then says nothing takes for ever.
+    async fn dawdle(&self) {
+        let changed = self.shared.changed.notified();
+        let delay = {
+            let World { dice, checker, .. } = &mut *self.shared.lock();
+            if dice.fault(40) {
+                checker.happened("open hangs");
+                Duration::from_secs(300)
+            } else if dice.fault(10) {
+                dice.millis(12_000)
+            } else {
+                dice.millis(20)
+            }
+        };
+        tokio::select! {
+            biased;
+            () = changed => {}
+            () = sleep(delay) => {}
+        }
+    }
+}
 
 impl Ends for ModelEnds {
     type Store = ModelStore;
     type Publisher = ModelPublisher;
 
     async fn open(&mut self) -> Result<(ModelStore, ModelPublisher), OutboxError> {
-        let delay = {
-            let dice = &mut self.0.lock().dice;
-            if dice.fault(10) { dice.millis(12_000) } else { dice.millis(20) }
-        };
-        sleep(delay).await;
+        self.dawdle().await;
         let id = {
             let now = Instant::now();
-            let World { dice, log, server, checker, .. } = &mut *self.0.lock();
+            let World { dice, log, server, checker, .. } = &mut *self.shared.lock();
             if dice.fault(15) {
+                checker.happened("open refused");
                 return Err(OutboxError::transient("connection refused"));
             }
-            server.open(now, log, dice, checker)?
+            server.open(self.owner, now, log, dice, checker)?
         };
-        let store = ModelStore { shared: self.0.clone(), id };
-        let World { dice, broker, .. } = &mut *self.0.lock();
+        let store = ModelStore { shared: self.shared.clone(), id };
+        let World { dice, broker, checker, .. } = &mut *self.shared.lock();
         let refused = dice.fault(20);
         let client = broker.connect(Instant::now(), dice);
         if refused {
             // The store is dropped after the lock.
+            checker.happened("producer refused");
             return Err(OutboxError::transient("no thread for the producer"));
         }
-        Ok((store, ModelPublisher { shared: self.0.clone(), id, client }))
+        Ok((store, ModelPublisher { shared: self.shared.clone(), id, client }))
     }
 }
 
@@ -184,7 +209,7 @@ impl OutboxPublisher for ModelPublisher {
 
 impl Drop for ModelPublisher {
     fn drop(&mut self) {
-        let World { dice, broker, .. } = &mut *self.shared.lock();
-        broker.abandon(&self.client, Instant::now(), dice);
+        let World { dice, broker, checker, .. } = &mut *self.shared.lock();
+        broker.abandon(&self.client, Instant::now(), dice, checker);
     }
 }

@@ -12,9 +12,11 @@ mod ends;
 mod log;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod processes;
 mod run;
 mod seeds;
 mod server;
+mod stream;
 #[cfg(feature = "mutants")]
 #[path = "../pgoutput/tags.rs"]
 mod tags;

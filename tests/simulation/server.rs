@@ -5,11 +5,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use walpost::{Batch, Change, Lsn, OutboxError, Position};
+use walpost::{Batch, Lsn, OutboxError};
 
 use crate::checker::{Checker, Invariant, Ledger};
 use crate::dice::Dice;
-use crate::log::{Log, RowId};
+use crate::log::{Entry, Log};
+use crate::stream::{Connection, Wire, told};
 
 /// After so much silence the relay gives a connection up.
 const SILENCE: Duration = Duration::from_secs(40);
@@ -45,34 +46,6 @@ pub(crate) struct Server {
     most_per_fetch: usize,
 }
 
-#[derive(Debug)]
-pub(crate) struct Connection {
-    id: u64,
-    /// The next entry to send, and the next step of it: begin, rows, commit.
-    entry: usize,
-    step: usize,
-    /// How far the log has been read for this client.
-    sent: Lsn,
-    owes_keepalive: bool,
-    asked: bool,
-    heard: Instant,
-    /// The next bytes arrive then.
-    ready: Instant,
-    /// On their way, with the time of their arrival.
-    statuses: VecDeque<(Instant, Lsn)>,
-    wire: Wire,
-    pub(crate) ledger: Ledger,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Wire {
-    Whole,
-    /// Nothing passes, and nobody is told.
-    Broken(Instant),
-    /// Nothing passes until then.
-    Frozen(Instant),
-}
-
 /// What a fetch brings.
 pub(crate) enum Fetch {
     Changes,
@@ -99,10 +72,10 @@ impl Server {
     pub(crate) fn new(log: &Log, span: Duration, dice: &mut Dice) -> Self {
         let start = Instant::now();
         let mut events = Vec::new();
-        for _ in 0..dice.below(6) {
+        for _ in 0..dice.below(8) {
             events.push((start + span.mul_f64(dice.below(1000) as f64 / 1000.0), Event::Checkpoint));
         }
-        for _ in 0..dice.below(4) {
+        for _ in 0..dice.below(6) {
             let away = dice.millis(4_000);
             let event = if dice.one_in(2) { Event::Crash(away) } else { Event::FastStop(away) };
             if dice.fault(2) {
@@ -152,6 +125,8 @@ impl Server {
         match event {
             Event::Checkpoint => self.saved = self.confirmed,
             Event::Crash(away) => {
+                let falls_back = self.saved < self.confirmed;
+                checker.happened(if falls_back { "server crash, slot falls back" } else { "server crash" });
                 self.connection = None;
                 self.confirmed = self.saved;
                 self.away_until = at + away;
@@ -187,6 +162,7 @@ impl Server {
             if matches!(connection.wire, Wire::Whole) && !connection.ledger.is_excused(now) {
                 checker.broken(Invariant::Silent, format!("no status for {} ms", heard.as_millis()));
             }
+            checker.happened("sender timeout");
             checker.note(|| "server: gives up a silent client".to_owned());
             self.connection = None;
         }
@@ -206,6 +182,7 @@ impl Server {
                 return;
             }
         }
+        checker.happened("server stopped fast");
         checker.note(|| "server: has stopped".to_owned());
         (self.connection, self.stopping, self.saved) = (None, None, self.confirmed);
         self.away_until = now + away;
@@ -214,6 +191,7 @@ impl Server {
     /// A new client asks for the stream.
     pub(crate) fn open(
         &mut self,
+        owner: usize,
         now: Instant,
         log: &mut Log,
         dice: &mut Dice,
@@ -227,14 +205,16 @@ impl Server {
             return Err(OutboxError::server("connecting", "57P03", "the database system is shutting down"));
         }
         if self.connection.is_some() || now < self.held_until {
+            checker.happened("slot in use");
             return Err(OutboxError::server("starting", "55006", "slot is active for PID 1"));
         }
         if dice.fault(40) {
             // Only a person can help, and one does.
+            checker.happened("login refused");
             return Err(OutboxError::server("connecting", "28P01", "password authentication failed"));
         }
         self.connections += 1;
-        let skipped = |entry: &crate::log::Entry| match entry.is_transaction() {
+        let skipped = |entry: &Entry| match entry.is_transaction() {
             true => entry.commit_lsn < self.confirmed,
             false => entry.end <= self.confirmed,
         };
@@ -242,6 +222,7 @@ impl Server {
         checker.note(|| format!("server: stream {} from {} on", self.connections, self.confirmed));
         self.connection = Some(Connection {
             id: self.connections,
+            owner,
             entry,
             step: 0,
             sent: self.confirmed,
@@ -293,15 +274,17 @@ impl Server {
             Wire::Frozen(until) if until > now => return Ok(Fetch::Wait(until)),
             Wire::Frozen(_) | Wire::Whole => {}
         }
-        if dice.fault(150) {
+        if dice.fault(50) {
             return Err(self.cut(now, dice, checker));
         }
-        if dice.fault(500) {
+        if dice.fault(150) {
             connection.wire = Wire::Broken(now);
+            checker.happened("wire half open");
             checker.note(|| "wire: broken, and nobody is told".to_owned());
-        } else if dice.fault(500) {
+        } else if dice.fault(150) {
             connection.wire = Wire::Frozen(now + dice.millis(8_000));
             connection.ledger.excuse(now + Duration::from_secs(8));
+            checker.happened("wire frozen");
             checker.note(|| "wire: frozen".to_owned());
         }
         if connection.ready > now {
@@ -335,6 +318,8 @@ impl Server {
 
     /// The client is told that the connection is lost; the server may notice later.
     fn cut(&mut self, now: Instant, dice: &mut Dice, checker: &mut Checker) -> OutboxError {
+        let inside = self.connection.as_ref().is_some_and(|connection| connection.step > 0);
+        checker.happened(if inside { "cut inside a transaction" } else { "cut between transactions" });
         checker.note(|| "wire: cut".to_owned());
         self.hang_up(None, now, dice);
         lost()
@@ -382,17 +367,20 @@ impl Server {
         let arrival = now + dice.latency(2, 200);
         let arrival = connection.statuses.back().map_or(arrival, |(before, _)| arrival.max(*before));
         // A status that fails may have arrived, and one that went out may be lost with the connection.
-        if !dice.fault(60) || dice.one_in(2) {
+        if !dice.fault(20) || dice.one_in(2) {
             connection.statuses.push_back((arrival, through));
         } else if dice.one_in(2) {
+            checker.happened("status lost and not told");
             self.hang_up(Some(id), now, dice);
             return Sent::Gone(Ok(()));
         }
-        if dice.fault(100) {
+        if dice.fault(25) {
+            checker.happened("status failed");
             connection.ledger.excuse_for_good();
             return Sent::Gone(Err(self.cut(now, dice, checker)));
         }
-        if dice.fault(60) {
+        if dice.fault(25) {
+            checker.happened("status slow");
             let slow = dice.millis(9_000);
             connection.ledger.excuse(now + slow);
             return Sent::Slow(slow, if dice.one_in(2) { Ok(()) } else { Err(lost()) });
@@ -413,76 +401,5 @@ impl Server {
         self.connection = None;
         self.held_until = now;
         Ok(())
-    }
-}
-
-fn told(batch: &Batch, from: usize) -> String {
-    let word = |change: &Change| match change {
-        Change::Begin { commit_lsn, .. } => format!("B{commit_lsn}"),
-        Change::Message { position, .. } => position.index.to_string(),
-        Change::Commit { end_lsn } => format!("C{end_lsn}"),
-        Change::Keepalive { wal_end, reply_requested } => {
-            format!("K{wal_end}{}", if *reply_requested { "?" } else { "" })
-        }
-    };
-    batch.iter().skip(from).map(word).collect::<Vec<_>>().join(" ")
-}
-
-impl Connection {
-    /// The next change, if there is one.
-    fn produce(
-        &mut self,
-        committed: usize,
-        sends_empty: bool,
-        now: Instant,
-        log: &Log,
-        dice: &mut Dice,
-        into: &mut Batch,
-    ) {
-        if dice.one_in(25) {
-            return self.say(dice.one_in(2), into, now);
-        }
-        if self.entry >= committed {
-            if self.owes_keepalive {
-                self.say(dice.one_in(4), into, now);
-            }
-            return;
-        }
-        let entry = &log.entries[self.entry];
-        let foreign = entry.rows.as_ref().is_none_or(|rows| rows.is_empty() && !sends_empty);
-        if foreign {
-            // Of what is not ours the server says only how far it has read, and not each time.
-            (self.entry, self.sent) = (self.entry + 1, entry.end);
-            self.owes_keepalive = true;
-            if dice.one_in(2) {
-                self.say(dice.one_in(4), into, now);
-            }
-            return;
-        }
-        let (commit_lsn, rows) = (entry.commit_lsn, entry.len());
-        if self.step == 0 {
-            self.sent = self.sent.max(commit_lsn);
-            self.ledger.begin();
-            let committed_at = std::time::SystemTime::UNIX_EPOCH + entry.at;
-            into.push_back(Change::Begin { commit_lsn, committed_at });
-        } else if self.step <= rows {
-            let id = RowId { entry: self.entry, row: self.step - 1 };
-            self.ledger.row(id);
-            let position = Position { commit_lsn, index: id.row as u64 };
-            let message = entry.rows.as_ref().map(|rows| rows[id.row].message.clone());
-            into.extend(message.map(|message| Change::Message { position, message }));
-        } else {
-            self.ledger.commit(entry.end, now);
-            into.push_back(Change::Commit { end_lsn: entry.end });
-            (self.entry, self.step, self.sent) = (self.entry + 1, 0, entry.end);
-            return;
-        }
-        self.step += 1;
-    }
-
-    fn say(&mut self, reply_requested: bool, into: &mut Batch, now: Instant) {
-        self.owes_keepalive = false;
-        self.ledger.keepalive(self.sent, now);
-        into.push_back(Change::Keepalive { wal_end: self.sent, reply_requested });
     }
 }
