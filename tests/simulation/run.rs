@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::broker::Broker;
 use crate::checker::{Checker, Invariant};
@@ -118,9 +118,20 @@ impl Driver {
         server.confirmed >= log.end() && broker.is_idle()
     }
 
+    /// Whether nothing is on its way to the broker.
+    fn is_still(&self) -> bool {
+        let World { log, broker, checker, .. } = &mut *self.shared.lock();
+        broker.advance(Instant::now(), log, checker);
+        broker.is_idle()
+    }
+
     /// Without a fault a stop in the middle of the traffic repeats nothing.
     async fn quiet(&self, processes: Processes) {
         let mut in_order = processes.stop_all().await;
+        // A relay that was paused for long and then stopped may have left something on its way.
+        while !self.is_still() {
+            sleep(Duration::from_millis(50)).await;
+        }
         let before = {
             let World { dice, log, checker, .. } = &mut *self.shared.lock();
             if dice.weather == Weather::Calm && repeated(log) > 0 {
