@@ -47,6 +47,11 @@ pub mod kafka;
 pub mod lsn;
 pub mod memory;
 pub mod message;
+#[cfg(feature = "mutants")]
+#[doc(hidden)]
+pub mod mutants;
+#[cfg(not(feature = "mutants"))]
+mod mutants;
 pub mod postgres;
 pub mod processor;
 pub mod progress;

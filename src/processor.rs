@@ -26,6 +26,7 @@ use crate::dead_letters::DeadLetterStore;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
+use crate::mutants::{self, Mutant};
 use crate::progress::Progress;
 use crate::publisher::{Offer, OutboxPublisher, Receipt};
 use crate::refusal::Docket;
@@ -170,6 +171,9 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
     /// processor over new ends resumes from the last confirmation.
     pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) -> Result<(), OutboxError> {
         let mut shutdown = pin!(shutdown);
+        if mutants::active(Mutant::SkipAfterReconnect) {
+            self.progress.keepalive(self.vitals.received());
+        }
         self.vitals.enter(State::Streaming, "");
         self.vitals.handed_over(0);
         self.letters.learn(self.store.parked().await?);
@@ -227,7 +231,8 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
                     self.vitals.set_committed_at(*committed_at);
                 }
                 Change::Message { position, message } => {
-                    if self.pass(*position, message).map_err(Stop::Refused)? == Offer::Full {
+                    let offer = self.pass(*position, message).map_err(Stop::Refused)?;
+                    if offer == Offer::Full && !mutants::active(Mutant::DropOnFull) {
                         self.batch.push_front(change);
                         self.full = true;
                         pause = Pause::Full;
@@ -291,6 +296,9 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
         let mut acknowledged = 0;
         for receipt in self.receipts.drain(..) {
             if let Err(error) = receipt.result {
+                if mutants::active(Mutant::ReorderAfterFailure) {
+                    continue;
+                }
                 // One failed delivery stops the line: later records must not slip past it.
                 let Some(position) =
                     self.letters.replayed_as(receipt.ticket).or(self.progress.position(receipt.ticket))
@@ -386,7 +394,9 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
         // The last words get a moment of their own, even when draining took all the time there was.
         let deadline = deadline.max(Instant::now() + Duration::from_secs(2));
         let leave = async {
-            self.confirm().await?;
+            if !mutants::active(Mutant::LostLastStatus) {
+                self.confirm().await?;
+            }
             self.store.close().await
         };
         match timeout_at(deadline, leave).await {

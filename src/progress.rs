@@ -18,6 +18,7 @@
 use std::collections::VecDeque;
 
 use crate::lsn::{Lsn, Position};
+use crate::mutants::{self, Mutant};
 use crate::publisher::Ticket;
 
 /// Tickets in flight, and what follows from their receipts.
@@ -81,7 +82,7 @@ impl Progress {
             self.groups.pop_back();
         }
         if let Some(group) = self.groups.back_mut() {
-            group.end = end_lsn;
+            group.end = confirmable(group.commit_lsn, end_lsn);
         }
         self.settle();
     }
@@ -91,13 +92,15 @@ impl Progress {
     /// Inside a transaction this says nothing that its own end won't. Behind unacknowledged ones it
     /// waits: confirming it now would skip them.
     pub fn keepalive(&mut self, wal_end: Lsn) {
-        if self.open {
+        if self.open || mutants::active(Mutant::KeepaliveIgnored) {
             return;
         }
         self.received = self.received.max(wal_end);
         match self.groups.back_mut() {
-            Some(group) => group.end = group.end.max(wal_end),
-            None => self.confirmed = self.confirmed.max(wal_end),
+            Some(group) if !mutants::active(Mutant::KeepaliveOverUnacked) => {
+                group.end = group.end.max(wal_end)
+            }
+            _ => self.confirmed = self.confirmed.max(wal_end),
         }
     }
 
@@ -113,6 +116,9 @@ impl Progress {
         if let Some(group) = self.groups.get_mut(index) {
             group.in_flight = group.in_flight.saturating_sub(1);
             self.in_flight = self.in_flight.saturating_sub(1);
+            if mutants::active(Mutant::LastAckWins) && group.in_flight == 0 {
+                self.confirmed = self.confirmed.max(group.end);
+            }
         }
         if index == 0 {
             self.settle();
@@ -153,7 +159,8 @@ impl Progress {
 
     fn settle(&mut self) {
         while let Some(group) = self.groups.front() {
-            let unfinished = group.in_flight > 0 || (self.open && self.groups.len() == 1);
+            let unacknowledged = group.in_flight > 0 && !mutants::active(Mutant::ConfirmBeforeAck);
+            let unfinished = unacknowledged || (self.open && self.groups.len() == 1);
             if unfinished {
                 break;
             }
@@ -161,6 +168,14 @@ impl Progress {
             self.groups.pop_front();
         }
     }
+}
+
+/// What may be confirmed of a transaction: its end, but for the two classic mistakes.
+fn confirmable(commit_lsn: Lsn, end_lsn: Lsn) -> Lsn {
+    if mutants::active(Mutant::ConfirmCommitLsn) {
+        return commit_lsn;
+    }
+    Lsn(end_lsn.0 + u64::from(mutants::active(Mutant::ConfirmPlusOne)))
 }
 
 #[cfg(test)]

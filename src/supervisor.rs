@@ -221,6 +221,8 @@ async fn open_alive<E: Ends>(ends: &mut E, vitals: &Vitals) -> Result<(E::Store,
     let mut opening = pin!(timeout(OPEN_TIMEOUT, ends.open()));
     loop {
         tokio::select! {
+            // Ranked, so that one seed gives one history.
+            biased;
             result = &mut opening => {
                 let late = |_| OutboxError::transient("an end did not open in time");
                 return result.map_err(late).and_then(|opened| opened);

@@ -7,6 +7,7 @@ use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Replay};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
+use crate::mutants::{self, Mutant};
 use crate::publisher::{OutboxPublisher, Ticket};
 use crate::store::OutboxStore;
 
@@ -122,6 +123,10 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
         self.letters.bytes = 0;
         let (tickets, letters): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.letters.pending).into_iter().unzip();
+        if mutants::active(Mutant::DeadLetterNotDurable) {
+            tickets.iter().for_each(|ticket| self.progress.acknowledged(*ticket));
+            self.confirm().await.map_err(Stop::Failed)?;
+        }
         self.store.park(&letters).await.map_err(Stop::Failed)?;
         if let Some(refused) = letters.iter().find(|letter| letter.attempts > 0) {
             tracing::warn!(

@@ -88,33 +88,6 @@ fn refused(cases: &[(&'static [u8], DecodeError)]) {
 }
 
 #[test]
-fn tags_that_were_not_asked_for_are_named() {
-    assert_eq!(exercise(Bytes::new()), Err(short("pgoutput", "tag")));
-    for tag in 0..=u8::MAX {
-        let error = exercise(Bytes::from(vec![tag]));
-        let expected = match tag {
-            b'B' | b'C' | b'O' | b'R' | b'Y' | b'I' | b'U' | b'D' | b'T' | b'M' => {
-                assert!(matches!(error, Err(DecodeError::Short { message, .. }) if message != "pgoutput"));
-                continue;
-            }
-            b'S' | b'E' | b'c' | b'A' => {
-                DecodeError::NotRequested { tag, feature: "streaming of transactions in progress" }
-            }
-            b'b' | b'P' | b'K' | b'r' | b'p' => {
-                DecodeError::NotRequested { tag, feature: "two-phase commit" }
-            }
-            _ => DecodeError::UnknownTag { message: "pgoutput", tag },
-        };
-        assert_eq!(error, Err(expected));
-    }
-    let error = exercise(Bytes::from_static(b"S")).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "message tag `S` belongs to streaming of transactions in progress, which was not requested"
-    );
-}
-
-#[test]
 fn relations_of_impossible_shape_are_refused() {
     refused(&[
         (b"R\0\0\0\x01s\0t\0x\0\0", invalid("Relation", "replica identity", b'x')),

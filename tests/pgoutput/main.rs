@@ -9,3 +9,4 @@ mod captures;
 mod content;
 mod hostile;
 mod story;
+mod tags;

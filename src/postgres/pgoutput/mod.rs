@@ -19,6 +19,7 @@ pub use self::row::{Delete, Insert, OldRow, Update};
 pub use self::tuple::{Column, Columns, Tuple};
 use super::decode_error::DecodeError;
 use super::reader::Reader;
+use crate::mutants::{self, Mutant};
 
 /// Most columns that a row can have: `MaxTupleAttributeNumber` in the server.
 const MOST_COLUMNS: u16 = 1664;
@@ -69,10 +70,17 @@ impl LogicalMessage {
             b'D' => Self::Delete(Delete::read(&mut reader)?),
             b'T' => Self::Truncate(Truncate::read(&mut reader)?),
             b'M' => Self::Message(Message::read(&mut reader)?),
+            _ if mutants::active(Mutant::UnknownMessageIgnored) => return Ok(Self::ignored()),
             tag => return Err(refuse(LAYER, tag)),
         };
         reader.finish()?;
         Ok(message)
+    }
+
+    /// A message that is about nothing of ours.
+    fn ignored() -> Self {
+        let (prefix, content) = (Bytes::new(), Bytes::new());
+        Self::Message(Message { transactional: false, lsn: crate::lsn::Lsn::ZERO, prefix, content })
     }
 }
 

@@ -1,0 +1,260 @@
+//! What must hold: a ledger of each connection that knows nothing of the relay's own bookkeeping, and the list of
+//! what was broken.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::fmt;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use walpost::Lsn;
+
+use crate::log::{Log, RowId};
+
+/// A promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Invariant {
+    /// I1: what is confirmed is acknowledged, with everything before it.
+    ConfirmedIsAcknowledged,
+    /// I2: what is confirmed never falls within a connection and was received on it.
+    ConfirmedIsReceived,
+    /// I3: every committed row arrives.
+    Lost,
+    /// I4: nothing else arrives.
+    Invented,
+    /// I5: first arrivals in commit order, repeats as one piece of it.
+    Reordered,
+    /// I6: nothing is repeated but what was in flight, and after a stop nothing at all.
+    Repeated,
+    /// I7: once all is well the slot comes to the end of the log.
+    Stuck,
+    /// I8: what is read and not yet taken by the publisher is one fetch at most.
+    Unbounded,
+    /// The server never has to wait: for a sign of life, or for the relay's leave.
+    Silent,
+    /// Whatever comes is answered by an error.
+    Panic,
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Invariant::ConfirmedIsAcknowledged => "I1 confirmed unacknowledged",
+            Invariant::ConfirmedIsReceived => "I2 confirmed unreceived",
+            Invariant::Lost => "I3 lost",
+            Invariant::Invented => "I4 invented",
+            Invariant::Reordered => "I5 reordered",
+            Invariant::Repeated => "I6 repeated",
+            Invariant::Stuck => "I7 stuck",
+            Invariant::Unbounded => "I8 unbounded",
+            Invariant::Silent => "silent",
+            Invariant::Panic => "panic",
+        })
+    }
+}
+
+/// How long a confirmation may wait for its status: the shortest time between two, and the clock's steps.
+const STATUS_PATIENCE: Duration = Duration::from_millis(110);
+
+/// What was broken, and what happened before.
+#[derive(Debug, Default)]
+pub(crate) struct Checker {
+    pub(crate) violations: Vec<(Invariant, String)>,
+    pub(crate) trace: Option<Vec<String>>,
+    pub(crate) happened: BTreeMap<&'static str, u64>,
+    start: Option<Instant>,
+}
+
+impl Checker {
+    pub(crate) fn new(traced: bool) -> Self {
+        let start = Some(Instant::now());
+        Checker { trace: traced.then(Vec::new), start, ..Checker::default() }
+    }
+
+    pub(crate) fn broken(&mut self, invariant: Invariant, what: impl Into<String>) {
+        let what = what.into();
+        self.note(|| format!("BROKEN {invariant}: {what}"));
+        self.violations.push((invariant, what));
+    }
+
+    /// Counts what happens to the relay, so that a fault that is never tried is noticed.
+    pub(crate) fn happened(&mut self, what: &'static str) {
+        *self.happened.entry(what).or_default() += 1;
+    }
+
+    /// Adds to the trace, if there is one.
+    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            let at = self.start.map_or(0, |start| start.elapsed().as_millis());
+            trace.push(format!("{at:>7} ms  {}", what()));
+        }
+    }
+
+    /// After all has healed and settled.
+    pub(crate) fn finish(&mut self, log: &Log) {
+        for (id, row) in log.rows_of_all() {
+            if row.arrivals == 0 {
+                self.broken(Invariant::Lost, format!("{id:?} at {} never arrived", log.position(id)));
+            }
+        }
+    }
+}
+
+/// What one connection has been told, and what may therefore be confirmed on it.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    steps: VecDeque<Step>,
+    open: bool,
+    /// The highest position that the relay was told.
+    received: Lsn,
+    /// The highest position that may be confirmed.
+    allowed: Lsn,
+    /// The position that was confirmed last.
+    sent: Lsn,
+    /// Since when a higher one might be.
+    late_since: Option<Instant>,
+    /// Until when, or for good, a late status has another reason.
+    excused: Option<Instant>,
+    ended: bool,
+    acknowledged: HashSet<RowId>,
+    taken: HashSet<RowId>,
+    /// Rows handed to the relay and not taken by the publisher.
+    waiting: usize,
+}
+
+#[derive(Debug)]
+enum Step {
+    Row(RowId),
+    End(Lsn),
+}
+
+impl Ledger {
+    pub(crate) fn new() -> Self {
+        Ledger {
+            steps: VecDeque::new(),
+            open: false,
+            received: Lsn::ZERO,
+            allowed: Lsn::ZERO,
+            sent: Lsn::ZERO,
+            late_since: None,
+            excused: None,
+            ended: false,
+            acknowledged: HashSet::new(),
+            taken: HashSet::new(),
+            waiting: 0,
+        }
+    }
+
+    pub(crate) fn begin(&mut self) {
+        self.open = true;
+    }
+
+    pub(crate) fn row(&mut self, id: RowId) {
+        self.waiting += 1;
+        self.steps.push_back(Step::Row(id));
+    }
+
+    pub(crate) fn commit(&mut self, end: Lsn, now: Instant) {
+        self.open = false;
+        self.end(end, now);
+    }
+
+    pub(crate) fn keepalive(&mut self, wal_end: Lsn, now: Instant) {
+        // Inside of a transaction it promises nothing.
+        if !self.open {
+            self.end(wal_end, now);
+        }
+    }
+
+    fn end(&mut self, end: Lsn, now: Instant) {
+        self.received = self.received.max(end);
+        self.steps.push_back(Step::End(end));
+        self.settle(now);
+    }
+
+    /// The relay is about to read on.
+    pub(crate) fn fetching(&self, checker: &mut Checker) {
+        if self.waiting > 0 {
+            checker.broken(Invariant::Unbounded, format!("reads on with {} rows not taken", self.waiting));
+        }
+    }
+
+    /// The publisher has taken the record of this row.
+    pub(crate) fn took(&mut self, id: RowId, checker: &mut Checker) {
+        self.waiting = self.waiting.saturating_sub(1);
+        if !self.taken.insert(id) {
+            checker.broken(Invariant::Repeated, format!("{id:?} published twice in one life"));
+        }
+    }
+
+    /// The relay was told that the broker, which has it, has it.
+    pub(crate) fn acknowledge(&mut self, id: RowId, now: Instant) {
+        self.acknowledged.insert(id);
+        self.settle(now);
+    }
+
+    fn settle(&mut self, now: Instant) {
+        while let Some(step) = self.steps.front() {
+            match step {
+                Step::Row(id) if !self.acknowledged.contains(id) => break,
+                Step::Row(_) => {}
+                Step::End(end) => self.allowed = self.allowed.max(*end),
+            }
+            self.steps.pop_front();
+        }
+        if self.allowed > self.sent && self.late_since.is_none() {
+            self.late_since = Some(now);
+        }
+    }
+
+    /// For so long a status may be late: the relay is paused, or waits for the socket.
+    pub(crate) fn excuse(&mut self, until: Instant) {
+        self.excused = self.excused.max(Some(until));
+    }
+
+    /// Whether there is another reason for silence.
+    pub(crate) fn is_excused(&self, now: Instant) -> bool {
+        self.excused.is_some_and(|until| now <= until + Duration::from_secs(1))
+    }
+
+    /// An end has failed or the relay was told to stop: what is not confirmed now comes again.
+    pub(crate) fn excuse_for_good(&mut self) {
+        self.ended = true;
+    }
+
+    /// The relay confirms up to `through`.
+    pub(crate) fn confirms(&mut self, through: Lsn, now: Instant, checker: &mut Checker) {
+        if through > self.allowed {
+            checker.broken(
+                Invariant::ConfirmedIsAcknowledged,
+                format!("confirms {through}, may confirm {}", self.allowed),
+            );
+        }
+        if through < self.sent || through > self.received {
+            let (sent, received) = (self.sent, self.received);
+            checker.broken(
+                Invariant::ConfirmedIsReceived,
+                format!("confirms {through} after {sent}, received {received}"),
+            );
+        }
+        self.promptness(now, checker);
+        self.sent = self.sent.max(through);
+        self.late_since = (self.allowed > self.sent).then_some(now);
+    }
+
+    /// The window of what a crash repeats stays small: what can be confirmed is confirmed.
+    pub(crate) fn promptness(&mut self, now: Instant, checker: &mut Checker) {
+        let Some(since) = self.late_since.filter(|_| !self.ended) else { return };
+        let since = self.excused.map_or(since, |until| since.max(until));
+        if now > since + STATUS_PATIENCE {
+            let late = (now - since).as_millis();
+            self.late_since = None;
+            checker.broken(
+                Invariant::Repeated,
+                format!(
+                    "{} may be confirmed for {late} ms and is not: a crash would repeat it",
+                    self.allowed
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What the services of a simulation write: a log, whole from the start, each entry with its time.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+use walpost::{Lsn, OutboxMessage, Position, Record};
+
+use crate::dice::Dice;
+
+/// A row: which entry of the log, and which row of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RowId {
+    pub(crate) entry: usize,
+    pub(crate) row: usize,
+}
+
+impl RowId {
+    /// The id of the message says which row it is, so that a record is recognised by its content alone.
+    fn uuid(self) -> Uuid {
+        Uuid::from_u128((0x5EED_u128 << 96) | ((self.entry as u128) << 32) | self.row as u128)
+    }
+
+    fn of(id: Uuid) -> Option<RowId> {
+        let bits = id.as_u128();
+        let row = RowId { entry: (bits >> 32 & 0xFFFF_FFFF) as usize, row: (bits & 0xFFFF_FFFF) as usize };
+        (row.uuid() == id).then_some(row)
+    }
+}
+
+pub(crate) struct Row {
+    pub(crate) message: OutboxMessage,
+    pub(crate) place: Place,
+    /// How many times it has arrived.
+    pub(crate) arrivals: u32,
+}
+
+/// Where a row goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// To this partition, as the so-manieth of all that go there.
+    Partition(usize, usize),
+    /// Without a key: to any partition of the topic.
+    AnyOf(usize),
+}
+
+pub(crate) struct Entry {
+    /// When it is committed, from the start.
+    pub(crate) at: Duration,
+    /// Where its commit record begins.
+    pub(crate) commit_lsn: Lsn,
+    /// Where its commit record ends.
+    pub(crate) end: Lsn,
+    /// What went into the outbox; `None` for foreign transactions and for those that were rolled back.
+    pub(crate) rows: Option<Vec<Row>>,
+}
+
+impl Entry {
+    pub(crate) fn is_transaction(&self) -> bool {
+        self.rows.is_some()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// A topic and its partitions, which are counted over all topics.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    name: String,
+    first: usize,
+    pub(crate) partitions: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Topics(Vec<Topic>);
+
+impl Topics {
+    pub(crate) fn new(dice: &mut Dice) -> Self {
+        let (mut topics, mut first) = (Vec::new(), 0);
+        for index in 0..dice.size(3) {
+            let partitions = dice.size(4);
+            topics.push(Topic { name: format!("topic-{index}"), first, partitions });
+            first += partitions;
+        }
+        Topics(topics)
+    }
+
+    pub(crate) fn partitions(&self) -> usize {
+        self.0.iter().map(|topic| topic.partitions).sum()
+    }
+
+    pub(crate) fn any_of(&self, topic: usize, dice: &mut Dice) -> usize {
+        self.0[topic].first + dice.index(self.0[topic].partitions)
+    }
+}
+
+/// The log, and what it takes to write on.
+pub(crate) struct Log {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) topics: Topics,
+    /// How many entries are committed by now.
+    pub(crate) committed: usize,
+    /// How many rows go to each partition.
+    counts: Vec<usize>,
+    end: Lsn,
+}
+
+impl Log {
+    pub(crate) fn new(dice: &mut Dice) -> Self {
+        let topics = Topics::new(dice);
+        let counts = vec![0; topics.partitions()];
+        // Near the place where the upper half of a position changes.
+        let end = Lsn(0x2_0000_0000 - dice.below(3_000));
+        Log { entries: Vec::new(), topics, committed: 0, counts, end }
+    }
+
+    pub(crate) fn end(&self) -> Lsn {
+        self.end
+    }
+
+    /// Writes `count` entries at random times between `from` and `to`.
+    pub(crate) fn write(&mut self, count: usize, from: Duration, to: Duration, dice: &mut Dice) {
+        let span = u64::try_from((to - from).as_millis()).unwrap_or(u64::MAX).max(1);
+        let mut times: Vec<_> = (0..count).map(|_| from + Duration::from_millis(dice.below(span))).collect();
+        times.sort_unstable();
+        // Bursts: what several writers commit at once stands side by side in the log.
+        for index in 1..times.len() {
+            if dice.one_in(2) {
+                times[index] = times[index - 1];
+            }
+        }
+        for at in times {
+            self.append(at, dice);
+        }
+    }
+
+    fn append(&mut self, at: Duration, dice: &mut Dice) {
+        // Half of all commit records stand right behind each other: the case in which one byte too much
+        // loses a transaction.
+        let gap = if dice.one_in(2) { 0 } else { dice.below(200) };
+        let commit_lsn = Lsn(self.end.0 + gap);
+        self.end = Lsn(commit_lsn.0 + 8 + dice.below(100));
+        let entry = self.entries.len();
+        let rows = match dice.below(10) {
+            0..=1 => None,
+            2 => Some(Vec::new()),
+            3 => Some(self.rows(entry, 30, dice)),
+            _ => Some(self.rows(entry, 5, dice)),
+        };
+        self.entries.push(Entry { at, commit_lsn, end: self.end, rows });
+    }
+
+    fn rows(&mut self, entry: usize, most: usize, dice: &mut Dice) -> Vec<Row> {
+        (0..dice.size(most)).map(|row| self.row(RowId { entry, row }, dice)).collect()
+    }
+
+    fn row(&mut self, id: RowId, dice: &mut Dice) -> Row {
+        let topic = dice.index(self.topics.0.len());
+        let Topic { name, first, partitions } = &self.topics.0[topic];
+        let mut message = if dice.one_in(12) {
+            OutboxMessage::tombstone(name.clone(), "")
+        } else {
+            let padding = if dice.one_in(10) { 300 } else { 3 };
+            OutboxMessage::new(name.clone(), format!("{{\"n\":\"{:>padding$}\"}}", id.row))
+        };
+        message = message.with_id(id.uuid());
+        let place = if dice.one_in(8) && message.key().is_none() {
+            Place::AnyOf(topic)
+        } else {
+            let key = dice.index(6);
+            let partition = first + key % partitions;
+            self.counts[partition] += 1;
+            message = message.with_key(format!("key-{key}"));
+            Place::Partition(partition, self.counts[partition] - 1)
+        };
+        if dice.one_in(6) {
+            message = message.with_event_type("Placed").with_correlation_id("c").with_header("trace", "1");
+        }
+        Row { message, place, arrivals: 0 }
+    }
+
+    pub(crate) fn row_mut(&mut self, id: RowId) -> Option<&mut Row> {
+        self.entries.get_mut(id.entry)?.rows.as_mut()?.get_mut(id.row)
+    }
+
+    pub(crate) fn position(&self, id: RowId) -> Position {
+        Position { commit_lsn: self.entries[id.entry].commit_lsn, index: id.row as u64 }
+    }
+
+    /// Every row that was ever committed.
+    pub(crate) fn rows_of_all(&self) -> impl Iterator<Item = (RowId, &Row)> {
+        self.entries.iter().enumerate().flat_map(|(entry, of)| {
+            let rows = of.rows.iter().flatten().enumerate();
+            rows.map(move |(row, it)| (RowId { entry, row }, it))
+        })
+    }
+
+    /// The row that a record was made of, if it says exactly what the row says and is committed.
+    pub(crate) fn recognise(&self, record: &Record<'_>) -> Result<RowId, String> {
+        let header = |wanted: &str| record.headers.iter().find(|(name, _)| *name == wanted)?.1;
+        let id = header("id").and_then(|text| Uuid::try_parse_ascii(text).ok());
+        let id = id.and_then(RowId::of).ok_or("its id is none of ours")?;
+        let entry =
+            self.entries.get(id.entry).filter(|_| id.entry < self.committed).ok_or("never committed")?;
+        let row = entry.rows.as_ref().and_then(|rows| rows.get(id.row)).ok_or("no such row")?;
+        let message = &row.message;
+        if (record.topic, record.key, record.value) != (message.topic(), message.key(), message.payload()) {
+            return Err(format!("{id:?}: topic, key or value differ"));
+        }
+        if record.timestamp != message.created_at().map(|micros| micros / 1000) {
+            return Err(format!("{id:?}: the time differs"));
+        }
+        let position = self.position(id);
+        let (lsn, index, text) =
+            (position.commit_lsn.to_string(), id.row.to_string(), message.id().to_string());
+        let mut expected = vec![("id", text.as_str())];
+        if message.event_type().is_some() {
+            expected.extend([("event_type", "Placed"), ("correlation_id", "c"), ("trace", "1")]);
+        }
+        expected.extend([("walpost.lsn", lsn.as_str()), ("walpost.index", index.as_str())]);
+        let seen = record.headers.iter();
+        let same = seen.eq(expected.iter().map(|(name, value)| (*name, Some(value.as_bytes()))));
+        same.then_some(id).ok_or_else(|| format!("{id:?}: headers differ: {:?}", record.headers))
+    }
+}

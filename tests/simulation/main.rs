@@ -1,0 +1,22 @@
+//! The relay's loop and its supervisor between a model server and a model broker, under virtual time, with every
+//! choice made by one seed.
+//!
+//! `WALPOST_SEEDS=100000` runs that many histories, `WALPOST_SEED=…` one of them again, with all that happened.
+//! A failure prints the command that repeats it.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test says so when something does not hold")]
+
+mod broker;
+mod checker;
+mod dice;
+mod ends;
+mod log;
+#[cfg(feature = "mutants")]
+mod mutants;
+mod processes;
+mod run;
+mod seeds;
+mod server;
+mod stream;
+#[cfg(feature = "mutants")]
+#[path = "../pgoutput/tags.rs"]
+mod tags;
