@@ -18,6 +18,8 @@ pub struct Record<'a> {
     pub partition: Option<i32>,
     /// `None` is a null key: any partition will do.
     pub key: Option<&'a [u8]>,
+    /// Records without a key that share this number go to one partition, also when they are sent again.
+    pub spread: u64,
     /// `None` is a null value: a tombstone on a compacted topic.
     pub value: Option<&'a [u8]>,
     /// Milliseconds since 1970-01-01 UTC; `None` lets the broker's client choose the present.

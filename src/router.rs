@@ -22,6 +22,9 @@ pub const LSN: &str = "walpost.lsn";
 /// Header that carries the decimal index of the row in its transaction.
 pub const INDEX: &str = "walpost.index";
 
+/// Records without a key stay together for so much of the log, 128 KiB, to share a batch.
+const SPREAD_BITS: u32 = 17;
+
 /// Makes records of messages, with one buffer for the headers of them all.
 #[derive(Debug, Default)]
 pub struct Router {
@@ -56,6 +59,7 @@ impl Router {
             topic: &message.topic,
             partition: None,
             key: message.key(),
+            spread: position.commit_lsn.0 >> SPREAD_BITS,
             value: message.payload(),
             // Kafka knows no time before 1970; the client's present stands in.
             timestamp: message.created_at.map(|micros| micros.div_euclid(1000)).filter(|millis| *millis > 0),

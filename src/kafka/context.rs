@@ -37,6 +37,10 @@ impl Context {
         let _ = self.producer.set(Arc::downgrade(producer));
     }
 
+    pub(super) fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
     pub(super) fn watch(&self) -> &Watch {
         &self.watch
     }

@@ -47,6 +47,11 @@ const GUARDED: &[(&str, &[&str], &str)] = &[
 const REFUSED: &[(&str, &str, &str)] = &[
     ("bootstrap.servers", "the brokers have a setting of their own", "use --brokers"),
     (
+        "sticky.partitioning.linger.ms",
+        "records without a key go to a partition by their place in the log, so that a repeat finds the same one",
+        "leave it out",
+    ),
+    (
         "transactional.id",
         "transactions need more than this property",
         "leave it out: records carry their position, so that consumers can drop repeats",

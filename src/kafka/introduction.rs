@@ -35,6 +35,11 @@ impl Default for Introductions {
 }
 
 impl Introductions {
+    /// Whether nothing was ever sent to the topic.
+    pub(super) fn is_new(&self, topic: &str) -> bool {
+        !self.topics.contains_key(topic)
+    }
+
     /// Whether a record of this topic may be sent now.
     pub(super) fn admits(&self, topic: &str) -> bool {
         self.under_way == 0 || self.topics.get(topic).is_none_or(|topic| topic.alone.is_none())

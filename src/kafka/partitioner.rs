@@ -6,11 +6,12 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use rdkafka::producer::Partitioner;
 
 thread_local! {
+    /// What the record that this thread hands over says about its company.
+    static SPREAD: Cell<Option<u64>> = const { Cell::new(None) };
     /// What the last record that this thread handed over was given.
     static CHOSEN: Cell<Option<i32>> = const { Cell::new(None) };
 }
@@ -24,21 +25,21 @@ enum Hash {
     Fnv1a,
 }
 
-/// The `partitioner` property, and `sticky.partitioning.linger.ms` for records without a key.
+/// The `partitioner` property. Records without a key are spread by [`Record::spread`](crate::Record), so that a
+/// repeat goes where the first one went: elsewhere it could stand behind later ones.
 #[derive(Debug)]
 pub(super) struct Choice {
     hash: Hash,
     /// What counts as "any partition will do".
     random_null: bool,
     random_empty: bool,
-    /// How long keyless records stay with one partition, so that they share a batch.
-    linger: Duration,
-    sticky: Mutex<HashMap<String, (i32, Instant)>>,
+    /// By topic: the spread of its first record, for which librdkafka chooses later and in a thread of its own.
+    first: Mutex<HashMap<String, u64>>,
 }
 
 impl Choice {
     /// The choice that librdkafka makes under this name; `None` if there is no such name.
-    pub(super) fn named(name: &str, linger: Duration) -> Option<Self> {
+    pub(super) fn named(name: &str) -> Option<Self> {
         let (hash, random_null, random_empty) = match name {
             "random" => (Hash::Random, true, true),
             "consistent" => (Hash::Crc32, false, false),
@@ -49,15 +50,22 @@ impl Choice {
             "fnv1a_random" => (Hash::Fnv1a, true, false),
             _ => return None,
         };
-        Some(Choice { hash, random_null, random_empty, linger, sticky: Mutex::default() })
+        Some(Choice { hash, random_null, random_empty, first: Mutex::default() })
     }
 
-    /// Runs `hand_over`, and tells which partition was chosen meanwhile. `None` if none was: the record names
-    /// its own, or the topic is not known yet and the choice is still to come.
-    pub(super) fn observed<T>(hand_over: impl FnOnce() -> T) -> (T, Option<i32>) {
+    /// Runs `hand_over` of a record with this spread, and tells which partition was chosen meanwhile. `None` if none
+    /// was: the record names its own, or the topic is not known yet and the choice is still to come.
+    pub(super) fn observed<T>(spread: u64, hand_over: impl FnOnce() -> T) -> (T, Option<i32>) {
         CHOSEN.set(None);
+        SPREAD.set(Some(spread));
         let result = hand_over();
+        SPREAD.set(None);
         (result, CHOSEN.take())
+    }
+
+    /// The first record of a topic is about to be handed over.
+    pub(super) fn begin(&self, topic: &str, spread: u64) {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned(), spread);
     }
 
     fn choose(&self, topic: &str, key: Option<&[u8]>, count: i32, available: impl Fn(i32) -> bool) -> i32 {
@@ -65,36 +73,20 @@ impl Choice {
             None => self.random_null,
             Some(key) => key.is_empty() && self.random_empty,
         };
-        if any {
-            return self.stick(topic, count, available);
-        }
-        let key = key.unwrap_or_default();
         let hash = match self.hash {
             Hash::Random => return random(count, available),
-            Hash::Crc32 => crc32fast::hash(key),
-            Hash::Murmur2 => murmur2(key) & 0x7FFF_FFFF,
-            Hash::Fnv1a => fnv1a(key),
+            _ if any => murmur2(&self.spread(topic).to_le_bytes()),
+            Hash::Crc32 => crc32fast::hash(key.unwrap_or_default()),
+            Hash::Murmur2 => murmur2(key.unwrap_or_default()) & 0x7FFF_FFFF,
+            Hash::Fnv1a => fnv1a(key.unwrap_or_default()),
         };
         // Both fit: a partition count is positive, and the remainder is below it.
         (hash % count.max(1).cast_unsigned()).cast_signed()
     }
 
-    /// Any partition, but the same one for a while.
-    fn stick(&self, topic: &str, count: i32, available: impl Fn(i32) -> bool) -> i32 {
-        if self.linger.is_zero() {
-            return random(count, available);
-        }
-        let mut sticky = self.sticky.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if let Some((partition, since)) = sticky.get_mut(topic) {
-            if *partition >= count || now.duration_since(*since) > self.linger || !available(*partition) {
-                (*partition, *since) = (random(count, available), now);
-            }
-            return *partition;
-        }
-        let partition = random(count, available);
-        sticky.insert(topic.to_owned(), (partition, now));
-        partition
+    fn spread(&self, topic: &str) -> u64 {
+        let first = || self.first.lock().unwrap_or_else(PoisonError::into_inner).get(topic).copied();
+        SPREAD.get().or_else(first).unwrap_or_default()
     }
 }
 
@@ -146,7 +138,7 @@ mod tests {
     const COUNT: i32 = 17;
 
     fn choice(name: &str) -> Choice {
-        Choice::named(name, Duration::from_millis(10)).expect("a partitioner")
+        Choice::named(name).expect("a partitioner")
     }
 
     /// Values of Kafka's `UtilsTest.testMurmur2` and of librdkafka's `unittest_fnv1a`.
@@ -185,31 +177,41 @@ mod tests {
         ] {
             for (key, expected) in [(None, null), (Some(&b""[..]), empty)] {
                 let seen: std::collections::BTreeSet<_> =
-                    (0..200).map(|n| choice(name).choose(&format!("t{n}"), key, COUNT, |_| true)).collect();
+                    (0..200).map(|spread| place(&choice(name), key, spread)).collect();
                 match expected {
                     Some(partition) => assert_eq!(seen, [partition].into(), "{name} {key:?}"),
                     None => assert!(seen.len() > 5, "{name} {key:?}: {seen:?}"),
                 }
             }
         }
-        assert!(Choice::named("murmur3", Duration::ZERO).is_none());
+        assert!(Choice::named("murmur3").is_none());
     }
 
     #[test]
-    fn keyless_records_stay_together_until_their_partition_is_gone() {
-        let choice = Choice::named("murmur2_random", Duration::from_secs(3600)).expect("a partitioner");
-        let first = choice.choose("t", None, COUNT, |_| true);
-        assert!((0..100).all(|_| choice.choose("t", None, COUNT, |_| true) == first));
-        let other = (0..100).map(|_| choice.choose("t", None, COUNT, |partition| partition != first)).last();
-        assert!(other.is_some_and(|other| other != first));
+    fn a_record_without_a_key_goes_where_it_went_before() {
+        let choice = choice("murmur2_random");
+        for spread in 0..50 {
+            let first = place(&choice, None, spread);
+            assert!((0..10).all(|_| place(&choice, None, spread) == first));
+            choice.begin("new", spread);
+            let elsewhere = std::thread::scope(|scope| {
+                let other = scope.spawn(|| choice.choose("new", None, COUNT, |_| true));
+                other.join().expect("no panic")
+            });
+            assert_eq!(elsewhere, first, "also in a thread of librdkafka's");
+        }
+    }
+
+    fn place(choice: &Choice, key: Option<&[u8]>, spread: u64) -> i32 {
+        Choice::observed(spread, || choice.choose("t", key, COUNT, |_| true)).0
     }
 
     #[test]
     fn the_choice_is_seen_by_who_handed_the_record_over() {
         let choice = choice("murmur2");
         let (partition, seen) =
-            Choice::observed(|| Partitioner::partition(&choice, "t", Some(b"abc"), COUNT, |_| true));
+            Choice::observed(0, || Partitioner::partition(&choice, "t", Some(b"abc"), COUNT, |_| true));
         assert_eq!(seen, Some(partition));
-        assert_eq!(Choice::observed(|| ()), ((), None));
+        assert_eq!(Choice::observed(0, || ()), ((), None));
     }
 }

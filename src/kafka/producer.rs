@@ -126,7 +126,11 @@ impl KafkaPublisher {
             headers: owned(record.headers),
             delivery_opaque: self.window.next(),
         };
-        let (sent, chosen) = Choice::observed(|| self.producer.send(base).map_err(|(error, _)| error));
+        if record.key.is_none() && self.introductions.is_new(record.topic) {
+            self.producer.context().choice().begin(record.topic, record.spread);
+        }
+        let (sent, chosen) =
+            Choice::observed(record.spread, || self.producer.send(base).map_err(|(error, _)| error));
         let Err(error) = sent else {
             self.introductions.sent(record.topic, record.partition.or(chosen), self.window.next());
             self.window.push(ticket, bytes);

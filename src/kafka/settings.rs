@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
@@ -16,7 +15,6 @@ const MAX_MESSAGES: &str = "queue.buffering.max.messages";
 const MAX_KBYTES: &str = "queue.buffering.max.kbytes";
 const MAX_RECORD: &str = "message.max.bytes";
 const PARTITIONER: &str = "partitioner";
-const STICKY: &str = "sticky.partitioning.linger.ms";
 /// Bytes of the largest record, and batch. librdkafka writes a batch's length into four bytes of seven bits each
 /// (`rd_kafka_buf_finalize_arraycnt` in its 2.12): of a longer one the broker sees nothing, and it is sent again for
 /// ever. A megabyte is left for what surrounds the records.
@@ -33,7 +31,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("message.timeout.ms", "0"),
     // Keys go to the partitions to which Java clients send them.
     (PARTITIONER, "murmur2_random"),
-    (STICKY, "10"),
+    // It would choose before our partitioner is asked.
+    ("sticky.partitioning.linger.ms", "0"),
     ("socket.keepalive.enable", "true"),
     // Rows come in batches already; waiting longer for company only adds latency.
     ("linger.ms", "1"),
@@ -109,7 +108,7 @@ impl KafkaSettings {
             bytes: number(&merged, MAX_KBYTES, 1)?.saturating_mul(1024),
         };
         widen_queue(&mut merged, limits);
-        let choice = choice(&mut merged)?;
+        let choice = choice(&merged)?;
         if let Some(most) = merged.get_mut(MAX_RECORD).filter(|most| {
             most.trim().parse().is_ok_and(|most: usize| most > LARGEST && most <= 1_000_000_000)
         }) {
@@ -173,13 +172,10 @@ fn number(merged: &BTreeMap<&str, String>, name: &str, least: usize) -> Result<u
     })
 }
 
-/// The partitioner, which is ours. Whether a record without a key stays with its partition is decided by ours
-/// too, so librdkafka must not decide it first.
-fn choice(merged: &mut BTreeMap<&str, String>) -> Result<Choice, OutboxError> {
-    let linger = Duration::from_millis(u64::try_from(number(merged, STICKY, 0)?).unwrap_or(u64::MAX));
-    merged.insert(STICKY, "0".to_owned());
+/// The partitioner, which is ours.
+fn choice(merged: &BTreeMap<&str, String>) -> Result<Choice, OutboxError> {
     let name = merged.get(PARTITIONER).map_or("", |name| name.trim());
-    Choice::named(name, linger).ok_or_else(|| {
+    Choice::named(name).ok_or_else(|| {
         OutboxError::usage(
             format!("the Kafka property `{PARTITIONER}` can't be `{name}`"),
             "set it to murmur2_random (as Java clients), murmur2, consistent_random, consistent, fnv1a_random, fnv1a \

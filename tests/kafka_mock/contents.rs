@@ -29,8 +29,14 @@ async fn contents_arrive_untouched() {
         (Some(&bytes), Some(&bytes), 1_700_000_000_125, &NO_HEADERS),
     ];
     for (key, value, timestamp, headers) in cases {
-        let record =
-            Record { topic: "t", partition: Some(2), key, value, timestamp: Some(timestamp), headers };
+        let record = Record {
+            partition: Some(2),
+            key,
+            value,
+            timestamp: Some(timestamp),
+            headers,
+            ..crate::harness::value("t", b"")
+        };
         bench.publish(&record).await;
     }
     bench.settle_well().await;
@@ -152,5 +158,32 @@ async fn each_partitioner_chooses_as_librdkafka_does() {
             seen.map(|seen| (seen.key, seen.partition)).collect::<BTreeMap<_, _>>()
         };
         assert_eq!(placed("ours"), placed("theirs"), "{name}");
+    }
+}
+
+/// Elsewhere a repeat could stand behind records that came after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_without_a_key_find_their_partition_again() {
+    const PARTITIONS: i32 = 13;
+    let cluster = cluster(1, &[("t", PARTITIONS)]);
+    let mut places = Vec::new();
+    for life in 0..2_u64 {
+        let mut bench = Bench::open(&cluster, &[]);
+        // The second life begins elsewhere, so that another one is the topic's first.
+        for spread in (life * 20)..40 {
+            let text = format!("{life} {spread}");
+            bench.publish(&Record { spread, ..value("t", text.as_bytes()) }).await;
+        }
+        bench.settle_well().await;
+    }
+    for seen in read(&cluster, "t", PARTITIONS) {
+        let text = String::from_utf8(seen.value.expect("a value")).expect("text");
+        places.push((text, seen.partition));
+    }
+    let of = |text: &str| places.iter().find(|(own, _)| own == text).map(|(_, partition)| *partition);
+    let used: std::collections::BTreeSet<_> = places.iter().map(|(_, partition)| *partition).collect();
+    assert!(used.len() > 6, "they are spread: {used:?}");
+    for spread in 20..40 {
+        assert_eq!(of(&format!("0 {spread}")), of(&format!("1 {spread}")), "{spread}");
     }
 }

@@ -89,7 +89,15 @@ impl Bench {
 pub(crate) static NO_HEADERS: std::sync::LazyLock<Headers> = std::sync::LazyLock::new(Headers::default);
 
 pub(crate) fn value<'a>(topic: &'a str, value: &'a [u8]) -> Record<'a> {
-    Record { topic, partition: None, key: None, value: Some(value), timestamp: None, headers: &NO_HEADERS }
+    Record {
+        topic,
+        partition: None,
+        key: None,
+        spread: 0,
+        value: Some(value),
+        timestamp: None,
+        headers: &NO_HEADERS,
+    }
 }
 
 pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
