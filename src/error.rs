@@ -21,6 +21,7 @@ struct Inner {
     what: String,
     position: Option<Position>,
     advice: Option<String>,
+    sqlstate: Option<String>,
     source: Option<Source>,
 }
 
@@ -78,7 +79,8 @@ impl OutboxError {
     /// (PostgreSQL documentation, appendix "PostgreSQL Error Codes").
     pub fn server(during: &str, sqlstate: &str, message: &str) -> Self {
         let (kind, advice) = judge_sqlstate(sqlstate);
-        let error = Self::new(kind, format!("{during}: {message} (SQLSTATE {sqlstate})"));
+        let mut error = Self::new(kind, format!("{during}: {message} (SQLSTATE {sqlstate})"));
+        error.0.sqlstate = Some(sqlstate.to_owned());
         match advice {
             Some(advice) => error.with_advice(advice),
             None => error,
@@ -97,7 +99,15 @@ impl OutboxError {
     }
 
     fn new(kind: Kind, what: impl Into<String>) -> Self {
-        OutboxError(Box::new(Inner { kind, what: what.into(), position: None, advice: None, source: None }))
+        let what = what.into();
+        OutboxError(Box::new(Inner {
+            kind,
+            what,
+            position: None,
+            advice: None,
+            sqlstate: None,
+            source: None,
+        }))
     }
 
     fn with_source(mut self, source: impl Into<Source>) -> Self {
@@ -141,6 +151,11 @@ impl OutboxError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         self.0.kind == Kind::Usage
+    }
+
+    /// The code that the Postgres server gave, if it is the server's error.
+    pub(crate) fn sqlstate(&self) -> Option<&str> {
+        self.0.sqlstate.as_deref()
     }
 
     /// The message that it happened to.

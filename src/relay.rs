@@ -36,7 +36,7 @@ impl Relay {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), OutboxError> {
         let ends = RelayEnds {
-            source: ReplicationSource::new(self.database, self.target),
+            source: ReplicationSource::new(self.database, self.target).with_vitals(Arc::clone(&vitals)),
             kafka: self.kafka,
             vitals: Arc::clone(&vitals),
         };

@@ -263,13 +263,15 @@ fn each_thing_is_known_in_one_room() {
 }
 
 /// Rooms that have a reason to ask what time it is.
-const NEEDS_A_CLOCK: [&str; 11] = [
+const NEEDS_A_CLOCK: [&str; 13] = [
     "message.rs",
     "vitals.rs",
     "processor.rs",
     "supervisor.rs",
     "memory/",
     "postgres/store.rs",
+    "postgres/lookout.rs",
+    "postgres/takeover.rs",
     "kafka/",
     "demo/",
     "cli",

@@ -11,10 +11,13 @@
 mod auth;
 mod connection;
 mod decode_error;
+mod identity;
+mod lookout;
 mod names;
 #[doc(hidden)]
 pub mod pgoutput;
 mod preflight;
+mod publication;
 #[doc(hidden)]
 pub mod reader;
 mod relations;
@@ -24,6 +27,7 @@ mod setup;
 mod slot;
 mod store;
 mod table;
+mod takeover;
 #[doc(hidden)]
 pub mod transaction;
 #[doc(hidden)]

@@ -5,6 +5,7 @@ use tokio_postgres::error::SqlState;
 use super::names::{Target, quote_identifier, quote_literal};
 use super::session::{Session, sql_error};
 use crate::error::OutboxError;
+use crate::lsn::Lsn;
 
 /// How long making a slot may wait for older transactions before they are named.
 const CREATE_TIMEOUT: &str = "20s";
@@ -29,6 +30,21 @@ pub(crate) async fn create(session: &Session, slot: &str, server_version: i32) -
         Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Err(blocked(session, &during).await),
         Err(error) => Err(sql_error(&during, error)),
     }
+}
+
+/// Where the slot stands: all before it is confirmed.
+///
+/// # Errors
+/// The session broke, or the slot is gone.
+pub(crate) async fn position(session: &Session, slot: &str) -> Result<Lsn, OutboxError> {
+    let sql = format!(
+        "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = {}",
+        quote_literal(slot)
+    );
+    let row = session.query_one_row("reading the slot's position", &sql).await?;
+    let text: Option<String> = row.and_then(|row| row.get(0));
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| OutboxError::transient(format!("slot {slot} has no position")))
 }
 
 /// Names the oldest transaction that a new slot, or a lock, waits for.

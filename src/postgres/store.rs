@@ -9,20 +9,25 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::{Config, Transaction};
 
 use super::connection::{Connection, CopyEvent, Wire};
+use super::identity::{Memory, System, Trail};
+use super::lookout::{Beat, LOOK_EVERY, Lookout};
 use super::names::Target;
 use super::pgoutput::{Insert, LogicalMessage};
 use super::preflight::{Outcome, Preflight, inspect};
+use super::publication::{self, Change as PublicationChange, Look, Published};
 use super::relations::Relations;
-use super::session::{self, Session, open_replication, place};
+use super::session::{self, Driver, Session, open_replication, place};
 use super::settings::Settings;
 use super::slot;
 use super::table::{OutboxTable, RowError};
+use super::takeover::Patience;
 use super::transaction::TransactionTracker;
 use super::wal::{Envelope, StandbyStatus};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
 use crate::message::OutboxMessage;
 use crate::store::{Batch, Change, OutboxStore};
+use crate::vitals::Vitals;
 
 /// A server that says nothing for this long, though it was asked to, is gone. Longer than half of the
 /// session's `wal_sender_timeout`, at which a server that is busy with rows of other tables speaks up.
@@ -42,6 +47,12 @@ pub struct ReplicationSource {
     /// The slot was there before: if it is missing now, rows may be lost, and making a new one would
     /// hide that.
     slot_was_there: bool,
+    memory: Memory,
+    /// The publication as it was last seen.
+    published: Option<Published>,
+    look_every: Duration,
+    patience: Patience,
+    vitals: Arc<Vitals>,
     /// Warnings that were given before: a relay that stands by looks again and again.
     warned: HashSet<String>,
 }
@@ -55,8 +66,27 @@ impl ReplicationSource {
             target,
             text_only: Arc::default(),
             slot_was_there: false,
+            memory: Memory::default(),
+            published: None,
+            look_every: LOOK_EVERY,
+            patience: Patience::default(),
+            vitals: Arc::default(),
             warned: HashSet::new(),
         }
+    }
+
+    /// Tells `vitals` when the server has answered.
+    #[must_use]
+    pub fn with_vitals(mut self, vitals: Arc<Vitals>) -> Self {
+        self.vitals = vitals;
+        self
+    }
+
+    /// Looks at the publication this often while streaming, instead of every ten seconds.
+    #[must_use]
+    pub fn looking_every(mut self, interval: Duration) -> Self {
+        self.look_every = interval;
+        self
     }
 
     /// Connects, checks what a relay needs, makes the slot if it never existed, and starts the stream.
@@ -81,27 +111,89 @@ impl ReplicationSource {
         let session = Session::open(config).await?;
         let preflight = inspect(&session, &self.target).await?.passed()?;
         if let Some(pid) = preflight.slot_holder {
+            self.memory.shared = true;
+            self.patience.look(&session, &self.target).await?;
             return Err(OutboxError::slot_in_use(format!(
                 "slot {} is in use by PID {pid}",
                 self.target.slot
             )));
         }
         self.ensure_slot(&session, &preflight).await?;
-        let binary = preflight.columns_are_binary && !self.text_only.load(Relaxed);
         let mut connection = open_replication(config).await?;
-        connection.copy_both(&slot::start_command(&self.target, binary)).await?;
-        tracing::info!(server = place(config), slot = self.target.slot, binary, "reading the log");
-        Ok(ReplicationStore {
+        let system = System::identify(&mut connection).await?;
+        let (timeline, id) = (system.timeline, system.id.clone());
+        self.memory.meet(system, &place(config))?;
+        let look = self.look(&session, &preflight).await?;
+        let at = slot::position(&session, &self.target.slot).await?;
+        self.memory.resume(at, &self.target)?;
+        let binary = preflight.columns_are_binary && !self.text_only.load(Relaxed);
+        let started = connection.copy_both(&slot::start_command(&self.target, binary)).await;
+        self.memory.shared |= started.as_ref().is_err_and(OutboxError::is_slot_in_use);
+        started?;
+        tracing::info!(
+            server = place(config), slot = self.target.slot, confirmed = %at, system = id, timeline, binary,
+            "reading the log"
+        );
+        Ok(self.stream(connection, session, &preflight, look))
+    }
+
+    fn stream(
+        &self,
+        connection: Connection<Box<dyn Wire>>,
+        session: Session,
+        preflight: &Preflight,
+        look: Look,
+    ) -> ReplicationStore {
+        let (client, driver) = session.into_parts();
+        let trail = Arc::clone(&self.memory.trail);
+        trail.passed(look.place);
+        self.vitals.database_answered();
+        self.vitals.log_heard();
+        let beat = Beat {
+            target: self.target.clone(),
+            table_oid: preflight.table_oid.unwrap_or_default(),
+            server_version: preflight.server_version,
+            published: look.published,
+            look_every: self.look_every,
+            trail: Arc::clone(&trail),
+            vitals: Arc::clone(&self.vitals),
+        };
+        ReplicationStore {
             connection,
-            session,
-            relations: Relations::new(&self.target, &preflight),
+            driver,
+            lookout: Lookout::start(client, beat),
+            target: self.target.clone(),
+            trail,
+            relations: Relations::new(&self.target, preflight),
             table: OutboxTable::of(self.target.table.clone()),
             tracker: TransactionTracker::default(),
             received: Lsn::ZERO,
             heard: Instant::now(),
+            listening: None,
             failure: None,
             text_only: Arc::clone(&self.text_only),
-        })
+            vitals: Arc::clone(&self.vitals),
+        }
+    }
+
+    /// Looks at the publication, and compares it with what the stream before this one has seen.
+    async fn look(&mut self, session: &Session, preflight: &Preflight) -> Result<Look, OutboxError> {
+        let (table_oid, version) = (preflight.table_oid.unwrap_or_default(), preflight.server_version);
+        let look = publication::look(session.client(), &self.target, table_oid, version).await?;
+        if let Some(before) = &self.published {
+            match before.compare(look.published.as_ref(), &self.target) {
+                PublicationChange::Broken(what) => {
+                    let last = self.memory.trail.last();
+                    return Err(publication::skipped(&what, last.as_ref(), look.place.lsn, &self.target));
+                }
+                PublicationChange::None => {}
+                PublicationChange::Harmless(what) | PublicationChange::Doubtful(what) => {
+                    tracing::warn!("{what}, while this relay was away");
+                }
+            }
+        }
+        self.published.clone_from(&look.published);
+        Ok(look)
     }
 
     async fn ensure_slot(&mut self, session: &Session, preflight: &Preflight) -> Result<(), OutboxError> {
@@ -117,9 +209,13 @@ impl ReplicationSource {
             if self.slot_was_there {
                 return Err(OutboxError::definite(
                     format!(
-                        "slot {name} is gone: rows committed since the last confirmation can't be read any more"
+                        "slot {name} is gone: rows committed since the last confirmation, {}, can't be read any more",
+                        self.memory.trail.confirmed()
                     ),
-                    "find out who dropped it; then run `walpost setup`, and insert the rows of the gap again",
+                    format!(
+                        "find out who dropped it; then run `walpost setup`; {}; insert again those that are missing",
+                        self.memory.trail.finding(&self.target)
+                    ),
                 ));
             }
             if session.has_rows(&self.target.table).await? {
@@ -144,15 +240,22 @@ impl ReplicationSource {
 /// A stream of changes from one slot.
 pub struct ReplicationStore {
     connection: Connection<Box<dyn Wire>>,
-    session: Session,
+    /// Hears first when the server shuts down.
+    driver: Driver,
+    lookout: Lookout,
+    target: Target,
+    trail: Arc<Trail>,
     relations: Relations,
     table: OutboxTable,
     tracker: TransactionTracker,
     received: Lsn,
     heard: Instant,
+    /// Since when somebody fetches; `None` while the window is closed.
+    listening: Option<Instant>,
     /// What went wrong behind the changes that are already handed out.
     failure: Option<OutboxError>,
     text_only: Arc<AtomicBool>,
+    vitals: Arc<Vitals>,
 }
 
 impl OutboxStore for ReplicationStore {
@@ -168,7 +271,10 @@ impl OutboxStore for ReplicationStore {
 
     async fn fetch_pending(&mut self, into: &mut Batch) -> Result<(), OutboxError> {
         let before = into.len();
+        let listening = *self.listening.get_or_insert_with(Instant::now);
         loop {
+            // Before anything is handed out: what came while this process stood still is not ours any more.
+            self.lookout.check()?;
             if let Some(failure) = self.failure.take() {
                 return Err(failure);
             }
@@ -186,9 +292,11 @@ impl OutboxStore for ReplicationStore {
                 result = self.connection.fill() => {
                     result?;
                     self.heard = Instant::now();
+                    self.vitals.log_heard();
                 }
-                error = self.session.ended() => return Err(error),
-                () = sleep_until(self.heard + SILENCE) => {
+                error = self.driver.ended() => return Err(error),
+                result = self.lookout.changed() => result?,
+                () = sleep_until(self.heard.max(listening) + SILENCE) => {
                     return Err(OutboxError::transient("the server has not answered for 40 s"));
                 }
             }
@@ -198,9 +306,15 @@ impl OutboxStore for ReplicationStore {
     async fn mark_published(&mut self, through: Lsn) -> Result<(), OutboxError> {
         // While the window is closed nobody fetches, and this is where the server's leave is noticed: it
         // waits for ever on a relay that goes on answering.
-        if self.session.has_ended() {
-            return Err(self.session.ended().await);
+        if self.driver.has_ended() {
+            return Err(self.driver.ended().await);
         }
+        self.lookout.check()?;
+        if self.listening.take().is_none() {
+            // Nobody has fetched since the last status, so that silence is no news.
+            self.vitals.log_heard();
+        }
+        self.trail.confirming(through);
         let status = StandbyStatus {
             write: self.received,
             flush: through,
@@ -231,10 +345,24 @@ impl ReplicationStore {
                 Err(error) => Err(error),
             };
             if let Err(error) = taken {
-                self.failure = Some(error);
+                self.failure = Some(self.explained(error));
                 return;
             }
         }
+    }
+
+    /// A server before 18 can't decode a row of a time at which there was no publication, not even when it is back.
+    fn explained(&self, error: OutboxError) -> OutboxError {
+        if error.sqlstate() != Some("42704") {
+            return error;
+        }
+        let slot = &self.target.slot;
+        error.with_advice(format!(
+            "the publication was missing while rows were committed; make it again (`walpost setup`). Servers before 18 \
+             can't read the slot past such rows: move it, SELECT pg_replication_slot_advance('{slot}', \
+             pg_current_wal_lsn()); {}; insert again those that are missing, then start again",
+            self.trail.finding(&self.target)
+        ))
     }
 
     fn take(&mut self, event: CopyEvent, into: &mut Batch) -> Result<(), OutboxError> {
