@@ -23,6 +23,9 @@ pub struct Relay {
     pub kafka: KafkaSettings,
     /// How patient to be.
     pub pace: Pace,
+    /// The process is a relay and nothing else, so the kernel may end it when its loop stands still for eight seconds
+    /// with records in flight (see [`KafkaPublisher::ending_the_process_when_still`]).
+    pub alone: bool,
 }
 
 impl Relay {
@@ -38,6 +41,7 @@ impl Relay {
         let ends = RelayEnds {
             source: ReplicationSource::new(self.database, self.target).with_vitals(Arc::clone(&vitals)),
             kafka: self.kafka,
+            alone: self.alone,
             vitals: Arc::clone(&vitals),
         };
         Supervisor::new(ends, self.pace, vitals, fastrand::u64(..)).run(shutdown).await
@@ -47,6 +51,7 @@ impl Relay {
 struct RelayEnds {
     source: ReplicationSource,
     kafka: KafkaSettings,
+    alone: bool,
     vitals: Arc<Vitals>,
 }
 
@@ -58,6 +63,7 @@ impl Ends for RelayEnds {
         // The slot first: whoever holds it is the one that publishes.
         let store = self.source.open().await?;
         let publisher = KafkaPublisher::open(&self.kafka, Arc::clone(&self.vitals))?;
+        let publisher = if self.alone { publisher.ending_the_process_when_still()? } else { publisher };
         Ok((store, publisher))
     }
 }

@@ -25,6 +25,7 @@ pub(super) async fn run(config: Config, console: &Console) -> Result<(), OutboxE
         target: config.target,
         kafka: config.kafka,
         pace: Pace { drain_deadline: config.delivery.drain_timeout, ..Pace::default() },
+        alone: true,
     };
     relay.run(vitals, shutdown).await
 }

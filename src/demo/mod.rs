@@ -94,6 +94,7 @@ async fn trade(
         target: Target::default(),
         kafka: broker.settings().clone(),
         pace: Pace::default(),
+        alone: false,
     };
     let running = Running::start(relay, &vitals);
     let consumer = Consumer::start(broker.brokers(), broker.topic(), PARTITIONS, ledger.clone())?;

@@ -74,8 +74,12 @@ impl Lookout {
         let (judge, verdict) = mpsc::channel(1);
         let task = tokio::spawn(async move {
             let Err(error) = walk(&client, beat, &holding).await;
-            // The stream may be gone already.
-            let _ = judge.send(error).await;
+            // Of the session's end its driver tells, and knows better why.
+            if !client.is_closed() {
+                // The stream may be gone already.
+                let _ = judge.send(error).await;
+            }
+            judge.closed().await;
         });
         Lookout { task, held, verdict }
     }

@@ -67,6 +67,12 @@ impl Preflight {
         self.findings.push(Finding { subject, outcome });
     }
 
+    /// Whether the first failure is of one of these.
+    pub(crate) fn fails_at(&self, subjects: &[&str]) -> bool {
+        let failure = self.findings.iter().find(|found| matches!(found.outcome, Outcome::Failure(_)));
+        failure.is_some_and(|found| subjects.contains(&found.subject))
+    }
+
     /// The first failure, if there is one.
     ///
     /// # Errors

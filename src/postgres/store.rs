@@ -35,7 +35,7 @@ const SILENCE: Duration = Duration::from_secs(40);
 /// After this much silence a status asks for an answer.
 const ASK_AFTER: Duration = Duration::from_secs(5);
 /// How long a status may take to leave.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens the log again and again, each time from where the slot stands.
 #[derive(Debug)]
@@ -109,7 +109,12 @@ impl ReplicationSource {
 
     async fn open_at(&mut self, config: &Config) -> Result<ReplicationStore, OutboxError> {
         let session = Session::open(config).await?;
-        let preflight = inspect(&session, &self.target).await?.passed()?;
+        let report = inspect(&session, &self.target).await?;
+        if self.published.is_some() && report.fails_at(&["table", "publication"]) {
+            // What has changed says more than what is wrong.
+            self.look(&session, &report).await?;
+        }
+        let preflight = report.passed()?;
         if let Some(pid) = preflight.slot_holder {
             self.memory.shared = true;
             self.patience.look(&session, &self.target).await?;

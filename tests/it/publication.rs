@@ -77,7 +77,8 @@ async fn world(server: &PostgresServer, prefix: &str, made: &str) -> World {
         let client = world.database.client().await;
         client.execute("SELECT pg_drop_replication_slot($1::text::name)", &[&world.slot]).await.unwrap();
         client.batch_execute(made).await.unwrap();
-        assert!(world.command(["setup"]).output().await.status.success());
+        let make = "SELECT pg_create_logical_replication_slot($1::text::name, 'pgoutput')";
+        client.execute(make, &[&world.slot]).await.unwrap();
     }
     world
 }
