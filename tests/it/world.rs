@@ -20,7 +20,8 @@ pub(crate) struct World {
     pub(crate) brokers: String,
     pub(crate) topic: String,
     pub(crate) slot: String,
-    for_relay: Option<String>,
+    /// Where the relay reaches the broker, if not as the tests do.
+    pub(crate) for_relay: Option<String>,
 }
 
 impl World {
