@@ -62,9 +62,12 @@ impl DeadMan {
 
     /// The loop has taken a turn; `busy` when records are in flight or about to be.
     pub(super) fn touch(&self, busy: bool) {
-        self.shared.touched_ms.store(self.shared.now_ms(), SeqCst);
+        let now = self.shared.now_ms();
+        let before = self.shared.touched_ms.swap(now, SeqCst);
         self.shared.busy.store(busy, SeqCst);
-        if busy && !self.shared.wound.load(SeqCst) {
+        // After a pause the thread may have woken first, and wound up what was left from before it.
+        let paused = u128::from(now.saturating_sub(before)) > TURN.as_millis();
+        if paused || (busy && !self.shared.wound.load(SeqCst)) {
             self.thread.unpark();
         }
     }

@@ -80,8 +80,9 @@ impl<S: Wire> Connection<S> {
             ("bytea_output", "hex"),
             // A skipped publication is told in a warning, which a role's settings must not hold back.
             ("client_min_messages", "notice"),
-            // A dead relay frees its slot after this long, and a busy server speaks up after half of it,
-            // whatever the server's default is.
+            // A dead relay frees its slot after this long where no other relay may end it, and a busy server speaks up
+            // after half of it. Not shorter: a server that decodes a large transaction of other tables may read no
+            // status meanwhile, and would end the stream at the same place again and again.
             ("wal_sender_timeout", "30s"),
         ];
         let options = startup.options.as_deref().unwrap_or_default();

@@ -336,13 +336,15 @@ async fn published_part(
 
 async fn slot(session: &Session, target: &Target, report: &mut Preflight) -> Result<(), OutboxError> {
     let slot = &target.slot;
-    // A slot keeps the catalog as of its oldest transaction; what is younger has changed under it.
+    // A slot keeps the catalog as of its oldest transaction; what is younger has changed under it. A slot that was
+    // never read was made right after its publication.
     let sql = format!(
         "SELECT plugin::text, slot_type, database::text, current_database()::text, wal_status::text, active_pid, \
          to_jsonb(s) ->> 'invalidation_reason', catalog_xmin::text, \
          EXISTS (SELECT FROM pg_publication p WHERE p.pubname = {publication} AND (age(p.xmin) <= age(s.catalog_xmin) \
            OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = {table_oid} \
              AND age(r.xmin) <= age(s.catalog_xmin)))) \
+           AND EXISTS (SELECT FROM pg_stat_replication_slots u WHERE u.slot_name = s.slot_name AND u.total_txns > 0) \
          FROM pg_replication_slots s WHERE slot_name = {}",
         quote_literal(slot),
         publication = quote_literal(&target.publication),
@@ -384,7 +386,7 @@ async fn slot(session: &Session, target: &Target, report: &mut Preflight) -> Res
                     super::names::quote_identifier(&target.publication)
                 ),
                 format!(
-                    "normal right after `walpost setup`; else compare with the topics: SELECT * FROM {} WHERE \
+                    "compare with the topics: SELECT * FROM {} WHERE \
                      age(xmin) <= age('{}'::xid)",
                     target.table,
                     text(7)

@@ -96,7 +96,11 @@ async fn a_loop_that_stands_still_is_named_and_loses_the_slot() {
     let store = source.open().await.unwrap();
     let (let_go, blocked) = channel();
     let processor = OutboxProcessor::new(store, Blocking(blocked)).with_vitals(Arc::clone(&vitals));
-    let running = tokio::spawn(processor.run(std::future::pending()));
+    // On a thread of its own, as in the binary, so that it blocks nobody else.
+    let running = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(processor.run(std::future::pending()))
+    });
     let second = world.command(["run"]).spawn();
     second.wait_for_log("standing by", PATIENCE).await;
 
@@ -110,7 +114,7 @@ async fn a_loop_that_stands_still_is_named_and_loses_the_slot() {
     assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
     assert_eq!(world.consume(3).await.len(), 3);
     let_go.send(()).unwrap();
-    assert!(running.await.unwrap().is_err());
+    assert!(running.join().unwrap().is_err());
     stop(second).await;
 }
 

@@ -73,7 +73,10 @@ pub(crate) fn label(folder: &Scratch, label: &str) -> Result<(), String> {
 
 /// The process that serves the copy.
 pub(crate) fn standby(bin: &Path, folder: &Scratch, port: u16, settings: &[String]) -> Result<Local, String> {
-    let owner = owner(folder.path())?;
+    // Handed over when it was filled.
+    let folder_of = fs::metadata(folder.path()).map_err(|e| e.to_string())?;
+    let own = fs::metadata("/proc/self").map_err(|e| e.to_string())?.uid();
+    let owner = (folder_of.uid() != own).then(|| (folder_of.uid(), folder_of.gid()));
     if let Some((uid, gid)) = owner {
         for file in ["backup_label", "standby.signal"] {
             chown(folder.path().join("data").join(file), Some(uid), Some(gid)).map_err(|e| e.to_string())?;
