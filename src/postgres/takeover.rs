@@ -43,6 +43,7 @@ struct Seen {
 struct Holder {
     pid: i32,
     started: String,
+    /// Empty before the first.
     status_at: String,
 }
 
@@ -52,9 +53,10 @@ impl Patience {
         let slot = quote_literal(&target.slot);
         // Only relays are judged: other clients may have their reasons to be silent.
         let sql = format!(
-            "SELECT r.pid, r.backend_start::text, r.reply_time::text, coalesce(a.wait_event, '') \
+            "SELECT r.pid, r.backend_start::text, coalesce(r.reply_time::text, ''), \
+             coalesce(a.wait_event, '') \
              FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid \
-             JOIN pg_stat_activity a ON a.pid = r.pid WHERE s.slot_name = {slot} AND r.reply_time IS NOT NULL \
+             JOIN pg_stat_activity a ON a.pid = r.pid WHERE s.slot_name = {slot} AND r.backend_start IS NOT NULL \
              AND r.application_name = current_setting('application_name')"
         );
         let Some(row) = session.query_one_row("looking at the slot's holder", &sql).await? else {
@@ -90,7 +92,7 @@ impl Patience {
         // Only if it is still as silent as it was.
         let sql = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE pid = {pid} \
-             AND backend_start::text = {} AND reply_time::text = {}",
+             AND backend_start::text = {} AND coalesce(reply_time::text, '') = {}",
             quote_literal(&holder.started),
             quote_literal(&holder.status_at)
         );
