@@ -27,6 +27,7 @@ struct Inner {
     /// The topic, when none of its messages can be sent.
     topic: Option<String>,
     advice: Option<String>,
+    sqlstate: Option<String>,
     source: Option<Source>,
 }
 
@@ -93,7 +94,8 @@ impl OutboxError {
     /// (PostgreSQL documentation, appendix "PostgreSQL Error Codes").
     pub fn server(during: &str, sqlstate: &str, message: &str) -> Self {
         let (kind, advice) = judge_sqlstate(sqlstate);
-        let error = Self::new(kind, format!("{during}: {message} (SQLSTATE {sqlstate})"));
+        let mut error = Self::new(kind, format!("{during}: {message} (SQLSTATE {sqlstate})"));
+        error.0.sqlstate = Some(sqlstate.to_owned());
         match advice {
             Some(advice) => error.with_advice(advice),
             None => error,
@@ -121,6 +123,7 @@ impl OutboxError {
             code: None,
             topic: None,
             advice: None,
+            sqlstate: None,
             source: None,
         }))
     }
@@ -190,6 +193,11 @@ impl OutboxError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         self.0.kind == Kind::Usage
+    }
+
+    /// The code that the Postgres server gave, if it is the server's error.
+    pub(crate) fn sqlstate(&self) -> Option<&str> {
+        self.0.sqlstate.as_deref()
     }
 
     /// The message that it happened to.

@@ -38,7 +38,8 @@ use letters::Letters;
 /// How patient a processor is.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// The longest silence towards the server; well below its `wal_sender_timeout` (60 s by default).
+    /// The longest silence towards the server; well below its `wal_sender_timeout` (60 s by default), and so
+    /// short that another relay soon sees that this one is dead.
     pub status_interval: Duration,
     /// The shortest time between two statuses, so that no burst of requests makes a burst of answers.
     pub status_gap: Duration,
@@ -49,7 +50,7 @@ pub struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Pace {
-            status_interval: Duration::from_secs(10),
+            status_interval: Duration::from_secs(2),
             status_gap: Duration::from_millis(100),
             drain_deadline: Duration::from_secs(25),
         }
@@ -368,7 +369,7 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
                     result?;
                     self.settle_or_stop().await?;
                 }
-                () = sleep_until(self.status.due(self.full)) => self.confirm().await?,
+                () = sleep_until(self.status.due(!fetching)) => self.confirm().await?,
                 result = self.store.fetch_pending(&mut self.batch), if fetching => result?,
             }
             self.drop_what_has_not_begun();
@@ -417,7 +418,8 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
     /// confirmation, so that a restart begins at the refused one. Should one of those fail as well, it
     /// is the one to report, since it stands first.
     async fn finish_before(mut self, refusal: OutboxError) -> OutboxError {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        // Short, since nobody hears the server meanwhile, and it may want to stop.
+        let deadline = Instant::now() + Duration::from_secs(3);
         while self.progress.in_flight() > 0 {
             match timeout_at(deadline, self.publisher.receipts(&mut self.receipts)).await {
                 Ok(Ok(())) => {}
@@ -455,10 +457,10 @@ impl StatusClock {
         }
     }
 
-    /// While the window is closed the store is not read, and a status is the only thing that notices the
-    /// server's leave; so it goes out more often.
-    fn due(&self, full: bool) -> Instant {
-        let patience = if full { self.interval.min(Duration::from_secs(1)) } else { self.interval };
+    /// While the store is not read, a status is the only thing that notices the server's leave; so it goes out
+    /// more often.
+    fn due(&self, unread: bool) -> Instant {
+        let patience = if unread { self.interval.min(Duration::from_secs(1)) } else { self.interval };
         self.last + if self.wanted { self.gap } else { patience }
     }
 

@@ -28,6 +28,9 @@ pub struct Relay {
     pub retry: RetryConfig,
     /// How patient to be.
     pub pace: Pace,
+    /// The process is a relay and nothing else, so the kernel may end it when its loop stands still for eight seconds
+    /// with records in flight (see [`KafkaPublisher::ending_the_process_when_still`]).
+    pub alone: bool,
 }
 
 impl Relay {
@@ -40,11 +43,11 @@ impl Relay {
         vitals: Arc<Vitals>,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), OutboxError> {
-        let mut source = ReplicationSource::new(self.database, self.target);
+        let mut source = ReplicationSource::new(self.database, self.target).with_vitals(Arc::clone(&vitals));
         if self.on_refusal == OnRefusal::DeadLetter {
             source = source.with_dead_letters();
         }
-        let ends = RelayEnds { source, kafka: self.kafka, vitals: Arc::clone(&vitals) };
+        let ends = RelayEnds { source, kafka: self.kafka, alone: self.alone, vitals: Arc::clone(&vitals) };
         let supervisor = Supervisor::new(ends, self.pace, vitals, fastrand::u64(..));
         supervisor.with_refusals(self.on_refusal, self.retry).run(shutdown).await
     }
@@ -53,6 +56,7 @@ impl Relay {
 struct RelayEnds {
     source: ReplicationSource,
     kafka: KafkaSettings,
+    alone: bool,
     vitals: Arc<Vitals>,
 }
 
@@ -64,6 +68,7 @@ impl Ends for RelayEnds {
         // The slot first: whoever holds it is the one that publishes.
         let store = self.source.open().await?;
         let publisher = KafkaPublisher::open(&self.kafka, Arc::clone(&self.vitals))?;
+        let publisher = if self.alone { publisher.ending_the_process_when_still()? } else { publisher };
         Ok((store, publisher))
     }
 }

@@ -31,6 +31,9 @@ use crate::vitals::{State, Vitals};
 /// A server that accepts and then says nothing is tried again after this long.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// How often the loop shows that it is alive while it waits.
+const BEAT: Duration = Duration::from_secs(5);
+
 /// How long a fault may last before it is told again.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
@@ -187,8 +190,11 @@ impl<E: Ends> Supervisor<E> {
 
     /// Waits, and shows that the loop is alive meanwhile.
     async fn wait(&self, wait: Duration) {
-        self.vitals.beat();
-        sleep(wait).await;
+        let end = Instant::now() + wait;
+        while Instant::now() < end {
+            self.vitals.beat();
+            sleep((end - Instant::now()).min(BEAT)).await;
+        }
         self.vitals.beat();
     }
 
@@ -227,7 +233,7 @@ async fn open_alive<E: Ends>(ends: &mut E, vitals: &Vitals) -> Result<(E::Store,
                 let late = |_| OutboxError::transient("an end did not open in time");
                 return result.map_err(late).and_then(|opened| opened);
             }
-            () = sleep(Duration::from_secs(5)) => vitals.beat(),
+            () = sleep(BEAT) => vitals.beat(),
         }
     }
 }

@@ -60,6 +60,8 @@ pub struct Vitals {
     broker: Mutex<Option<(Instant, String)>>,
     epoch: Instant,
     beat_ms: AtomicU64,
+    answered_ms: AtomicU64,
+    heard_ms: AtomicU64,
     acked_ms: AtomicU64,
     published: AtomicU64,
     parked: AtomicU64,
@@ -77,6 +79,8 @@ impl Default for Vitals {
             broker: Mutex::default(),
             epoch: now,
             beat_ms: AtomicU64::new(0),
+            answered_ms: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
             acked_ms: AtomicU64::new(0),
             published: AtomicU64::new(0),
             parked: AtomicU64::new(0),
@@ -127,6 +131,28 @@ impl Vitals {
     #[must_use]
     pub fn since_beat(&self) -> Duration {
         self.since(&self.beat_ms)
+    }
+
+    /// The database has answered a question beside the stream.
+    pub fn database_answered(&self) {
+        self.answered_ms.store(self.age_ms().max(1), Relaxed);
+    }
+
+    /// How long ago the database answered a question, or the stream began; zero for a store that asks none.
+    #[must_use]
+    pub fn since_answer(&self) -> Duration {
+        self.since_noted(&self.answered_ms)
+    }
+
+    /// Something has come through the stream, or nobody is listening to it.
+    pub fn log_heard(&self) {
+        self.heard_ms.store(self.age_ms().max(1), Relaxed);
+    }
+
+    /// How long the stream has been silent, though somebody listened; zero for a store that does not tell.
+    #[must_use]
+    pub fn since_heard(&self) -> Duration {
+        self.since_noted(&self.heard_ms)
     }
 
     /// Receipts have come; `in_flight` records are still without one.
@@ -208,6 +234,10 @@ impl Vitals {
 
     fn age_ms(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn since_noted(&self, mark: &AtomicU64) -> Duration {
+        if mark.load(Relaxed) == 0 { Duration::ZERO } else { self.since(mark) }
     }
 
     fn since(&self, mark: &AtomicU64) -> Duration {

@@ -267,7 +267,7 @@ fn each_thing_is_known_in_one_room() {
 }
 
 /// Rooms that have a reason to ask what time it is.
-const NEEDS_A_CLOCK: [&str; 12] = [
+const NEEDS_A_CLOCK: [&str; 14] = [
     "message.rs",
     "vitals.rs",
     "processor.rs",
@@ -275,6 +275,8 @@ const NEEDS_A_CLOCK: [&str; 12] = [
     "supervisor.rs",
     "memory/",
     "postgres/store.rs",
+    "postgres/lookout.rs",
+    "postgres/takeover.rs",
     "kafka/",
     "demo/",
     "cli",

@@ -27,6 +27,7 @@ pub(super) async fn run(config: Config, console: &Console) -> Result<(), OutboxE
         on_refusal: config.refusal.on_refusal,
         retry: config.refusal.retry,
         pace: Pace { drain_deadline: config.delivery.drain_timeout, ..Pace::default() },
+        alone: true,
     };
     relay.run(vitals, shutdown).await
 }

@@ -97,6 +97,7 @@ async fn trade(
         on_refusal: OnRefusal::default(),
         retry: RetryConfig::default(),
         pace: Pace::default(),
+        alone: false,
     };
     let running = Running::start(relay, &vitals);
     let consumer = Consumer::start(broker.brokers(), broker.topic(), PARTITIONS, ledger.clone())?;

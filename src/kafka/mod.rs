@@ -11,6 +11,7 @@
 //! - Latency: the callback wakes the reader of receipts itself, see `delivery`.
 
 mod context;
+mod dead_man;
 mod delivery;
 mod guard;
 mod introduction;

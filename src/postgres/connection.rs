@@ -12,7 +12,10 @@
 //! Sources: PostgreSQL documentation, "Message Flow" and "Message Formats" of the frontend/backend
 //! protocol.
 
+use std::ops::Range;
+
 use bytes::{Buf, Bytes, BytesMut};
+use fallible_iterator::FallibleIterator as _;
 use postgres_protocol::message::backend::{self, Header, Message};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -90,8 +93,9 @@ impl<S: Wire> Connection<S> {
             ("bytea_output", "hex"),
             // A skipped publication is told in a warning, which a role's settings must not hold back.
             ("client_min_messages", "notice"),
-            // A dead relay frees its slot after this long, and a busy server speaks up after half of it,
-            // whatever the server's default is.
+            // A dead relay frees its slot after this long where no other relay may end it, and a busy server speaks up
+            // after half of it. Not shorter: a server that decodes a large transaction of other tables may read no
+            // status meanwhile, and would end the stream at the same place again and again.
             ("wal_sender_timeout", "30s"),
         ];
         let options = startup.options.as_deref().unwrap_or_default();
@@ -113,6 +117,31 @@ impl<S: Wire> Connection<S> {
             connection.until_ready("setting the encoding").await?;
         }
         Ok(connection)
+    }
+
+    /// Sends a command that answers with rows, and returns the first one's columns; empty when there is none.
+    pub(crate) async fn first_row(
+        &mut self,
+        during: &str,
+        command: &str,
+    ) -> Result<Vec<Option<Bytes>>, OutboxError> {
+        frontend::query(command, &mut self.output).map_err(cannot_encode)?;
+        self.flush().await?;
+        let mut answer = Ok(Vec::new());
+        loop {
+            match self.message().await? {
+                Message::DataRow(body) if matches!(&answer, Ok(row) if row.is_empty()) => {
+                    let column = |range: Option<Range<usize>>| {
+                        Ok(range.and_then(|range| body.buffer().get(range)).map(Bytes::copy_from_slice))
+                    };
+                    let row = body.ranges().map(column).collect();
+                    answer = row.map_err(|error| OutboxError::protocol("a row can't be read", error));
+                }
+                Message::ErrorResponse(body) => answer = Err(fields_error(during, body.fields())),
+                Message::ReadyForQuery(_) => return answer,
+                _ => {}
+            }
+        }
     }
 
     /// Sends a replication command that begins CopyBoth, and waits for it to begin.

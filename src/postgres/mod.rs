@@ -13,11 +13,14 @@ mod connection;
 mod decode_error;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
+mod identity;
 mod intake;
+mod lookout;
 mod names;
 #[doc(hidden)]
 pub mod pgoutput;
 mod preflight;
+mod publication;
 mod ration;
 #[doc(hidden)]
 pub mod reader;
@@ -28,6 +31,7 @@ mod setup;
 mod slot;
 mod store;
 mod table;
+mod takeover;
 #[doc(hidden)]
 pub mod transaction;
 #[doc(hidden)]

@@ -42,6 +42,8 @@ pub struct Preflight {
     /// The table's object id, by which it is followed through a rename.
     pub(crate) table_oid: Option<u32>,
     pub(crate) column_types: ColumnTypes,
+    /// Names and types of the table's columns.
+    columns: Vec<(String, u32)>,
     /// Whether every mapped column can be sent in binary format.
     pub(crate) columns_are_binary: bool,
     /// Optional columns that the table doesn't have.
@@ -63,6 +65,12 @@ impl Preflight {
     fn fail(&mut self, subject: &'static str, text: impl Into<String>, advice: impl Into<String>) {
         let outcome = Outcome::Failure(OutboxError::definite(text, advice));
         self.findings.push(Finding { subject, outcome });
+    }
+
+    /// Whether the first failure is of one of these.
+    pub(crate) fn fails_at(&self, subjects: &[&str]) -> bool {
+        let failure = self.findings.iter().find(|found| matches!(found.outcome, Outcome::Failure(_)));
+        failure.is_some_and(|found| subjects.contains(&found.subject))
     }
 
     /// The first failure, if there is one.
@@ -89,6 +97,7 @@ pub async fn inspect(session: &Session, target: &Target) -> Result<Preflight, Ou
     role(session, &mut report).await?;
     table(session, target, &mut report).await?;
     publication(session, target, &mut report).await?;
+    published_part(session, target, &mut report).await?;
     slot(session, target, &mut report).await?;
     Ok(report)
 }
@@ -193,7 +202,9 @@ async fn columns(
     }
     report.column_types = ColumnTypes::new(bases);
     let names = columns.iter().map(|(name, type_oid)| (name.as_str(), *type_oid));
-    match table::Layout::new(names, &report.column_types) {
+    let layout = table::Layout::new(names, &report.column_types);
+    report.columns.clone_from(&columns);
+    match layout {
         Ok(layout) => {
             let text = format!("{}: {}", target.table, layout.describe());
             report.columns_are_binary = layout.is_binary();
@@ -272,12 +283,76 @@ async fn publication(session: &Session, target: &Target, report: &mut Preflight)
     Ok(())
 }
 
+/// Rows and columns that the publication holds back (15 and later).
+async fn published_part(
+    session: &Session,
+    target: &Target,
+    report: &mut Preflight,
+) -> Result<(), OutboxError> {
+    let (table, shown) = (&target.table, super::names::quote_identifier(&target.publication));
+    let sql = format!(
+        "SELECT to_jsonb(t) ->> 'rowfilter', \
+         ARRAY(SELECT jsonb_array_elements_text(coalesce(to_jsonb(t) -> 'attnames', '[]'))) \
+         FROM pg_publication_tables t WHERE pubname = {} AND schemaname = {} AND tablename = {}",
+        quote_literal(&target.publication),
+        quote_literal(&table.schema),
+        quote_literal(&table.name)
+    );
+    let Some(row) = rows(session, &sql).await?.pop() else { return Ok(()) };
+    if let Some(filter) = row.cell::<Option<String>, _>(0)? {
+        report.warn(
+            "publication",
+            format!("publication {shown} sends only rows of {table} for which {filter}"),
+            format!(
+                "if no row shall be left out: ALTER PUBLICATION {shown} SET TABLE {table}; rows that were left out do not \
+                 come again"
+            ),
+        );
+    }
+    let listed: Vec<String> = row.cell(1)?;
+    if listed.is_empty() || report.columns.is_empty() {
+        return Ok(());
+    }
+    let sent = report.columns.iter().filter(|(name, _)| listed.contains(name));
+    let mend = format!("ALTER PUBLICATION {shown} SET TABLE {table};");
+    match table::Layout::new(sent.map(|(name, oid)| (name.as_str(), *oid)), &report.column_types) {
+        Err(error) => {
+            let error = error.in_table(table);
+            let text = format!("publication {shown} holds back a column that is needed: {error}");
+            report.fail("publication", text, mend);
+        }
+        Ok(layout) => {
+            let absent = layout.absent();
+            let hidden: Vec<_> =
+                absent.iter().filter(|name| !report.absent_columns.contains(name)).copied().collect();
+            if !hidden.is_empty() {
+                let text = format!(
+                    "publication {shown} holds back {}: messages go on without it",
+                    hidden.join(", ")
+                );
+                report.warn("publication", text, mend);
+            }
+            report.absent_columns = absent;
+        }
+    }
+    Ok(())
+}
+
 async fn slot(session: &Session, target: &Target, report: &mut Preflight) -> Result<(), OutboxError> {
     let slot = &target.slot;
+    // A slot keeps the catalog as of its oldest transaction; what is younger has changed under it. A slot that was
+    // never read was made right after its publication.
     let sql = format!(
-        "SELECT plugin::text, slot_type, database::text, current_database()::text, wal_status::text, active_pid \
-         FROM pg_replication_slots WHERE slot_name = {}",
-        quote_literal(slot)
+        "SELECT plugin::text, slot_type, database::text, current_database()::text, wal_status::text, active_pid, \
+         to_jsonb(s) ->> 'invalidation_reason', catalog_xmin::text, \
+         EXISTS (SELECT FROM pg_publication p WHERE p.pubname = {publication} AND (age(p.xmin) <= age(s.catalog_xmin) \
+           OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = {table_oid} \
+             AND age(r.xmin) <= age(s.catalog_xmin)))) \
+           AND EXISTS (SELECT FROM pg_stat_replication_slots u WHERE u.slot_name = s.slot_name AND u.total_txns > 0) \
+         FROM pg_replication_slots s WHERE slot_name = {}",
+        quote_literal(slot),
+        publication = quote_literal(&target.publication),
+        table_oid = report.table_oid.unwrap_or_default(),
     );
     let Some(row) = rows(session, &sql).await?.pop() else {
         report.warn(
@@ -289,7 +364,10 @@ async fn slot(session: &Session, target: &Target, report: &mut Preflight) -> Res
     };
     report.slot_exists = true;
     report.slot_holder = row.cell(5)?;
-    let cells: [Option<String>; 5] = [row.cell(0)?, row.cell(1)?, row.cell(2)?, row.cell(3)?, row.cell(4)?];
+    let mut cells: [Option<String>; 8] = Default::default();
+    for index in [0, 1, 2, 3, 4, 6, 7] {
+        cells[index] = row.cell(index)?;
+    }
     let text = |index: usize| cells[index].as_deref().unwrap_or_default();
     if text(1) != "logical" || text(0) != "pgoutput" || text(2) != text(3) {
         let found = format!("{} slot of plugin {:?} in database {:?}", text(1), text(0), text(2));
@@ -302,17 +380,62 @@ async fn slot(session: &Session, target: &Target, report: &mut Preflight) -> Res
             ),
         );
     } else if text(4) == "lost" {
-        report.fail(
-            "slot",
-            format!("slot {slot} has lost log that it needs: rows in the gap can't be read from the log any more"),
-            format!(
-                "SELECT pg_drop_replication_slot('{slot}'); then `walpost setup`, and insert the rows of the gap \
-                 again; raise max_slot_wal_keep_size so that it does not happen again"
-            ),
-        );
+        let error = lost(target, text(6), text(7));
+        report.findings.push(Finding { subject: "slot", outcome: Outcome::Failure(error) });
     } else {
         let held = report.slot_holder.map(|pid| format!(", in use by PID {pid}"));
         report.good("slot", format!("{slot}{}", held.unwrap_or_default()));
+        if row.cell(8)? && report.slot_holder.is_none() {
+            report.warn(
+                "publication",
+                format!(
+                    "publication {} was made or changed after the place at which slot {slot} stands: rows committed \
+                     before that change may never be sent",
+                    super::names::quote_identifier(&target.publication)
+                ),
+                format!(
+                    "compare with the topics: SELECT * FROM {} WHERE \
+                     age(xmin) <= age('{}'::xid)",
+                    target.table,
+                    text(7)
+                ),
+            );
+        }
     }
     Ok(())
+}
+
+/// The server has given the slot up, and no waiting brings it back.
+fn lost(target: &Target, reason: &str, catalog_xmin: &str) -> OutboxError {
+    let slot = &target.slot;
+    let (why, prevent) = match reason {
+        "idle_timeout" => {
+            (", since nobody has read it for idle_replication_slot_timeout", "raise that setting")
+        }
+        "wal_level_insufficient" => (", since wal_level was lowered", "keep wal_level at logical"),
+        "rows_removed" => (", since catalog rows that it needs were removed", "set hot_standby_feedback"),
+        _ => (
+            ", since it has fallen further behind than max_slot_wal_keep_size",
+            "raise max_slot_wal_keep_size",
+        ),
+    };
+    // Gone on some versions with the slot's other data.
+    let rows = if catalog_xmin.is_empty() {
+        format!("the rows of {} that are missing in the topics", target.table)
+    } else {
+        format!(
+            "those that are missing in the topics (SELECT * FROM {} WHERE age(xmin) <= age('{catalog_xmin}'::xid))",
+            target.table
+        )
+    };
+    OutboxError::definite(
+        format!(
+            "slot {slot} has lost log that it needs{why}: what was committed behind its position can't be read from \
+             the log any more"
+        ),
+        format!(
+            "SELECT pg_drop_replication_slot('{slot}'); then `walpost setup`, which makes it anew, and insert again {rows}; \
+             {prevent}, so that it does not happen again"
+        ),
+    )
 }

@@ -39,8 +39,12 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Session {
     client: Client,
-    driver: tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>,
+    driver: Driver,
 }
+
+/// The task behind a session; it ends with the session, and the session with it.
+#[derive(Debug)]
+pub(crate) struct Driver(tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>);
 
 impl Session {
     /// Connects to the one server of `config`.
@@ -68,7 +72,7 @@ impl Session {
         })?;
         let connect = config.connect_raw(Rationed::new(wire), NoTls);
         let (client, connection) = connect.await.map_err(|error| cannot_log_in(config, error))?;
-        let session = Session { client, driver: tokio::spawn(connection) };
+        let session = Session { client, driver: Driver(tokio::spawn(connection)) };
         let wanted = config.get_target_session_attrs();
         if wanted != TargetSessionAttrs::Any {
             let row = session.query_one_row("asking for the kind of server", READ_ONLY).await?;
@@ -134,11 +138,6 @@ impl Session {
         row.map_or(Ok(false), |row| row.cell(0))
     }
 
-    /// Whether the server has ended the session.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.driver.is_finished()
-    }
-
     /// The client for statements.
     #[must_use]
     pub fn client(&self) -> &Client {
@@ -150,20 +149,32 @@ impl Session {
         &mut self.client
     }
 
+    /// The client, for whoever asks on while somebody else listens for the end.
+    pub(crate) fn into_parts(self) -> (Client, Driver) {
+        (self.client, self.driver)
+    }
+}
+
+impl Driver {
+    /// Whether the server has ended the session.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.is_finished()
+    }
+
     /// Waits until the server ends the session, and says why.
     ///
     /// Cancel-safe. After it has resolved once it must not be awaited again.
     pub(crate) async fn ended(&mut self) -> OutboxError {
-        match (&mut self.driver).await {
+        match (&mut self.0).await {
             Ok(Err(error)) => sql_error("the server ended the session", error),
             _ => OutboxError::transient("the server ended the session"),
         }
     }
 }
 
-impl Drop for Session {
+impl Drop for Driver {
     fn drop(&mut self) {
-        self.driver.abort();
+        self.0.abort();
     }
 }
 

@@ -5,6 +5,7 @@ use tokio_postgres::error::SqlState;
 use super::names::{Target, quote_identifier, quote_literal};
 use super::session::{Cells, Session, sql_error};
 use crate::error::OutboxError;
+use crate::lsn::Lsn;
 
 /// The prefix of logical messages to the relay of a slot; their content is the slot's name.
 pub(crate) const MESSAGE_PREFIX: &str = "walpost.dead_letters";
@@ -32,6 +33,21 @@ pub(crate) async fn create(session: &Session, slot: &str, server_version: i32) -
         Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Err(blocked(session, &during).await),
         Err(error) => Err(sql_error(&during, error)),
     }
+}
+
+/// Where the slot stands: all before it is confirmed.
+///
+/// # Errors
+/// The session broke, or the slot is gone.
+pub(crate) async fn position(session: &Session, slot: &str) -> Result<Lsn, OutboxError> {
+    let sql = format!(
+        "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = {}",
+        quote_literal(slot)
+    );
+    let row = session.query_one_row("reading the slot's position", &sql).await?;
+    let text: Option<String> = row.map(|row| row.cell(0)).transpose()?.flatten();
+    text.and_then(|text| text.parse().ok())
+        .ok_or_else(|| OutboxError::transient(format!("slot {slot} has no position")))
 }
 
 /// Names the oldest transaction that a new slot, or a lock, waits for.

@@ -6,23 +6,28 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_postgres::{Config, Transaction};
+use tokio_postgres::{Client, Config, Transaction};
 
 use super::connection::{Connection, Wire};
+use super::identity::{Memory, System, Trail};
 use super::intake::Intake;
+use super::lookout::{Beat, LOOK_EVERY, Lookout};
 use super::names::Target;
 use super::preflight::{Outcome, Preflight, inspect};
+use super::publication::{self, Change as PublicationChange, Look, Published};
 use super::relations::Relations;
-use super::session::{self, Session, open_replication, place};
+use super::session::{self, Driver, Session, open_replication, place};
 use super::settings::Settings;
 use super::slot;
 use super::table::{DeadLetterTable, OutboxTable};
+use super::takeover::Patience;
 use super::wal::StandbyStatus;
 use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Replay};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
 use crate::store::{Batch, OutboxStore};
+use crate::vitals::Vitals;
 
 /// A server that says nothing for this long, though it was asked to, is gone. Longer than half of the
 /// session's `wal_sender_timeout`, at which a server that is busy with rows of other tables speaks up.
@@ -30,7 +35,7 @@ const SILENCE: Duration = Duration::from_secs(40);
 /// After this much silence a status asks for an answer.
 const ASK_AFTER: Duration = Duration::from_secs(5);
 /// How long a status may take to leave.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens the log again and again, each time from where the slot stands.
 #[derive(Debug)]
@@ -43,6 +48,12 @@ pub struct ReplicationSource {
     /// hide that.
     slot_was_there: bool,
     dead_letters: DeadLetterTable,
+    memory: Memory,
+    /// The publication as it was last seen.
+    published: Option<Published>,
+    look_every: Duration,
+    patience: Patience,
+    vitals: Arc<Vitals>,
     /// Warnings that were given before: a relay that stands by looks again and again.
     warned: HashSet<String>,
 }
@@ -57,6 +68,11 @@ impl ReplicationSource {
             target,
             text_only: Arc::default(),
             slot_was_there: false,
+            memory: Memory::default(),
+            published: None,
+            look_every: LOOK_EVERY,
+            patience: Patience::default(),
+            vitals: Arc::default(),
             warned: HashSet::new(),
         }
     }
@@ -65,6 +81,20 @@ impl ReplicationSource {
     #[must_use]
     pub fn with_dead_letters(mut self) -> Self {
         self.dead_letters = DeadLetterTable::of(&self.target, true);
+        self
+    }
+
+    /// Tells `vitals` when the server has answered.
+    #[must_use]
+    pub fn with_vitals(mut self, vitals: Arc<Vitals>) -> Self {
+        self.vitals = vitals;
+        self
+    }
+
+    /// Looks at the publication this often while streaming, instead of every ten seconds.
+    #[must_use]
+    pub fn looking_every(mut self, interval: Duration) -> Self {
+        self.look_every = interval;
         self
     }
 
@@ -88,8 +118,15 @@ impl ReplicationSource {
 
     async fn open_at(&mut self, config: &Config) -> Result<ReplicationStore, OutboxError> {
         let session = Session::open(config).await?;
-        let preflight = inspect(&session, &self.target).await?.passed()?;
+        let report = inspect(&session, &self.target).await?;
+        if self.published.is_some() && report.fails_at(&["table", "publication"]) {
+            // What has changed says more than what is wrong.
+            self.look(&session, &report).await?;
+        }
+        let preflight = report.passed()?;
         if let Some(pid) = preflight.slot_holder {
+            self.memory.shared = true;
+            self.patience.look(&session, &self.target).await?;
             return Err(OutboxError::slot_in_use(format!(
                 "slot {} is in use by PID {pid}",
                 self.target.slot
@@ -97,23 +134,85 @@ impl ReplicationSource {
         }
         self.ensure_slot(&session, &preflight).await?;
         session.be_durable().await?;
-        let binary = preflight.columns_are_binary && !self.text_only.load(Relaxed);
         let mut connection = open_replication(config).await?;
-        connection.copy_both(&slot::start_command(&self.target, binary)).await?;
-        tracing::info!(server = place(config), slot = self.target.slot, binary, "reading the log");
-        Ok(ReplicationStore {
+        let system = System::identify(&mut connection).await?;
+        let (timeline, id) = (system.timeline, system.id.clone());
+        self.memory.meet(system, &place(config))?;
+        let look = self.look(&session, &preflight).await?;
+        let at = slot::position(&session, &self.target.slot).await?;
+        self.memory.resume(at, &self.target)?;
+        let binary = preflight.columns_are_binary && !self.text_only.load(Relaxed);
+        let started = connection.copy_both(&slot::start_command(&self.target, binary)).await;
+        self.memory.shared |= started.as_ref().is_err_and(OutboxError::is_slot_in_use);
+        started?;
+        tracing::info!(
+            server = place(config), slot = self.target.slot, confirmed = %at, system = id, timeline, binary,
+            "reading the log"
+        );
+        Ok(self.stream(connection, session, &preflight, look))
+    }
+
+    fn stream(
+        &self,
+        connection: Connection<Box<dyn Wire>>,
+        session: Session,
+        preflight: &Preflight,
+        look: Look,
+    ) -> ReplicationStore {
+        let (client, driver) = session.into_parts();
+        let client = Arc::new(client);
+        let trail = Arc::clone(&self.memory.trail);
+        trail.passed(look.place);
+        self.vitals.database_answered();
+        self.vitals.log_heard();
+        let beat = Beat {
+            target: self.target.clone(),
+            table_oid: preflight.table_oid.unwrap_or_default(),
+            server_version: preflight.server_version,
+            published: look.published,
+            look_every: self.look_every,
+            trail: Arc::clone(&trail),
+            vitals: Arc::clone(&self.vitals),
+        };
+        ReplicationStore {
             connection,
-            session,
+            driver,
+            lookout: Lookout::start(Arc::clone(&client), beat),
+            client,
+            trail,
             intake: Intake::new(
                 self.target.slot.clone(),
-                Relations::new(&self.target, &preflight),
+                Relations::new(&self.target, preflight),
                 Arc::clone(&self.text_only),
             ),
+            target: self.target.clone(),
             table: OutboxTable::of(self.target.table.clone()),
             dead_letters: self.dead_letters.clone(),
             heard: Instant::now(),
+            listening: None,
             failure: None,
-        })
+            vitals: Arc::clone(&self.vitals),
+        }
+    }
+
+    /// Looks at the publication, and compares it with what the stream before this one has seen.
+    async fn look(&mut self, session: &Session, preflight: &Preflight) -> Result<Look, OutboxError> {
+        let (table_oid, version) = (preflight.table_oid.unwrap_or_default(), preflight.server_version);
+        let look = publication::look(session.client(), &self.target, table_oid, version).await?;
+        if let Some(before) = &self.published {
+            match before.compare(look.published.as_ref(), &self.target) {
+                PublicationChange::Broken(what) => {
+                    let last = self.memory.trail.last();
+                    return Err(publication::skipped(&what, last.as_ref(), look.place.lsn, &self.target));
+                }
+                PublicationChange::None => {}
+                PublicationChange::Harmless(what) | PublicationChange::Doubtful(what) => {
+                    tracing::warn!("{what}, while this relay was away");
+                }
+            }
+        }
+        self.published.clone_from(&look.published);
+        Ok(look)
     }
 
     async fn ensure_slot(&mut self, session: &Session, preflight: &Preflight) -> Result<(), OutboxError> {
@@ -129,9 +228,13 @@ impl ReplicationSource {
             if self.slot_was_there {
                 return Err(OutboxError::definite(
                     format!(
-                        "slot {name} is gone: rows committed since the last confirmation can't be read any more"
+                        "slot {name} is gone: rows committed since the last confirmation, {}, can't be read any more",
+                        self.memory.trail.confirmed()
                     ),
-                    "find out who dropped it; then run `walpost setup`, and insert the rows of the gap again",
+                    format!(
+                        "find out who dropped it; then run `walpost setup`; {}; insert again those that are missing",
+                        self.memory.trail.finding(&self.target)
+                    ),
                 ));
             }
             if session.has_rows(&self.target.table).await? {
@@ -156,13 +259,22 @@ impl ReplicationSource {
 /// A stream of changes from one slot.
 pub struct ReplicationStore {
     connection: Connection<Box<dyn Wire>>,
-    session: Session,
+    /// For what the store itself has to ask; the lookout asks beside it.
+    client: Arc<Client>,
+    /// Hears first when the server shuts down.
+    driver: Driver,
+    lookout: Lookout,
+    target: Target,
+    trail: Arc<Trail>,
     intake: Intake,
     table: OutboxTable,
     dead_letters: DeadLetterTable,
     heard: Instant,
+    /// Since when somebody fetches; `None` while the window is closed.
+    listening: Option<Instant>,
     /// What went wrong behind the changes that are already handed out.
     failure: Option<OutboxError>,
+    vitals: Arc<Vitals>,
 }
 
 impl OutboxStore for ReplicationStore {
@@ -178,7 +290,10 @@ impl OutboxStore for ReplicationStore {
 
     async fn fetch_pending(&mut self, into: &mut Batch) -> Result<(), OutboxError> {
         let before = into.len();
+        let listening = *self.listening.get_or_insert_with(Instant::now);
         loop {
+            // Before anything is handed out: what came while this process stood still is not ours any more.
+            self.lookout.check()?;
             if let Some(failure) = self.failure.take() {
                 return Err(failure);
             }
@@ -196,9 +311,11 @@ impl OutboxStore for ReplicationStore {
                 result = self.connection.fill() => {
                     result?;
                     self.heard = Instant::now();
+                    self.vitals.log_heard();
                 }
-                error = self.session.ended() => return Err(error),
-                () = sleep_until(self.heard + SILENCE) => {
+                error = self.driver.ended() => return Err(error),
+                result = self.lookout.changed() => result?,
+                () = sleep_until(self.heard.max(listening) + SILENCE) => {
                     return Err(OutboxError::transient("the server has not answered for 40 s"));
                 }
             }
@@ -208,9 +325,15 @@ impl OutboxStore for ReplicationStore {
     async fn mark_published(&mut self, through: Lsn) -> Result<(), OutboxError> {
         // While the window is closed nobody fetches, and this is where the server's leave is noticed: it
         // waits for ever on a relay that goes on answering.
-        if self.session.has_ended() {
-            return Err(self.session.ended().await);
+        if self.driver.has_ended() {
+            return Err(self.driver.ended().await);
         }
+        self.lookout.check()?;
+        if self.listening.take().is_none() {
+            // Nobody has fetched since the last status, so that silence is no news.
+            self.vitals.log_heard();
+        }
+        self.trail.confirming(through);
         let status = StandbyStatus {
             write: self.intake.received(),
             flush: through,
@@ -241,31 +364,45 @@ impl ReplicationStore {
                 Err(error) => Err(error),
             };
             if let Err(error) = taken {
-                self.failure = Some(error);
+                self.failure = Some(self.explained(error));
                 return;
             }
         }
+    }
+
+    /// A server before 18 can't decode a row of a time at which there was no publication, not even when it is back.
+    fn explained(&self, error: OutboxError) -> OutboxError {
+        if error.sqlstate() != Some("42704") {
+            return error;
+        }
+        let slot = &self.target.slot;
+        error.with_advice(format!(
+            "the publication was missing while rows were committed; make it again (`walpost setup`). Servers before 18 \
+             can't read the slot past such rows: move it, SELECT pg_replication_slot_advance('{slot}', \
+             pg_current_wal_lsn()); {}; insert again those that are missing, then start again",
+            self.trail.finding(&self.target)
+        ))
     }
 }
 
 impl DeadLetterStore for ReplicationStore {
     async fn parked(&mut self) -> Result<Parked, OutboxError> {
-        self.dead_letters.parked(self.session.client()).await
+        self.dead_letters.parked(&self.client).await
     }
 
     async fn park(&mut self, letters: &[DeadLetter]) -> Result<(), OutboxError> {
-        self.dead_letters.park(self.session.client(), letters).await
+        self.dead_letters.park(&self.client, letters).await
     }
 
     async fn to_replay(&mut self, request: Lsn, most: usize) -> Result<Vec<Replay>, OutboxError> {
-        self.dead_letters.to_replay(self.session.client(), request, most).await
+        self.dead_letters.to_replay(&self.client, request, most).await
     }
 
     async fn replayed(&mut self, letters: &[Position]) -> Result<(), OutboxError> {
-        self.dead_letters.replayed(self.session.client(), letters).await
+        self.dead_letters.replayed(&self.client, letters).await
     }
 
     async fn refused_again(&mut self, letter: &DeadLetter, error: &str) -> Result<(), OutboxError> {
-        self.dead_letters.refused_again(self.session.client(), letter, error).await
+        self.dead_letters.refused_again(&self.client, letter, error).await
     }
 }

@@ -15,6 +15,10 @@ const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// With a fault that is known there is less to wait for.
 const FAULTY_AFTER: Duration = Duration::from_secs(2);
+/// Longer than the loop stands still while all is well: it beats every five seconds while opening.
+const STILL_AFTER: Duration = Duration::from_secs(10);
+/// A silent server is asked after five seconds, and answers the next status, two seconds later.
+const SILENT_AFTER: Duration = Duration::from_secs(12);
 
 /// The answer to `/healthz`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -36,8 +40,12 @@ pub struct Ready {
     /// Whether messages flow, or would if this relay held the slot.
     #[serde(skip)]
     pub good: bool,
-    /// The relay's state.
+    /// The relay's state; `stalled` when it streams and one of its stages stands still.
     pub state: &'static str,
+    /// How long it has been in that state, or the stage has stood still.
+    pub since_seconds: f64,
+    /// The stage that stands still: `loop`, `reading` or `publishing`.
+    pub stage: Option<&'static str>,
     /// What keeps messages from flowing, or why the relay is in its state.
     pub reason: Option<String>,
     /// How far publishing lies behind committing.
@@ -70,24 +78,59 @@ pub fn healthy(vitals: &Vitals) -> Healthy {
 #[must_use]
 pub fn ready(vitals: &Vitals) -> Ready {
     let phase = vitals.phase();
-    let owed = vitals.unacknowledged_for();
-    let fault = vitals.broker_fault();
-    let patience = if fault.is_some() { FAULTY_AFTER } else { STALLED_AFTER };
-    let stalled = phase.state == State::Streaming && owed >= patience;
-    let reason = match fault {
-        Some((_, fault)) => fault,
-        None if stalled => format!("the broker has acknowledged nothing for {} s", owed.as_secs()),
-        None => phase.reason,
+    let stall = stall(vitals, phase.state);
+    let reason = match (&stall, vitals.broker_fault()) {
+        (Some(Stall { stage: "publishing", .. }) | None, Some((_, fault))) => fault,
+        (Some(stall), _) => stall.reason.clone(),
+        (None, None) => phase.reason,
     };
+    let since = stall.as_ref().map_or_else(|| phase.since.elapsed(), |stall| stall.since);
     Ready {
-        good: matches!(phase.state, State::Streaming | State::StandingBy) && !stalled,
-        state: phase.state.name(),
+        good: matches!(phase.state, State::Streaming | State::StandingBy) && stall.is_none(),
+        state: if stall.is_some() { "stalled" } else { phase.state.name() },
+        since_seconds: rounded(since),
+        stage: stall.map(|stall| stall.stage),
         reason: some(reason),
         lag_seconds: rounded(vitals.lag()),
         in_flight: vitals.in_flight(),
         published: vitals.published(),
         confirmed: vitals.confirmed().to_string(),
     }
+}
+
+/// A stage that stands still, although the relay is in good state by its own word.
+struct Stall {
+    stage: &'static str,
+    since: Duration,
+    reason: String,
+}
+
+fn stall(vitals: &Vitals, state: State) -> Option<Stall> {
+    let found = |stage, since: Duration, what: &str| {
+        Some(Stall { stage, since, reason: format!("{what} for {} s", since.as_secs()) })
+    };
+    let still = vitals.since_beat();
+    // The loop first: while it stands still, nothing else is told truly.
+    if still >= STILL_AFTER && state != State::Stopped {
+        return found("loop", still, "the loop has not moved");
+    }
+    if state != State::Streaming {
+        return None;
+    }
+    let (answered, heard) = (vitals.since_answer(), vitals.since_heard());
+    if answered >= SILENT_AFTER {
+        return found("reading", answered, "PostgreSQL has not answered");
+    }
+    if heard >= SILENT_AFTER {
+        return found(
+            "reading",
+            heard,
+            "nothing has come through the log's stream, although the server was asked,",
+        );
+    }
+    let owed = vitals.unacknowledged_for();
+    let patience = if vitals.broker_fault().is_some() { FAULTY_AFTER } else { STALLED_AFTER };
+    (owed >= patience).then(|| found("publishing", owed, "the broker has acknowledged nothing"))?
 }
 
 fn some(text: String) -> Option<String> {
@@ -136,6 +179,7 @@ mod tests {
             (State::Stopped, false),
         ] {
             vitals.enter(state, "because");
+            vitals.beat();
             let answer = ready(&vitals);
             assert_eq!((answer.good, answer.state), (expected, state.name()));
             assert_eq!(answer.reason.as_deref(), Some("because"));
@@ -145,6 +189,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_broker_that_owes_receipts_makes_unready() {
         let vitals = Vitals::default();
+        let pass = async |seconds| {
+            pass(seconds).await;
+            vitals.beat();
+        };
         vitals.enter(State::Streaming, "");
         pass(60).await;
         assert!(ready(&vitals).good, "an idle outbox owes nothing");
@@ -163,6 +211,34 @@ mod tests {
         assert_eq!(ready(&vitals).published, 3);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn each_stage_that_stands_still_is_named() {
+        let vitals = Vitals::default();
+        let seen = || {
+            let answer = ready(&vitals);
+            (answer.good, answer.state, answer.stage, answer.since_seconds)
+        };
+        vitals.enter(State::Streaming, "");
+        pass(10).await;
+        assert_eq!(seen(), (false, "stalled", Some("loop"), 10.0));
+        vitals.beat();
+        assert_eq!(seen(), (true, "streaming", None, 10.0), "a store that does not tell is not judged");
+        for heard in [Vitals::database_answered, Vitals::log_heard] {
+            heard(&vitals);
+            pass(12).await;
+            vitals.beat();
+            assert_eq!(seen(), (false, "stalled", Some("reading"), 12.0));
+            vitals.database_answered();
+            vitals.log_heard();
+        }
+        vitals.handed_over(1);
+        vitals.set_broker_fault(Some("down".to_owned()));
+        pass(2).await;
+        assert_eq!(seen(), (false, "stalled", Some("publishing"), 2.0));
+        vitals.enter(State::Retrying, "why");
+        assert_eq!(seen(), (false, "retrying", None, 0.0));
+    }
+
     #[test]
     fn answers_are_plain_json() {
         let vitals = Vitals::default();
@@ -170,7 +246,7 @@ mod tests {
         let text = serde_json::to_string(&ready(&vitals)).unwrap();
         assert_eq!(
             text,
-            r#"{"state":"streaming","reason":null,"lag_seconds":0.0,"in_flight":0,"published":0,"confirmed":"0/0"}"#
+            r#"{"state":"streaming","since_seconds":0.0,"stage":null,"reason":null,"lag_seconds":0.0,"in_flight":0,"published":0,"confirmed":"0/0"}"#
         );
         let text = serde_json::to_string(&healthy(&vitals)).unwrap();
         assert!(text.starts_with(r#"{"state":"streaming","since_seconds":0.0"#), "{text}");

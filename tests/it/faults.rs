@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::support::{KafkaBroker, PATIENCE, PostgresServer, Proxy, Walpost, check, eventually};
+use crate::support::{KafkaBroker, PATIENCE, PostgresServer, Walpost, check, eventually};
 use crate::workload;
 use crate::world::{World, stop};
 
@@ -60,9 +60,7 @@ async fn postgres_restarted_under_load() {
 async fn the_wire_to_postgres_is_cut_and_healed() {
     let world = World::new("cut", 1).await;
     let oracle = world.oracle().await;
-    let (authority, rest) = split_url(&world.database.url);
-    let proxy = Proxy::start(authority).await;
-    let url = rest.replace("AUTHORITY", &proxy.address().to_string());
+    let (proxy, url) = world.wire().await;
     let relay = world.command(["run"]).env("WALPOST_DATABASE_URL", url).spawn();
     relay.wait_for_log("streaming", PATIENCE).await;
     let cuts = async {
@@ -80,13 +78,6 @@ async fn the_wire_to_postgres_is_cut_and_healed() {
     let committed = oracle.committed_ids().await;
     check(&committed, &world.consume(committed.len()).await).assert_nothing_lost();
     stop(relay).await;
-}
-
-/// `host:port` of a URL, and the URL with a mark in its place.
-fn split_url(url: &str) -> (String, String) {
-    let start = url.find('@').map_or_else(|| url.find("://").unwrap() + 3, |at| at + 1);
-    let end = start + url[start..].find('/').unwrap();
-    (url[start..end].to_owned(), format!("{}AUTHORITY{}", &url[..start], &url[end..]))
 }
 
 #[tokio::test]

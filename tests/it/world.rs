@@ -11,7 +11,8 @@ use rdkafka::client::DefaultClientContext;
 use crate::support::kafka::{BehindProxy, config};
 use crate::support::walpost::Builder;
 use crate::support::{
-    Consumed, Database, KafkaBroker, Oracle, PATIENCE, PostgresServer, Walpost, consume, eventually, unique,
+    Consumed, Database, KafkaBroker, Oracle, PATIENCE, PostgresServer, Proxy, Walpost, consume, eventually,
+    unique,
 };
 
 pub(crate) struct World {
@@ -19,7 +20,8 @@ pub(crate) struct World {
     pub(crate) brokers: String,
     pub(crate) topic: String,
     pub(crate) slot: String,
-    for_relay: Option<String>,
+    /// Where the relay reaches the broker, if not as the tests do.
+    pub(crate) for_relay: Option<String>,
 }
 
 impl World {
@@ -88,6 +90,41 @@ impl World {
         let relay = self.command(["run"]).spawn();
         relay.wait_for_log("streaming", PATIENCE).await;
         relay
+    }
+
+    /// A breakable wire to the database, and the URL that leads over it.
+    pub(crate) async fn wire(&self) -> (Proxy, String) {
+        let url = &self.database.url;
+        let start = url.find('@').map_or_else(|| url.find("://").unwrap() + 3, |at| at + 1);
+        let end = start + url[start..].find('/').unwrap();
+        let proxy = Proxy::start(&url[start..end]).await;
+        let over = format!("{}{}{}", &url[..start], proxy.address(), &url[end..]);
+        (proxy, over)
+    }
+
+    /// A relay whose way to the database can be broken.
+    pub(crate) async fn wired_relay(&self) -> (Proxy, Walpost) {
+        let (proxy, url) = self.wire().await;
+        let relay = self.command(["run"]).env("WALPOST_DATABASE_URL", url).spawn();
+        relay.wait_for_log("streaming", PATIENCE).await;
+        (proxy, relay)
+    }
+
+    /// Waits until nobody reads the slot.
+    pub(crate) async fn slot_is_free(&self) {
+        let client = self.database.client().await;
+        let sql = "SELECT FROM pg_replication_slots WHERE slot_name = $1 AND active_pid IS NULL";
+        eventually("the slot to be free", PATIENCE, async || {
+            client.query_opt(sql, &[&self.slot]).await.unwrap().map(drop)
+        })
+        .await;
+    }
+
+    /// The ids that a statement of some advice finds.
+    pub(crate) async fn found_by(&self, sql: &str) -> Vec<Uuid> {
+        let client = self.database.client().await;
+        let rows = client.query(&format!("SELECT id FROM ({sql}) found"), &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
     }
 
     pub(crate) async fn oracle(&self) -> Oracle<'_> {

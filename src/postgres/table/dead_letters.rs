@@ -19,7 +19,7 @@ use crate::postgres::names::{TableName, Target};
 use crate::postgres::session::{Cells, sql_error};
 
 /// A statement that takes longer waits for somebody; meanwhile the server hears nothing from the relay.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Rows read at once. What one answer may hold is bounded, see `ration`.
 const PAGE: i64 = 1_000;
 /// Bytes of a key that is read together with others.
@@ -263,7 +263,7 @@ impl DeadLetterTable {
 
 async fn in_time<T>(statement: impl Future<Output = T>) -> Result<T, OutboxError> {
     timeout(PATIENCE, statement).await.map_err(|_| {
-        OutboxError::transient("the table of dead letters did not answer within 10 s")
+        OutboxError::transient("the table of dead letters did not answer within 5 s")
             .with_advice("see pg_stat_activity for who locks it")
     })
 }

@@ -45,8 +45,50 @@ pub(crate) fn prepare(bin: &Path, folder: &Scratch, port: u16, settings: &[Strin
     if !output.status.success() {
         return Err(format!("initdb: {}", String::from_utf8_lossy(&output.stderr)));
     }
+    Ok(process(bin, folder, owner, port, settings))
+}
+
+/// Makes a standby in `folder` out of the files of a running server, between its `pg_backup_start` and `_stop`.
+pub(crate) fn copy(primary: &Path, folder: &Scratch) -> Result<(), String> {
+    owner(folder.path())?;
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).map_err(|e| e.to_string())?;
+    let data = folder.path().join("data");
+    // Files that vanish while they are copied make cp complain; what matters is in the log.
+    Command::new("cp").arg("-a").arg(primary.join("data")).arg(&data).output().map_err(|e| e.to_string())?;
+    for own in ["postmaster.pid", "postmaster.opts"] {
+        fs::remove_file(data.join(own)).map_err(|error| format!("{own}: {error}"))?;
+    }
+    for slot in fs::read_dir(data.join("pg_replslot")).map_err(|e| e.to_string())?.flatten() {
+        fs::remove_dir_all(slot.path()).map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// What turns the copy into a standby that can start.
+pub(crate) fn label(folder: &Scratch, label: &str) -> Result<(), String> {
+    let data = folder.path().join("data");
+    fs::write(data.join("backup_label"), label).map_err(|e| e.to_string())?;
+    fs::write(data.join("standby.signal"), "").map_err(|e| e.to_string())
+}
+
+/// The process that serves the copy.
+pub(crate) fn standby(bin: &Path, folder: &Scratch, port: u16, settings: &[String]) -> Result<Local, String> {
+    // Handed over when it was filled.
+    let folder_of = fs::metadata(folder.path()).map_err(|e| e.to_string())?;
+    let own = fs::metadata("/proc/self").map_err(|e| e.to_string())?.uid();
+    let owner = (folder_of.uid() != own).then(|| (folder_of.uid(), folder_of.gid()));
+    if let Some((uid, gid)) = owner {
+        for file in ["backup_label", "standby.signal"] {
+            chown(folder.path().join("data").join(file), Some(uid), Some(gid)).map_err(|e| e.to_string())?;
+        }
+    }
+    Ok(process(bin, folder, owner, port, settings))
+}
+
+fn process(bin: &Path, folder: &Scratch, owner: Option<(u32, u32)>, port: u16, settings: &[String]) -> Local {
     let (program, socket, settings) = (bin.join("postgres"), folder.path().to_owned(), settings.to_vec());
-    Ok(Local::new(folder.path().join("server.log"), "QUIT", move || {
+    let data = folder.path().join("data");
+    Local::new(folder.path().join("server.log"), "QUIT", move || {
         let mut command = command_as(owner, &program);
         command.arg("-D").arg(&data).arg("-p").arg(port.to_string());
         command.arg("-c").arg(format!("unix_socket_directories={}", socket.display()));
@@ -55,7 +97,7 @@ pub(crate) fn prepare(bin: &Path, folder: &Scratch, port: u16, settings: &[Strin
             command.arg("-c").arg(setting);
         }
         command
-    }))
+    })
 }
 
 /// PostgreSQL refuses to run as root, so root hands the folder to another user.

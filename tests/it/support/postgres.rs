@@ -82,6 +82,27 @@ impl PostgresServer {
         started.unwrap_or_else(|error| panic!("{}: {error}", bin.display()))
     }
 
+    /// A physical standby that streams from this server, as `pg_basebackup` would make it; for servers from
+    /// [`start_with_bin`](Self::start_with_bin).
+    pub(crate) async fn standby(&self, bin: &Path, options: &[(&str, &str)]) -> PostgresServer {
+        let client = self.client("postgres").await;
+        let primary = self._folder.as_ref().expect("a server of our own");
+        let (folder, port) = (Scratch::new("standby"), free_port());
+        client.batch_execute("SELECT pg_backup_start('standby', true)").await.unwrap();
+        local_postgres::copy(primary.path(), &folder).unwrap();
+        let stop = "SELECT labelfile FROM pg_backup_stop(false)";
+        let label: String = client.query_one(stop, &[]).await.unwrap().get(0);
+        local_postgres::label(&folder, &label).unwrap();
+        let local = local_postgres::standby(bin, &folder, port, &settings(options)).unwrap();
+        let host = Host::Local(local);
+        host.launch();
+        let url = format!("postgresql://postgres@127.0.0.1:{port}/postgres");
+        let socket = Some((folder.path().to_owned(), port));
+        let server = PostgresServer { host, url, socket, _folder: Some(folder) };
+        server.ready().await.unwrap_or_else(|error| panic!("standby: {error}"));
+        server
+    }
+
     async fn launch(source: Source<'_>, options: &[(&str, &str)]) -> Result<PostgresServer, String> {
         let (folder, port) = (Scratch::new("postgres"), free_port());
         let settings = settings(options);

@@ -1,0 +1,184 @@
+//! What a stream can't tell of itself, asked over the ordinary session beside it, in a task of its own.
+//!
+//! ```text
+//!   every 2 s    who holds the slot?            ──► the lease: this relay may publish for 8 s more
+//!   every 10 s   what does the publication do?  ──► a verdict when rows may have been skipped
+//! ```
+//!
+//! A relay that was paused or cut off must not publish what it still holds once another one reads the slot. So it
+//! publishes on a lease, which is counted from when the question was *asked*: an answer that waited in a buffer
+//! while this process stood still proves nothing of the time since.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_postgres::Client;
+
+use super::identity::Trail;
+use super::names::{Target, quote_literal};
+use super::publication::{self, Change, Published};
+use super::session::{Cells, sql_error};
+use crate::error::OutboxError;
+use crate::vitals::Vitals;
+
+/// How often the session is asked who holds the slot.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+/// How often the publication is looked at.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// So long after the last proof that the slot is ours we may publish. Less than the silence after which another
+/// relay ends the session of one that seems dead (`takeover`), by more than the time between two proofs.
+pub(super) const LEASE: Duration = Duration::from_secs(8);
+
+/// A moment by both clocks: the monotonic one stands still while a machine sleeps.
+#[derive(Clone, Copy, Debug)]
+struct Moment(Instant, SystemTime);
+
+impl Moment {
+    fn now() -> Moment {
+        Moment(Instant::now(), SystemTime::now())
+    }
+
+    fn elapsed(self) -> Duration {
+        self.0.elapsed().max(self.1.elapsed().unwrap_or_default())
+    }
+}
+
+/// What the task works on.
+#[derive(Debug)]
+pub(super) struct Beat {
+    pub(super) target: Target,
+    pub(super) table_oid: u32,
+    pub(super) server_version: i32,
+    /// The publication as it was when the stream started.
+    pub(super) published: Option<Published>,
+    pub(super) look_every: Duration,
+    pub(super) trail: Arc<Trail>,
+    pub(super) vitals: Arc<Vitals>,
+}
+
+/// The task, ended when this is dropped.
+#[derive(Debug)]
+pub(super) struct Lookout {
+    task: JoinHandle<()>,
+    held: watch::Receiver<Moment>,
+    verdict: mpsc::Receiver<OutboxError>,
+}
+
+impl Lookout {
+    /// Starts to look; the slot must be held by now.
+    pub(super) fn start(client: Arc<Client>, beat: Beat) -> Lookout {
+        let (holding, held) = watch::channel(Moment::now());
+        let (judge, verdict) = mpsc::channel(1);
+        let task = tokio::spawn(async move {
+            let Err(error) = walk(&client, beat, &holding).await;
+            // Of the session's end its driver tells, and knows better why.
+            if !client.is_closed() {
+                // The stream may be gone already.
+                let _ = judge.send(error).await;
+            }
+            judge.closed().await;
+        });
+        Lookout { task, held, verdict }
+    }
+
+    /// Whether this relay may go on.
+    ///
+    /// # Errors
+    /// It has been without proof for too long that the slot is its own, or rows may have been skipped.
+    pub(super) fn check(&mut self) -> Result<(), OutboxError> {
+        if let Ok(error) = self.verdict.try_recv() {
+            return Err(error);
+        }
+        let silent = self.held.borrow().elapsed();
+        if silent <= LEASE {
+            return Ok(());
+        }
+        Err(OutboxError::transient(format!(
+            "PostgreSQL has not answered for {} s: stopped publishing, since another relay may have the slot by now",
+            silent.as_secs()
+        )))
+    }
+
+    /// Waits until [`check`](Self::check) may have something to say. Cancel-safe.
+    pub(super) async fn changed(&mut self) -> Result<(), OutboxError> {
+        let end = self.held.borrow().0 + LEASE + Duration::from_millis(1);
+        tokio::select! {
+            error = self.verdict.recv() => match error {
+                Some(error) => Err(error),
+                None => Err(OutboxError::transient("the task beside the stream has ended")),
+            },
+            () = tokio::time::sleep_until(end) => self.check(),
+        }
+    }
+}
+
+impl Drop for Lookout {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn walk(
+    client: &Client,
+    mut beat: Beat,
+    holding: &watch::Sender<Moment>,
+) -> Result<std::convert::Infallible, OutboxError> {
+    let mut ticks = interval(ASK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut ours, mut looked, mut warned) = (None, Instant::now(), false);
+    loop {
+        ticks.tick().await;
+        let asked = Moment::now();
+        let holder = holder(client, &beat.target).await?;
+        if holder.is_none() || ours.is_some_and(|ours| Some(ours) != holder) {
+            let slot = &beat.target.slot;
+            return Err(OutboxError::transient(format!("slot {slot} is no longer held by this relay")));
+        }
+        ours = holder;
+        holding.send_replace(asked);
+        beat.vitals.database_answered();
+        if looked.elapsed() >= beat.look_every {
+            looked = Instant::now();
+            look(client, &mut beat, &mut warned).await?;
+        }
+    }
+}
+
+async fn holder(client: &Client, target: &Target) -> Result<Option<i32>, OutboxError> {
+    let slot = quote_literal(&target.slot);
+    let sql = format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = {slot}");
+    let row = client.query_opt(&sql, &[]).await;
+    let row = row.map_err(|error| sql_error("asking who holds the slot", error))?;
+    Ok(row.map(|row| row.cell(0)).transpose()?.flatten())
+}
+
+async fn look(client: &Client, beat: &mut Beat, warned: &mut bool) -> Result<(), OutboxError> {
+    let look = publication::look(client, &beat.target, beat.table_oid, beat.server_version).await?;
+    if look.wal_status == "unreserved" && !std::mem::replace(warned, true) {
+        tracing::warn!(
+            safe_bytes = look.safe_bytes,
+            advice = "raise max_slot_wal_keep_size, or make the topics take records again, at once",
+            "the slot is about to lose log that it needs: the next checkpoint may remove it"
+        );
+    }
+    let last = beat.trail.last();
+    let target = &beat.target;
+    let Some(before) = &beat.published else { return Ok(()) };
+    match before.compare(look.published.as_ref(), target) {
+        Change::None => {}
+        Change::Harmless(what) => tracing::warn!("{what}; nothing is skipped"),
+        Change::Doubtful(what) => {
+            let advice = last.map(|last| publication::mend(&last, target)).unwrap_or_default();
+            tracing::warn!(advice, "{what}: if it did not publish inserts in between, rows are missing");
+        }
+        Change::Broken(what) => {
+            return Err(publication::skipped(&what, last.as_ref(), look.place.lsn, target));
+        }
+    }
+    beat.published = look.published;
+    beat.trail.passed(look.place);
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! A stage that stands still is noticed within fifteen seconds, by name, and a loop that does holds no slot.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+use walpost::postgres::settings::{Os, Settings};
+use walpost::postgres::{ReplicationSource, Target};
+use walpost::{
+    Offer, OutboxError, OutboxProcessor, OutboxPublisher, Receipt, Record, Ticket, Vitals, telemetry,
+};
+
+use crate::life::get;
+use crate::support::{KafkaBroker, PATIENCE, PostgresServer, eventually};
+use crate::world::{World, stop};
+
+const NOTICED_WITHIN: Duration = Duration::from_secs(15);
+
+/// Waits until readiness falls; gives the answer, and how long it took.
+async fn falls(address: std::net::SocketAddr, what: &str) -> Value {
+    let since = Instant::now();
+    let answer = eventually(what, NOTICED_WITHIN, async || {
+        let (code, body) = get(address, "/readyz").await;
+        (code == 503).then(|| serde_json::from_str::<Value>(&body).unwrap())
+    })
+    .await;
+    println!("{what}: noticed after {:.1?}: {answer}", since.elapsed());
+    answer
+}
+
+async fn rises(address: std::net::SocketAddr) {
+    eventually("readiness to come back", PATIENCE, async || {
+        (get(address, "/readyz").await.0 == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_frozen_broker_and_a_frozen_database_are_named() {
+    let broker = KafkaBroker::start_behind_proxy().await;
+    let world = World::behind(PostgresServer::shared().await, &broker, "stall", 1).await;
+    let (wire, relay) = world.wired_relay().await;
+    let address = relay.listen_address().await;
+    let client = world.database.client().await;
+    world.insert(&client, 3).await;
+    world.caught_up().await;
+    rises(address).await;
+
+    broker.proxy.freeze();
+    world.insert(&client, 3).await;
+    let answer = falls(address, "the broker is frozen").await;
+    assert_eq!((&answer["state"], &answer["stage"]), (&"stalled".into(), &"publishing".into()), "{answer}");
+    assert!(answer["reason"].as_str().is_some_and(|why| why.contains("acknowledged nothing")), "{answer}");
+    assert_eq!(get(address, "/healthz").await.0, 200, "the loop moves");
+    broker.proxy.heal();
+    rises(address).await;
+
+    wire.freeze();
+    let answer = falls(address, "the database is frozen").await;
+    assert!(
+        answer["reason"].as_str().is_some_and(|why| why.contains("PostgreSQL has not answered")),
+        "{answer}"
+    );
+    assert!(answer["since_seconds"].as_f64().is_some_and(|since| since < 15.0), "{answer}");
+    assert_eq!(get(address, "/healthz").await.0, 200, "the loop moves");
+    wire.heal();
+    rises(address).await;
+    stop(relay).await;
+}
+
+/// A publisher that keeps its caller's thread, as a deadlock would, until it is let go.
+struct Blocking(Receiver<()>);
+
+impl OutboxPublisher for Blocking {
+    fn publish(&mut self, _ticket: Ticket, _record: &Record<'_>) -> Result<Offer, OutboxError> {
+        let _ = self.0.recv();
+        Err(OutboxError::transient("let go"))
+    }
+
+    async fn receipts(&mut self, _into: &mut Vec<Receipt>) -> Result<(), OutboxError> {
+        std::future::pending().await
+    }
+}
+
+/// The loop itself sends the status. When it stands still nothing does, and the slot goes to whoever waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_loop_that_stands_still_is_named_and_loses_the_slot() {
+    let world = World::new("stuck", 1).await;
+    let target = Target { slot: world.slot.clone(), ..Target::default() };
+    let settings = Settings::resolve(Some(&world.database.url), |_| None, &Os::detect()).unwrap();
+    let vitals = Arc::new(Vitals::default());
+    let health = telemetry::listen("127.0.0.1:0", Arc::clone(&vitals)).await.unwrap();
+    let mut source = ReplicationSource::new(settings, target).with_vitals(Arc::clone(&vitals));
+    let store = source.open().await.unwrap();
+    let (let_go, blocked) = channel();
+    let processor = OutboxProcessor::new(store, Blocking(blocked)).with_vitals(Arc::clone(&vitals));
+    // On a thread of its own, as in the binary, so that it blocks nobody else.
+    let running = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(processor.run(std::future::pending()))
+    });
+    let second = world.command(["run"]).spawn();
+    second.wait_for_log("standing by", PATIENCE).await;
+
+    world.insert(&world.database.client().await, 3).await;
+    let since = Instant::now();
+    let answer = falls(health.address(), "the loop stands still").await;
+    assert_eq!((&answer["state"], &answer["stage"]), (&"stalled".into(), &"loop".into()), "{answer}");
+    assert!(answer["reason"].as_str().is_some_and(|why| why.contains("the loop has not moved")), "{answer}");
+    second.wait_for_log("\"streaming\"", PATIENCE).await;
+    println!("the slot was taken after {:.1?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    assert_eq!(world.consume(3).await.len(), 3);
+    let_go.send(()).unwrap();
+    assert!(running.join().unwrap().is_err());
+    stop(second).await;
+}
+
+/// A pause longer than the lease: what it was doing is given up, and begun anew.
+#[tokio::test]
+async fn a_stopped_relay_is_not_ready_when_it_wakes() {
+    let world = World::new("paused", 1).await;
+    let relay = world.relay().await;
+    let address = relay.listen_address().await;
+    rises(address).await;
+    relay.stop();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let mark = relay.mark();
+    relay.cont();
+    relay.wait_for_log_since(mark, "stopped publishing", PATIENCE).await;
+    relay.wait_for_log_since(mark, "\"streaming\"", PATIENCE).await;
+    rises(address).await;
+    stop(relay).await;
+}
