@@ -32,9 +32,9 @@ pub(super) struct System {
 impl System {
     /// Asks the server.
     pub(super) async fn identify<S: Wire>(connection: &mut Connection<S>) -> Result<System, OutboxError> {
-        let row = connection.first_row("identifying the server", "IDENTIFY_SYSTEM").await?;
+        let values = connection.first_row("identifying the server", "IDENTIFY_SYSTEM").await?;
         let text = |index: usize| {
-            let bytes = row.get(index).and_then(Option::as_ref);
+            let bytes = values.get(index).and_then(Option::as_ref);
             bytes.map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned())
         };
         let (id, timeline) = (text(0), text(1).parse().unwrap_or_default());
@@ -47,7 +47,7 @@ impl System {
 async fn branch<S: Wire>(connection: &mut Connection<S>, timeline: u32) -> Result<Lsn, OutboxError> {
     let command = format!("TIMELINE_HISTORY {timeline}");
     match connection.first_row("reading the timeline's history", &command).await {
-        Ok(row) => Ok(row.get(1).and_then(Option::as_ref).map_or(Lsn::ZERO, |file| last_switch(file))),
+        Ok(values) => Ok(values.get(1).and_then(Option::as_ref).map_or(Lsn::ZERO, |file| last_switch(file))),
         Err(error) if error.sqlstate().is_some() => Ok(Lsn::ZERO),
         Err(error) => Err(error),
     }

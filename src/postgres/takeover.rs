@@ -64,7 +64,7 @@ impl Patience {
             return Ok(());
         };
         let holder = Holder { pid: row.cell(0)?, started: row.cell(1)?, status_at: row.cell(2)? };
-        let waits = row.get::<_, String>(3).to_ascii_lowercase().starts_with("walsender");
+        let waits = row.cell::<String, _>(3)?.to_ascii_lowercase().starts_with("walsender");
         let now = Instant::now();
         if self.silent_for(holder.clone(), waits, now) < SILENT_AFTER || self.refused {
             return Ok(());
