@@ -17,7 +17,7 @@ const STEP: usize = 1000;
 const LARGE: usize = 300_000;
 
 #[tokio::test]
-async fn a_restart_between_adjacent_commits_loses_nothing() {
+async fn adjacent_commits_lose_nothing_at_a_restart() {
     scenario("adjacent-commits", async |run| {
         // A server of its own, so that nobody else's commits come between.
         let server = PostgresServer::start(&[]).await;

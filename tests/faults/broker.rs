@@ -13,7 +13,7 @@ use crate::support::{KafkaBroker, PostgresServer};
 const ROWS: usize = 60_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_broker_loses_nothing() {
+async fn broker_kill_loses_nothing() {
     outages("broker-kill", 4, async |broker| {
         broker.kill().await;
         sleep(Duration::from_secs(1)).await;
@@ -23,7 +23,7 @@ async fn a_killed_broker_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_frozen_for_45_s_loses_nothing() {
+async fn broker_frozen_for_45_s_loses_nothing() {
     outages("broker-frozen", 3, async |broker| {
         broker.pause();
         sleep(Duration::from_secs(45)).await;
@@ -33,7 +33,7 @@ async fn a_broker_frozen_for_45_s_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_down_for_60_s_loses_nothing() {
+async fn broker_down_for_60_s_loses_nothing() {
     outages("broker-down", 3, async |broker| {
         broker.stop().await;
         sleep(Duration::from_secs(60)).await;

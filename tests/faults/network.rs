@@ -12,23 +12,23 @@ use crate::support::proxy::{Flow, Way};
 use crate::support::{KafkaBroker, PostgresServer, Proxy};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broken_wire_to_postgres_loses_nothing() {
+async fn wire_postgres_broken_loses_nothing() {
     scenario("wire-postgres", async |run| to_postgres(run, 45, any_fault).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broken_wire_to_kafka_loses_nothing() {
+async fn wire_kafka_broken_loses_nothing() {
     scenario("wire-kafka", async |run| to_kafka(run, 40, any_fault).await).await;
 }
 
 /// The server, which is silent from then on, is given up by a relay's own clock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_half_open_connection_to_postgres_loses_nothing() {
+async fn half_open_postgres_connection_loses_nothing() {
     scenario("half-open-postgres", async |run| to_postgres(run, 5, abandon).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_half_open_connection_to_kafka_loses_nothing() {
+async fn half_open_kafka_connection_loses_nothing() {
     scenario("half-open-kafka", async |run| to_kafka(run, 10, abandon).await).await;
 }
 

@@ -10,7 +10,7 @@ use crate::scenario::scenario;
 use crate::support::{KafkaBroker, PostgresServer};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_postgres_loses_nothing() {
+async fn postgres_kill_loses_nothing() {
     scenario("postgres-kill", async |run| {
         let server = PostgresServer::start(&[]).await;
         let _log = run.keep("postgres", server.host());

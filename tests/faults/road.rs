@@ -7,6 +7,8 @@ use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -14,6 +16,7 @@ use crate::checker::{Checker, Verdict};
 use crate::ledger::{Ledger, Truth};
 use crate::scenario::{Outcome, Run};
 use crate::support::consume::TopicReader;
+use crate::support::kafka::config;
 use crate::support::postgres::connect;
 use crate::support::walpost::Builder;
 use crate::support::{KafkaBroker, PATIENCE, PostgresServer, Walpost};
@@ -128,7 +131,15 @@ impl Road {
         relay.stop().await;
         let ledger = self.truth.read(&self.world.database).await;
         let verdict = self.check(ledger).await;
+        self.remove_topic().await;
         Outcome { trials: self.trials.get(), verdict, longest: self.longest.get() }
+    }
+
+    /// Hours of this would fill a disk.
+    async fn remove_topic(&self) {
+        let admin: AdminClient<DefaultClientContext> = config(&self.world.brokers).create().unwrap();
+        let results = admin.delete_topics(&[&self.world.topic], &AdminOptions::new()).await.unwrap();
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 
     async fn check(&self, ledger: Ledger) -> Verdict {

@@ -4,7 +4,8 @@
 //! | --- | --- | --- |
 //! | `WALPOST_FAULTS_SEED` | the seed of the first run; the next run has the next one | random |
 //! | `WALPOST_FAULTS_SCALE` | factor on all counts, such as `0.1` | `1` |
-//! | `WALPOST_FAULTS_SECONDS` | how long to begin run after run; at least one is made | `0` |
+//! | `WALPOST_FAULTS_DURATION` | how long to begin run after run, such as `90s` or `2h`; at least one is made | `0s` |
+//! | `WALPOST_FAULTS_KEEP` | `true` keeps the relays' logs of a run that passed, too | `false` |
 //! | `WALPOST_FAULTS_TABLE` | a file to which rows are added as well | none |
 
 use std::fs::{self, OpenOptions};
@@ -25,7 +26,8 @@ pub(crate) struct Run {
     scale: f64,
     /// Logs of the relays and, if it fails, of the servers.
     folder: PathBuf,
-    passed: bool,
+    /// Whether its logs may go.
+    done: bool,
 }
 
 /// What a run has to show.
@@ -49,7 +51,7 @@ impl Outcome {
 /// after the first that breaks a promise.
 pub(crate) async fn scenario(name: &'static str, body: impl AsyncFn(&Run) -> Outcome) {
     let first: u64 = setting("WALPOST_FAULTS_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
-    let most = Duration::from_secs(setting("WALPOST_FAULTS_SECONDS").unwrap_or(0));
+    let most = setting("WALPOST_FAULTS_DURATION").map_or(Duration::ZERO, |text: String| duration(&text));
     let start = Instant::now();
     let mut total: Option<Outcome> = None;
     for seed in first.. {
@@ -60,7 +62,7 @@ pub(crate) async fn scenario(name: &'static str, body: impl AsyncFn(&Run) -> Out
         println!("{name}: {replays} replays, {displaced} rows without a key displaced");
         row(name, &outcome, &seed.to_string());
         outcome.verdict.assert_kept();
-        run.passed = true;
+        run.done = !setting("WALPOST_FAULTS_KEEP").unwrap_or(false);
         total = Some(match total {
             None => outcome,
             Some(total) => total.add(outcome),
@@ -79,7 +81,7 @@ impl Run {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{name}-{seed}"));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
-        Run { name, seed, scale: setting("WALPOST_FAULTS_SCALE").unwrap_or(1.0), folder, passed: false }
+        Run { name, seed, scale: setting("WALPOST_FAULTS_SCALE").unwrap_or(1.0), folder, done: false }
     }
 
     /// So many in CI; more or fewer when asked for.
@@ -105,8 +107,11 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        if self.passed {
+        if self.done {
             let _ = fs::remove_dir_all(&self.folder);
+            return;
+        }
+        if !std::thread::panicking() {
             return;
         }
         let (name, seed) = (self.name, self.seed);
@@ -131,6 +136,18 @@ impl Drop for KeptLog<'_> {
 fn setting<T: FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} can't be {text:?}")))
+}
+
+/// A whole number and its unit.
+fn duration(text: &str) -> Duration {
+    let (number, unit) = text.split_at(text.len().saturating_sub(1));
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => panic!("a duration needs a number and s, m or h: {text:?}"),
+    };
+    Duration::from_secs(seconds * number.parse::<u64>().unwrap_or_else(|_| panic!("no duration: {text:?}")))
 }
 
 fn row(name: &str, outcome: &Outcome, seed: &str) {
