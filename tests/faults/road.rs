@@ -3,12 +3,15 @@
 use std::cell::Cell;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -173,6 +176,22 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
+    /// Records that were acknowledged in this life, as `/readyz` tells; 0 while it does not answer.
+    pub(crate) async fn published(&self, address: SocketAddr) -> u64 {
+        let answer = async {
+            let mut stream = TcpStream::connect(address).await.ok()?;
+            stream
+                .write_all(b"GET /readyz HTTP/1.1\r\nhost: relay\r\nconnection: close\r\n\r\n")
+                .await
+                .ok()?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.ok()?;
+            let (_, rest) = text.split_once("\"published\":")?;
+            rest.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+        };
+        answer.await.unwrap_or(0)
+    }
+
     /// SIGTERM, and exit code 0 within the time that a stop may take.
     pub(crate) async fn stop(mut self) {
         self.terminate();
