@@ -1,6 +1,6 @@
 # Walpost's errands. Each installs what it misses on Debian and Ubuntu; elsewhere it says what to install.
 .DEFAULT_GOAL := help
-.PHONY: help build test fuzz demo lint clean
+.PHONY: help build test faults soak fuzz demo lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -26,6 +26,19 @@ fuzz: ## each fuzz target under libFuzzer, on nightly; SECONDS=600 for each
 	    -max_total_time=$(or $(SECONDS),600) -max_len=8192 -timeout=10 -rss_limit_mb=1024 || exit 1; \
 	done
 
+faults: ## minutes of real faults with figures (docs/faults.md); SCENARIO=relay-kill SEED=7
+	scripts/install test
+	@mkdir -p target
+	@rm -f target/faults.txt
+	cargo test --locked --all-features --test faults -- checker:: ledger::
+	@WALPOST_FAULTS_TABLE="$(CURDIR)/target/faults.txt" WALPOST_FAULTS_SEED="$(SEED)" \
+	  cargo test --locked --all-features --test faults -- --nocapture --test-threads=4 \
+	  --skip checker:: --skip ledger:: --skip support:: $(subst -,_,$(SCENARIO)); \
+	  status=$$?; cat target/faults.txt && exit $$status
+
+soak: ## the same for hours: SCENARIO=relay-kill HOURS=2, or DURATION=30m
+	@WALPOST_FAULTS_DURATION="$(or $(DURATION),$(or $(HOURS),1)h)" $(MAKE) --no-print-directory faults
+
 demo: ## the main job on this machine, nothing left behind; ARGS="--for 10s"
 	@scripts/install demo
 	@# Built first and aloud: the first build takes minutes, and silence looks like a fault.
@@ -36,6 +49,8 @@ lint: ## format, clippy, documentation; warnings are errors
 	scripts/install build
 	cargo fmt --check
 	cargo clippy --locked --all-features --all-targets -- -D warnings
+	@# Not among all targets, since plain `cargo test` leaves it out.
+	cargo clippy --locked --all-features --test faults -- -D warnings
 	@# A service that only writes to the outbox builds the library alone, without C.
 	cargo clippy --locked --no-default-features --lib -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --all-features --no-deps

@@ -32,6 +32,9 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// relay ends the session of one that seems dead (`takeover`), by more than the time between two proofs.
 pub(super) const LEASE: Duration = Duration::from_secs(8);
 
+/// How long a stream that has ended gets to say why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A moment by both clocks: the monotonic one stands still while a machine sleeps.
 #[derive(Clone, Copy, Debug)]
 struct Moment(Instant, SystemTime);
@@ -131,8 +134,14 @@ async fn walk(
     let (mut ours, mut looked, mut warned) = (None, Instant::now(), false);
     loop {
         ticks.tick().await;
-        let asked = Moment::now();
-        let holder = holder(client, &beat.target).await?;
+        let mut asked = Moment::now();
+        let mut holder = holder_of(client, &beat.target).await?;
+        if holder.is_none() {
+            // The server has ended the stream, and the stream says why if it is given the time.
+            tokio::time::sleep_until(Instant::now() + LAST_WORDS).await;
+            asked = Moment::now();
+            holder = holder_of(client, &beat.target).await?;
+        }
         if holder.is_none() || ours.is_some_and(|ours| Some(ours) != holder) {
             let slot = &beat.target.slot;
             return Err(OutboxError::transient(format!("slot {slot} is no longer held by this relay")));
@@ -147,7 +156,7 @@ async fn walk(
     }
 }
 
-async fn holder(client: &Client, target: &Target) -> Result<Option<i32>, OutboxError> {
+async fn holder_of(client: &Client, target: &Target) -> Result<Option<i32>, OutboxError> {
     let slot = quote_literal(&target.slot);
     let sql = format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = {slot}");
     let row = client.query_opt(&sql, &[]).await;

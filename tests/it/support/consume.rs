@@ -51,6 +51,9 @@ pub(crate) async fn consume(brokers: &str, topic: &str, expected: usize, timeout
     spawn_blocking(read).await.unwrap()
 }
 
+/// So that a topic of millions is never in memory as a whole.
+const MOST_AT_ONCE: usize = 10_000;
+
 /// Follows a topic from its first offset. Blocking: for threads, or inside `spawn_blocking`.
 pub(crate) struct TopicReader {
     consumer: BaseConsumer,
@@ -70,7 +73,7 @@ impl TopicReader {
         TopicReader { consumer, topic: topic.to_owned(), next: HashMap::new() }
     }
 
-    /// The records that are there, else the first that comes within `wait`.
+    /// The records that are there, up to some thousands, else the first that comes within `wait`.
     pub(crate) fn poll(&mut self, wait: Duration) -> Vec<Consumed> {
         if self.next.is_empty() && !self.assign(wait) {
             return Vec::new();
@@ -78,7 +81,9 @@ impl TopicReader {
         let mut records = Vec::new();
         let mut wait = wait;
         // A fault on the way is the broker's absence, which some tests arrange: the caller's deadline decides.
-        while let Some(Ok(message)) = self.consumer.poll(wait) {
+        while records.len() < MOST_AT_ONCE
+            && let Some(Ok(message)) = self.consumer.poll(wait)
+        {
             self.next.insert(message.partition(), message.offset() + 1);
             records.push(copy(&message));
             wait = Duration::ZERO;

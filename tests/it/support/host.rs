@@ -3,7 +3,7 @@
 use super::container::Container;
 use super::guard::Process;
 use std::fs::OpenOptions;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -38,6 +38,10 @@ impl Host {
     /// Sends the signal and waits until the server is gone.
     pub(crate) async fn stop(&self, signal: &str, timeout: Duration) {
         self.signal(signal);
+        self.await_end(signal, timeout).await;
+    }
+
+    async fn await_end(&self, signal: &str, timeout: Duration) {
         match self {
             Host::Named(_) => {}
             Host::Container(container) => {
@@ -64,6 +68,34 @@ impl Host {
         }
     }
 
+    /// Keeps the whole log where a failing test's folder is not swept away.
+    pub(crate) fn keep_log(&self, to: &Path) {
+        let kept = match self {
+            Host::Named(_) => return,
+            Host::Container(container) => std::fs::write(to, container.log()).map(drop),
+            Host::Local(local) => std::fs::copy(&local.log, to).map(drop),
+        };
+        if let Err(error) = kept {
+            eprintln!("{}: {error}", to.display());
+        }
+    }
+
+    /// `kill -9` of the server with every process that it has started, at once.
+    pub(crate) async fn kill_family(&self, timeout: Duration) {
+        if let Host::Local(local) = self {
+            let parent = local.process.lock().unwrap().as_ref().expect("it is running").id();
+            // The parent first, or it would see a child die and begin a recovery of its own.
+            let family: Vec<u32> = std::iter::once(parent).chain(children(parent)).collect();
+            let pids = family.iter().map(u32::to_string);
+            // One that has just ended by itself is no fault.
+            Command::new("kill").args(["-s", "KILL"]).args(pids).stderr(Stdio::null()).status().unwrap();
+        } else {
+            // With the first process of a container the kernel ends all of them.
+            self.signal("KILL");
+        }
+        self.await_end("KILL", timeout).await;
+    }
+
     /// The end of the server's log, for the message of a failure.
     pub(crate) fn log(&self) -> String {
         let all = match self {
@@ -74,6 +106,19 @@ impl Host {
         let lines: Vec<&str> = all.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
+}
+
+/// The processes that `parent` has started, by the table of Linux; empty elsewhere.
+fn children(parent: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_child = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, which may hold anything: state, then the parent.
+        let after = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        after.split_whitespace().nth(1).and_then(|it| it.parse().ok()) == Some(parent)
+    };
+    pids.filter(is_child).collect()
 }
 
 /// A server as a child process, with everything needed to start it again as it was.

@@ -137,6 +137,11 @@ impl KafkaBroker {
         }
     }
 
+    /// Where it runs, for its log.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// An orderly shutdown.
     pub(crate) async fn stop(&self) {
         self.host.stop("TERM", PATIENCE).await;

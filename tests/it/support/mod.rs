@@ -21,6 +21,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
+#[allow(unused_imports)]
 pub(crate) use check::check;
 pub(crate) use consume::{Consumed, consume};
 pub(crate) use database::Database;

@@ -176,6 +176,16 @@ impl PostgresServer {
         self.host.stop("KILL", PATIENCE).await;
     }
 
+    /// `kill -9` of all its processes at once, as when the machine's power fails.
+    pub(crate) async fn kill_all(&self) {
+        self.host.kill_family(PATIENCE).await;
+    }
+
+    /// Where it runs, for its log.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
     /// Sends a signal to the postmaster and does not wait, for instance INT while walsenders hold it up.
     pub(crate) fn signal(&self, name: &str) {
         self.host.signal(name);
