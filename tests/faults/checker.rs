@@ -8,11 +8,6 @@ use walpost::Lsn;
 use crate::ledger::{Ledger, content_of};
 use crate::support::Consumed;
 
-/// A row without a key goes to any partition, and to any other one when it is sent again. If it did not arrive
-/// before a crash, it may then stand behind later commits there. Only where there is one partition is that a
-/// broken promise.
-const KEYLESS_ROWS_MOVE: bool = true;
-
 /// What was found.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
@@ -26,8 +21,6 @@ pub(crate) struct Verdict {
     pub(crate) reordered: usize,
     /// Arrivals beyond the first of a row.
     pub(crate) repeated: usize,
-    /// Rows without a key that arrived once and behind a later commit of their partition: see `KEYLESS_ROWS_MOVE`.
-    pub(crate) displaced: usize,
     /// Repeats come as replays of what stands in the partition already, each from some place on without a gap;
     /// so many of them.
     pub(crate) replays: usize,
@@ -43,7 +36,6 @@ impl Verdict {
         self.invented += other.invented;
         self.reordered += other.reordered;
         self.repeated += other.repeated;
-        self.displaced += other.displaced;
         self.replays += other.replays;
         self.most_replays += other.most_replays;
         self.offenders.extend(other.offenders);
@@ -81,20 +73,15 @@ pub(crate) struct Checker {
     commits: Vec<Lsn>,
     partitions: HashMap<i32, Partition>,
     keys: HashMap<Vec<u8>, Key>,
-    /// Rows without a key that stand behind a later commit: no fault if they also arrived elsewhere, since
-    /// one without a key may choose another partition when it comes again.
-    doubtful: Vec<u32>,
     verdict: Verdict,
 }
 
 #[derive(Default)]
 struct Partition {
-    /// The places of rows with a key in the order of their first arrivals.
+    /// The places of rows in the order of their first arrivals.
     first: Vec<u32>,
     /// Where in `first` the record is that continues what came last.
     next: usize,
-    /// The highest place so far, with or without a key.
-    newest: u32,
 }
 
 struct Key {
@@ -110,7 +97,6 @@ impl Checker {
             commits: vec![Lsn::ZERO; ledger.transactions.len()],
             partitions: HashMap::new(),
             keys: HashMap::new(),
-            doubtful: Vec::new(),
             ledger,
             verdict,
         }
@@ -133,33 +119,15 @@ impl Checker {
         if !is_first {
             self.verdict.repeated += 1;
         }
-        if record.key.is_some() {
-            self.in_turn(place, record);
-            if is_first {
-                self.counter(record);
-            }
-        } else {
-            let partition = self.partitions.entry(record.partition).or_default();
-            if place < partition.newest {
-                self.doubtful.push(place);
-            }
-            partition.newest = partition.newest.max(place);
+        // Rows without a key too: they go where they went before.
+        self.in_turn(place, record);
+        if is_first && record.key.is_some() {
+            self.counter(record);
         }
     }
 
     pub(crate) fn finish(mut self, most_replays: usize) -> Verdict {
         self.verdict.most_replays = most_replays;
-        for place in std::mem::take(&mut self.doubtful) {
-            if self.arrivals[place as usize] != 1 {
-                continue;
-            }
-            if KEYLESS_ROWS_MOVE && self.partitions.len() > 1 {
-                self.verdict.displaced += 1;
-            } else {
-                self.verdict.reordered += 1;
-                self.verdict.offend("reordered", format_args!("commit number {place}, without a key"));
-            }
-        }
         let lost: Vec<usize> = (0..self.arrivals.len()).filter(|at| self.arrivals[*at] == 0).collect();
         self.verdict.lost = lost.len();
         if let (Some(first), Some(last)) = (lost.first(), lost.last()) {
@@ -213,15 +181,14 @@ impl Checker {
         } else if let Ok(at) = partition.first.binary_search(&place) {
             self.verdict.replays += 1;
             partition.next = at + 1;
-        } else if partition.first.last().is_some_and(|last| place < *last) || place < partition.newest {
+        } else if let Some(last) = partition.first.last().copied().filter(|last| place < *last) {
             self.verdict.reordered += 1;
-            let why = format!("commit number {place} behind number {}", partition.newest);
+            let why = format!("commit number {place} behind number {last}");
             self.verdict.note("reordered", record, why);
         } else {
             partition.first.push(place);
             partition.next = partition.first.len();
         }
-        partition.newest = partition.newest.max(place);
     }
 
     /// The counter in the value rises within its key, whatever the oracle says.
