@@ -13,10 +13,12 @@ mod values;
 
 use std::time::Duration;
 
+use self::layers::Written;
 use crate::error::OutboxError;
 use crate::kafka::KafkaSettings;
 use crate::postgres::settings::{Os, Settings};
 use crate::postgres::{TableName, Target};
+use crate::refusal::{OnRefusal, RetryConfig};
 
 pub use environment::Environment;
 pub use layers::{Layer, Layers};
@@ -34,6 +36,8 @@ pub struct Config {
     pub kafka: KafkaSettings,
     /// What is promised.
     pub delivery: Delivery,
+    /// What follows when a message can't be sent.
+    pub refusal: RefusalConfig,
     /// What is told meanwhile.
     pub observe: Observe,
 }
@@ -52,6 +56,15 @@ pub struct Delivery {
 pub enum Guarantee {
     /// Once or, after a fault, more often.
     AtLeastOnce,
+}
+
+/// What follows when a message can't be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RefusalConfig {
+    /// What becomes of it after all retries.
+    pub on_refusal: OnRefusal,
+    /// How often and how slowly it is tried again.
+    pub retry: RetryConfig,
 }
 
 /// Log and health.
@@ -84,6 +97,7 @@ impl Config {
             target: target(layers)?,
             kafka: kafka(layers)?,
             delivery: Delivery::resolve(layers)?,
+            refusal: RefusalConfig::resolve(layers)?,
             observe: Observe::resolve(layers)?,
             database: database(layers, environment, os)?,
         })
@@ -139,9 +153,47 @@ impl Delivery {
             let what = format!("there is no delivery `{}`", guarantee.text);
             return Err(guarantee.wrong(&what, "this version knows `at-least-once`"));
         }
-        let wrong = |advice: String| drain.wrong(&format!("`{}` is not a span of time", drain.text), &advice);
-        let drain_timeout = values::duration(drain.text).map_err(wrong)?;
-        Ok(Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout })
+        Ok(Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout: span(&drain)? })
+    }
+}
+
+fn span(written: &Written<'_>) -> Result<Duration, OutboxError> {
+    values::duration(written.text)
+        .map_err(|advice| written.wrong(&format!("`{}` is not a span of time", written.text), &advice))
+}
+
+impl RefusalConfig {
+    fn resolve(layers: &Layers) -> Result<RefusalConfig, OutboxError> {
+        let (policy, retries, multiplier) = (
+            layers.get(&layers::ON_REFUSAL),
+            layers.get(&layers::MAX_RETRIES),
+            layers.get(&layers::MULTIPLIER),
+        );
+        let (base, max) = (layers.get(&layers::BASE_DELAY), layers.get(&layers::MAX_DELAY));
+        let on_refusal = match policy.text {
+            "halt" => OnRefusal::Halt,
+            "dead-letter" => OnRefusal::DeadLetter,
+            other => {
+                let advice = "use halt (the line stops until a person mends it) or dead-letter (the message is \
+                              parked, and the others flow)";
+                return Err(policy.wrong(&format!("there is no policy `{other}`"), advice));
+            }
+        };
+        let max_retries = retries.text.parse::<u32>().map_err(|_| {
+            let what = format!("`{}` is not a number of retries", retries.text);
+            retries.wrong(&what, "write a whole number, such as 5; 0 tries once only")
+        })?;
+        let multiplier = values::multiplier(multiplier.text).ok_or_else(|| {
+            let what = format!("`{}` is not a multiplier", multiplier.text);
+            multiplier.wrong(&what, "write a number that is at least 1, such as 2 or 1.5")
+        })?;
+        let (base_delay, max_delay) = (span(&base)?, span(&max)?);
+        if base_delay > max_delay {
+            let what = format!("the first wait, {}, is longer than the longest, {}", base.text, max.text);
+            return Err(base.wrong(&what, "raise --max-delay (WALPOST_MAX_DELAY, max_delay) as well"));
+        }
+        let retry = RetryConfig { max_retries, base_delay, multiplier, max_delay };
+        Ok(RefusalConfig { on_refusal, retry })
     }
 }
 

@@ -46,6 +46,7 @@ pub mod postgres;
 pub mod processor;
 pub mod progress;
 pub mod publisher;
+pub mod refusal;
 #[cfg(feature = "kafka")]
 pub mod relay;
 pub mod router;
@@ -63,6 +64,7 @@ pub use lsn::{Lsn, Position};
 pub use message::{OutboxMessage, OutboxStatus, Payload};
 pub use processor::{OutboxProcessor, Pace};
 pub use publisher::{Headers, Offer, OutboxPublisher, Receipt, Record, Ticket};
+pub use refusal::{OnRefusal, RetryConfig};
 #[cfg(feature = "kafka")]
 pub use relay::Relay;
 pub use store::{Batch, Change, OutboxStore};

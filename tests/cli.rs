@@ -146,6 +146,13 @@ fn wrong_values_say_where_they_were_written() {
         "--delivery: there is no delivery",
         "at-least-once",
     );
+    refused(&run, &["run", "--on-refusal", "drop"], "--on-refusal: there is no policy `drop`", "dead-letter");
+    refused(&run, &["check", "--on-refusal", "skip"], "--on-refusal: there is no policy `skip`", "halt");
+    refused(&run, &["run", "--multiplier", "0.5"], "--multiplier: `0.5` is not", "at least 1");
+    refused(&run, &["run", "--base-delay", "2m"], "--base-delay: the first wait, 2m,", "--max-delay");
+    let run = Run::new().with("WALPOST_MAX_RETRIES", "many");
+    refused(&run, &["run"], "WALPOST_MAX_RETRIES: `many` is not", "whole number");
+    let run = Run::new();
     for weaker in
         ["acks=1", "enable.idempotence=false", "max.in.flight=6", "retries=3", "message.timeout.ms=1000"]
     {

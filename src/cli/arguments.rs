@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Layer, duration};
 use crate::error::OutboxError;
 
-pub use shared::{DatabaseArguments, KafkaArguments, LogArguments, RelayArguments};
+pub use shared::{
+    DatabaseArguments, KafkaArguments, LogArguments, RefusalArguments, RelayArguments, RetryArguments,
+};
 
 /// Posts a Postgres outbox to Kafka straight from the write-ahead log.
 ///
@@ -81,6 +83,10 @@ pub struct RunArguments {
     kafka: KafkaArguments,
     #[command(flatten)]
     relay: RelayArguments,
+    #[command(flatten)]
+    refusal: RefusalArguments,
+    #[command(flatten)]
+    retry: RetryArguments,
 }
 
 /// Arguments of `walpost check`.
@@ -90,6 +96,8 @@ pub struct CheckArguments {
     database: DatabaseArguments,
     #[command(flatten)]
     kafka: KafkaArguments,
+    #[command(flatten)]
+    refusal: RefusalArguments,
 }
 
 /// Arguments of `walpost status`.
@@ -137,14 +145,17 @@ impl Arguments {
             Command::Setup(SetupArguments { database, .. })
             | Command::Status(StatusArguments { database, .. })
             | Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer),
-            Command::Check(CheckArguments { database, kafka }) => {
+            Command::Check(CheckArguments { database, kafka, refusal }) => {
                 database.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
+                refusal.put_into(&mut layer);
             }
-            Command::Run(RunArguments { database, kafka, relay }) => {
+            Command::Run(RunArguments { database, kafka, relay, refusal, retry }) => {
                 database.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
                 relay.put_into(&mut layer);
+                refusal.put_into(&mut layer);
+                retry.put_into(&mut layer);
             }
             Command::Demo(_) => {}
         }

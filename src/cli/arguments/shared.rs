@@ -102,6 +102,51 @@ pub struct RelayArguments {
     listen: Option<String>,
 }
 
+/// What becomes of a message that can't be sent.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Messages that Kafka refuses")]
+pub struct RefusalArguments {
+    /// What follows when a message can't be sent after all retries: halt or dead-letter [default: halt]
+    ///
+    /// halt stops the line, says why and holds the slot, so that nothing passes the message until a person
+    /// has mended the cause. dead-letter parks it in the table dead_letters beside the outbox table; later
+    /// messages of the same key are parked behind it, all others flow. `walpost dead-letters` lists, replays
+    /// and discards them. Nothing is dropped by itself.
+    ///
+    /// [env: WALPOST_ON_REFUSAL] [file: on_refusal]
+    #[arg(long, value_name = "POLICY")]
+    on_refusal: Option<String>,
+}
+
+/// How often and how slowly a refused message is tried again.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Messages that Kafka refuses")]
+pub struct RetryArguments {
+    /// How often a refused message is tried again [default: 5]
+    ///
+    /// Refused means for good: too large, not authorised, no such topic. An unreachable broker refuses nothing:
+    /// it is waited for without end.
+    ///
+    /// [env: WALPOST_MAX_RETRIES] [file: max_retries]
+    #[arg(long, value_name = "NUMBER")]
+    max_retries: Option<String>,
+    /// The wait before the second try [default: 1s]
+    ///
+    /// [env: WALPOST_BASE_DELAY] [file: base_delay]
+    #[arg(long, value_name = "TIME")]
+    base_delay: Option<String>,
+    /// By what each wait is longer than the one before; at least 1 [default: 2]
+    ///
+    /// [env: WALPOST_MULTIPLIER] [file: multiplier]
+    #[arg(long, value_name = "FACTOR")]
+    multiplier: Option<String>,
+    /// The longest wait between two tries [default: 60s]
+    ///
+    /// [env: WALPOST_MAX_DELAY] [file: max_delay]
+    #[arg(long, value_name = "TIME")]
+    max_delay: Option<String>,
+}
+
 /// What is read besides, and what is told.
 #[derive(Args, Default)]
 #[command(next_help_heading = "Configuration and log")]
@@ -150,6 +195,21 @@ impl RelayArguments {
         layer.put(&layers::DELIVERY, self.delivery.as_ref());
         layer.put(&layers::DRAIN_TIMEOUT, self.drain_timeout.as_ref());
         layer.put(&layers::LISTEN, self.listen.as_ref());
+    }
+}
+
+impl RefusalArguments {
+    pub(super) fn put_into(&self, layer: &mut Layer) {
+        layer.put(&layers::ON_REFUSAL, self.on_refusal.as_ref());
+    }
+}
+
+impl RetryArguments {
+    pub(super) fn put_into(&self, layer: &mut Layer) {
+        layer.put(&layers::MAX_RETRIES, self.max_retries.as_ref());
+        layer.put(&layers::BASE_DELAY, self.base_delay.as_ref());
+        layer.put(&layers::MULTIPLIER, self.multiplier.as_ref());
+        layer.put(&layers::MAX_DELAY, self.max_delay.as_ref());
     }
 }
 
