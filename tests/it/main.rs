@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod ddl;
+mod dead_letters_cli;
 mod delivery;
 mod demo;
 mod faults;

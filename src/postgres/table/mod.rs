@@ -3,6 +3,9 @@
 //! Columns are found by name, in any order; others are ignored. The names are spelled here and in
 //! `sql/`, and nowhere else.
 
+mod dead_letter_office;
+mod dead_letter_requests;
+mod letter;
 mod save;
 mod value;
 
@@ -10,6 +13,9 @@ use std::collections::HashMap;
 
 use bytestring::ByteString;
 
+pub use dead_letter_office::DeadLetterOffice;
+pub(crate) use dead_letter_office::RELAY_RIGHTS;
+pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use save::{OutboxTable, save};
 pub(crate) use value::RowError;
 
