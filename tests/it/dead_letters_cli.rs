@@ -199,6 +199,9 @@ async fn many_letters_are_listed_page_by_page() {
         .collect();
     assert_eq!(listed, desk.those("true").await);
     assert!(stderr.contains("1001 dead letters"), "{stderr}");
+    let (stdout, _) = desk.succeeds(&["list"]).await;
+    let listed: Vec<_> = stdout.lines().skip(1).map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(listed, desk.those("true").await);
     let (stdout, _) = desk.succeeds(&["replay", "--all"]).await;
     assert!(stdout.contains("1001 letters without a key"), "{stdout}");
     let status = desk.world.command(["status", "--json"]).output().await;

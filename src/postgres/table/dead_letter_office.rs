@@ -9,8 +9,9 @@ use crate::lsn::{Lsn, Position};
 use crate::postgres::names::{TableName, Target, quote_identifier, quote_literal};
 use crate::postgres::session::{Session, sql_error};
 
-/// How many letters are read at a time.
-const PAGE: i64 = 200;
+/// How many letters are read at a time: of whole ones fewer, since headers and keys may be long.
+const GLANCE_PAGE: i64 = 1000;
+const WHOLE_PAGE: i64 = 200;
 /// What the relay needs on the table.
 pub(crate) const RELAY_RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 /// How much of a key, in bytes, and of an error, in letters, a glance takes in.
@@ -145,11 +146,12 @@ impl DeadLetterOffice {
             "{} AND (t.commit_lsn, t.index) > ($4::pg_lsn, $5::int8) \
              AND ($6::text IS NULL OR t.topic = $6) \
              AND (t.done_at IS NULL OR $7::bool AND t.done_at > now() - interval '1 day') \
-             ORDER BY t.commit_lsn, t.index LIMIT {PAGE}",
+             ORDER BY t.commit_lsn, t.index LIMIT $8",
             self.select()
         );
         let (most, full) = extent.limits();
-        let values: Parameters<'_> = vec![&self.slot, &most, &full, &lsn, &index, &topic, &with_done];
+        let page = if full { WHOLE_PAGE } else { GLANCE_PAGE };
+        let values: Parameters<'_> = vec![&self.slot, &most, &full, &lsn, &index, &topic, &with_done, &page];
         let rows = session.client().query(&sql, &values).await;
         Ok(rows.map_err(|error| sql_error(READING, error))?.iter().map(letter).collect())
     }
