@@ -10,6 +10,8 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 use tokio_postgres::config::Host;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::row::RowIndex;
+use tokio_postgres::types::FromSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
 
 use super::auth::no_password;
@@ -183,6 +185,25 @@ fn cannot_log_in(config: &Config, error: tokio_postgres::Error) -> OutboxError {
     }
     let refused = sql_error(&cannot_connect(config), error);
     if refused.advice().is_some() { refused } else { refused.with_advice(REACH) }
+}
+
+/// The values of a reply. Its shape is the server's word: what does not fit is an error, and never a panic.
+pub(crate) trait Cells {
+    /// The value of a column, by number or name.
+    fn cell<'a, T: FromSql<'a>, I: RowIndex + std::fmt::Display>(
+        &'a self,
+        column: I,
+    ) -> Result<T, OutboxError>;
+}
+
+impl Cells for Row {
+    fn cell<'a, T: FromSql<'a>, I: RowIndex + std::fmt::Display>(
+        &'a self,
+        column: I,
+    ) -> Result<T, OutboxError> {
+        self.try_get(column)
+            .map_err(|error| OutboxError::protocol("the server's answer can't be read", error))
+    }
 }
 
 /// An error of tokio-postgres, with the server's code where it has one.

@@ -81,6 +81,16 @@ impl Desk {
         self.world.command(["dead-letters"]).args(args).output().await
     }
 
+    /// What `show --payload` writes. The support reads lines; bytes are read here.
+    async fn payload(&self, at: &str) -> Vec<u8> {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_walpost"));
+        command.args(["dead-letters", "show", at, "--payload"]);
+        command.env("WALPOST_DATABASE_URL", &self.world.database.url).env("WALPOST_SLOT", &self.world.slot);
+        let output = command.output().await.unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
     async fn succeeds(&self, args: &[&str]) -> (String, String) {
         let output = self.run(args).await;
         let (stdout, stderr) = both(&output);
@@ -183,6 +193,25 @@ async fn letters_are_listed_in_the_order_of_the_log() {
     assert_eq!(desk.state().await, before, "a list changes nothing");
 }
 
+/// Values that are long together are read in smaller pages; one that is long by itself is cut.
+#[tokio::test]
+async fn long_values_are_listed_in_small_pages() {
+    let desk = Desk::new("letterlong").await;
+    let sql = "INSERT INTO outbox.dead_letters (slot, commit_lsn, index, topic, key, error, attempts) \
+               SELECT $1::text, '0/10', n, 'orders', convert_to(repeat('k', 200000 + n), 'UTF8'), repeat('e', 3000000), 1 \
+               FROM generate_series(0, 40) n";
+    desk.client.execute(sql, &[&desk.world.slot]).await.unwrap();
+    let (stdout, _) = desk.succeeds(&["list", "--json"]).await;
+    let letters: Vec<serde_json::Value> =
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(letters.len(), 41);
+    for (n, letter) in letters.iter().enumerate() {
+        assert_eq!(letter["position"], format!("0/10+{n}"));
+        assert_eq!(letter["key"].as_str().unwrap().len(), 200_000 + n);
+        assert_eq!(letter["error"].as_str().unwrap().len(), 1 << 18);
+    }
+}
+
 /// Read page by page, none is missing and none comes twice; whoever stops reading stops the list.
 #[tokio::test]
 async fn many_letters_are_listed_page_by_page() {
@@ -237,12 +266,7 @@ async fn a_letter_is_shown_byte_for_byte() {
     ] {
         assert!(stdout.contains(text), "{text}: {stdout}");
     }
-    // The support reads lines; bytes are read here.
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_walpost"));
-    command.args(["dead-letters", "show", "0/A0+1", "--payload"]);
-    command.env("WALPOST_DATABASE_URL", &desk.world.database.url).env("WALPOST_SLOT", slot);
-    let output = command.output().await.unwrap();
-    assert_eq!((output.stdout.as_slice(), output.status.code()), (bytes, Some(0)), "{output:?}");
+    assert_eq!(desk.payload("0/A0+1").await, bytes);
     let (stdout, stderr) = desk.succeeds(&["show", "0/A0+0", "--payload"]).await;
     assert_eq!((stdout.as_str(), stderr.trim()), ("", "the payload is null"));
     desk.fails(&["show", "0/A0+2"], &[slot, "no dead letter at 0/A0+2", "list --all"]).await;
@@ -250,6 +274,18 @@ async fn a_letter_is_shown_byte_for_byte() {
     let letter: serde_json::Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     assert_eq!((&letter["key"], &letter["key_hex"]), (&serde_json::Value::Null, &"00ff".into()));
     assert_eq!((&letter["unfit_column"], &letter["unfit_value"]), (&"created_at".into(), &"soon".into()));
+    // Larger than what is read at a time: one byte more than a part, and several parts.
+    for size in [(1 << 20) + 1, 20_000_000_usize] {
+        let large: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+        let sql = "UPDATE outbox.dead_letters SET payload = $1 WHERE index = 1";
+        desk.client.execute(sql, &[&large]).await.unwrap();
+        assert!(desk.payload("0/A0+1").await == large, "{size} bytes");
+        let (stdout, _) = desk.succeeds(&["show", "0/A0+1"]).await;
+        assert!(
+            stdout.contains(&format!("value       {size} bytes, too many to show: use --payload")),
+            "{stdout}"
+        );
+    }
     // A key that is no text is a key: its letters go together.
     desk.park("0/B0+0", "orders", Some(b"\x00\xff"), 0).await;
     desk.succeeds(&["replay", "0/B0+0"]).await;

@@ -6,22 +6,43 @@ use crate::cli::output;
 use crate::error::OutboxError;
 use crate::postgres::{DeadLetterOffice, Letter, Session};
 
+/// A longer payload would flood the screen.
+const LONGEST: usize = 1 << 20;
+
 pub(super) async fn show(
     session: &Session,
     office: &DeadLetterOffice,
     arguments: &ShowArguments,
 ) -> Result<(), OutboxError> {
     let letter = office.letter(session, arguments.position).await?;
-    let payload = office.payload(session, arguments.position).await?;
     if arguments.payload {
-        match payload {
-            Some(bytes) => drop(output::write_bytes(&bytes)),
-            None => output::note("the payload is null"),
-        }
-    } else {
-        output::write(&text(&letter, payload.as_deref()));
+        return write_payload(session, office, &letter).await;
     }
+    let short = size(&letter).is_some_and(|size| size <= LONGEST);
+    let payload = if short { office.payload_part(session, letter.position, 0).await? } else { None };
+    output::write(&text(&letter, payload.as_deref()));
     Ok(())
+}
+
+/// Writes the payload part by part, so that a large one takes no more memory than a small one.
+async fn write_payload(
+    session: &Session,
+    office: &DeadLetterOffice,
+    letter: &Letter,
+) -> Result<(), OutboxError> {
+    let mut written = 0;
+    while let Some(part) = office.payload_part(session, letter.position, written).await? {
+        written += part.len();
+        if part.is_empty() || !output::write_bytes(&part) {
+            return Ok(());
+        }
+    }
+    output::note("the payload is null");
+    Ok(())
+}
+
+fn size(letter: &Letter) -> Option<usize> {
+    letter.payload_bytes.and_then(|bytes| usize::try_from(bytes).ok())
 }
 
 fn text(letter: &Letter, payload: Option<&[u8]>) -> String {
@@ -31,9 +52,10 @@ fn text(letter: &Letter, payload: Option<&[u8]>) -> String {
         Some(value) => format!("column {}: {}", escape(column), readable(value)),
         None => format!("column {}", escape(column)),
     });
-    let size = match payload {
-        Some(bytes) => super::count(i64::try_from(bytes.len()).unwrap_or(i64::MAX), "byte", "bytes"),
-        None => "null (a tombstone)".to_owned(),
+    let size = match (size(letter), payload) {
+        (Some(size), Some(_)) => super::count(i64::try_from(size).unwrap_or(i64::MAX), "byte", "bytes"),
+        (Some(size), None) => format!("{size} bytes, too many to show: use --payload"),
+        (None, _) => "null (a tombstone)".to_owned(),
     };
     let rows = [
         ("position", Some(letter.position.to_string())),

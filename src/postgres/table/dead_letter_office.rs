@@ -7,17 +7,20 @@ use super::letter::{Extent, Letter, LetterState, Rights, Settled};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::postgres::names::{TableName, Target, quote_identifier, quote_literal};
-use crate::postgres::session::{Session, sql_error};
+use crate::postgres::session::{Cells, Session, sql_error};
 
-/// How many letters are read at a time: of whole ones fewer, since headers and keys may be long.
-const GLANCE_PAGE: i64 = 1000;
-const WHOLE_PAGE: i64 = 200;
 /// What the relay needs on the table.
 pub(crate) const RELAY_RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
-/// How much of a key, in bytes, and of an error, in letters, a glance takes in.
-const GLANCE: i32 = 1000;
-/// More than a value can hold.
-const WHOLE: i32 = 1 << 30;
+/// How many letters are read at a time.
+const PAGE: i64 = 500;
+/// At how many bytes of key, headers and the like a page ends before that.
+const PAGE_BYTES: i64 = 1 << 20;
+/// How many bytes of a payload are read at a time.
+const PART: i32 = 1 << 20;
+/// How much of a long value is read for a list that people read: bytes or letters.
+const GLANCE: i32 = 300;
+/// How much otherwise. What is longer is no key and no error that anybody meant to read.
+const WHOLE: i32 = 1 << 18;
 const READING: &str = "reading dead letters";
 
 /// The values of a statement's `$1`, `$2` and so on.
@@ -59,12 +62,15 @@ impl DeadLetterOffice {
             quote_literal(&self.table.name)
         );
         let row = session.query_one_row("looking for the table of dead letters", &sql).await?;
-        Ok(row.map(|row| Rights {
-            role: row.get(0),
-            usage: row.get(1),
-            lacking: row.get(2),
-            standby: row.get(3),
-        }))
+        let rights = |row: Row| {
+            Ok(Rights {
+                role: row.cell(0)?,
+                usage: row.cell(1)?,
+                lacking: row.cell(2)?,
+                standby: row.cell(3)?,
+            })
+        };
+        row.map(rights).transpose()
     }
 
     /// What is missing, as a definite error with its mend; these rights are needed.
@@ -125,7 +131,7 @@ impl DeadLetterOffice {
     pub async fn count_open(&self, session: &Session) -> Result<i64, OutboxError> {
         let sql = format!("SELECT count(*) FROM {} WHERE slot = $1::text AND done_at IS NULL", self.table);
         let row = session.client().query_one(&sql, &[&self.slot]).await;
-        row.map(|row| row.get(0)).map_err(|error| sql_error("counting dead letters", error))
+        row.map_err(|error| sql_error("counting dead letters", error))?.cell(0)
     }
 
     /// The next letters after a position, in the order of the log; none when there are no more. Done ones are
@@ -142,18 +148,26 @@ impl DeadLetterOffice {
         extent: Extent,
     ) -> Result<Vec<Letter>, OutboxError> {
         let (lsn, index) = after.map_or((PgLsn::from(0), -1), pair);
+        // The sizes are known without reading the values. A page has at least one letter.
+        let sizes = ["key", "headers", "unfit_value", "error"];
+        let sizes = sizes.map(|name| format!("coalesce(octet_length({name}), 0)::int8"));
+        let from = format!(
+            "(SELECT *, sum(size) OVER (ORDER BY commit_lsn, index) AS total FROM (SELECT *, {} AS size FROM {} \
+             WHERE slot = $1::text AND (commit_lsn, index) > ($4::pg_lsn, $5::int8) \
+             AND ($6::text IS NULL OR topic = $6) \
+             AND (done_at IS NULL OR $7::bool AND done_at > now() - interval '1 day') \
+             ORDER BY commit_lsn, index LIMIT {PAGE}) found) t",
+            sizes.join(" + "),
+            self.table
+        );
         let sql = format!(
-            "{} AND (t.commit_lsn, t.index) > ($4::pg_lsn, $5::int8) \
-             AND ($6::text IS NULL OR t.topic = $6) \
-             AND (t.done_at IS NULL OR $7::bool AND t.done_at > now() - interval '1 day') \
-             ORDER BY t.commit_lsn, t.index LIMIT $8",
-            self.select()
+            "{} AND (NOT $3 OR t.total <= {PAGE_BYTES} OR t.total = t.size) ORDER BY t.commit_lsn, t.index",
+            self.select(&from)
         );
         let (most, full) = extent.limits();
-        let page = if full { WHOLE_PAGE } else { GLANCE_PAGE };
-        let values: Parameters<'_> = vec![&self.slot, &most, &full, &lsn, &index, &topic, &with_done, &page];
+        let values: Parameters<'_> = vec![&self.slot, &most, &full, &lsn, &index, &topic, &with_done];
         let rows = session.client().query(&sql, &values).await;
-        Ok(rows.map_err(|error| sql_error(READING, error))?.iter().map(letter).collect())
+        rows.map_err(|error| sql_error(READING, error))?.iter().map(letter).collect()
     }
 
     /// One letter with all but its payload.
@@ -161,30 +175,41 @@ impl DeadLetterOffice {
     /// # Errors
     /// There is none at that position, or the table can't be read.
     pub async fn letter(&self, session: &Session, at: Position) -> Result<Letter, OutboxError> {
-        let sql = format!("{} AND t.commit_lsn = $4 AND t.index = $5", self.select());
+        let sql =
+            format!("{} AND t.commit_lsn = $4 AND t.index = $5", self.select(&format!("{} t", self.table)));
         let ((lsn, index), (most, full)) = (pair(at), Extent::Full.limits());
         let values: Parameters<'_> = vec![&self.slot, &most, &full, &lsn, &index];
         let row = session.client().query_opt(&sql, &values).await;
         let row = row.map_err(|error| sql_error(READING, error))?;
-        row.map(|row| letter(&row)).ok_or_else(|| self.unknown(&[at]))
+        letter(&row.ok_or_else(|| self.unknown(&[at]))?)
     }
 
-    /// A letter's payload, byte for byte; `None` is a tombstone, or a letter that is not there.
+    /// A part of a letter's payload, from that byte on, empty at its end; `None` when there is no payload. An
+    /// answer is held in memory as a whole, and a payload may be as large as what Kafka refused.
     ///
     /// # Errors
     /// The table can't be read.
-    pub async fn payload(&self, session: &Session, at: Position) -> Result<Option<Vec<u8>>, OutboxError> {
+    pub async fn payload_part(
+        &self,
+        session: &Session,
+        at: Position,
+        from: usize,
+    ) -> Result<Option<Vec<u8>>, OutboxError> {
         let sql = format!(
-            "SELECT payload FROM {} WHERE slot = $1::text AND commit_lsn = $2 AND index = $3",
+            "SELECT substring(payload FROM $4::int4 FOR {PART}) FROM {} \
+             WHERE slot = $1::text AND commit_lsn = $2 AND index = $3",
             self.table
         );
+        // Counted from 1. The server's values are shorter than what this type holds.
+        let from = i32::try_from(from).unwrap_or(i32::MAX - 1) + 1;
         let (lsn, index) = pair(at);
-        let row = session.client().query_opt(&sql, &[&self.slot, &lsn, &index]).await;
-        Ok(row.map_err(|error| sql_error(READING, error))?.and_then(|row| row.get(0)))
+        let row = session.client().query_opt(&sql, &[&self.slot, &lsn, &index, &from]).await;
+        let row = row.map_err(|error| sql_error(READING, error))?;
+        row.map_or(Ok(None), |row| row.cell(0))
     }
 
     /// `$1` the slot, `$2` how much of long values, `$3` whether to read all columns.
-    fn select(&self) -> String {
+    fn select(&self, from: &str) -> String {
         let time = |column: &str| {
             format!(
                 "coalesce(to_char(t.{column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), \
@@ -194,13 +219,14 @@ impl DeadLetterOffice {
         let times: Vec<_> =
             ["created_at", "parked_at", "requested_at", "done_at"].iter().map(|name| time(name)).collect();
         format!(
-            "SELECT t.commit_lsn, t.index, t.id, t.topic, substring(t.key FOR $2::int4) AS key, \
-             octet_length(t.payload) AS payload_bytes, t.event_type, CASE WHEN $3::bool THEN t.headers END AS headers, \
-             t.correlation_id, t.unfit_column, CASE WHEN $3 AND t.unfit_column <> 'payload' THEN t.unfit_value \
-             END AS unfit_value, left(t.error, $2) AS error, t.attempts, t.replay_lsn, t.replay_index, t.outcome, {} \
-             FROM {} t WHERE t.slot = $1::text",
-            times.join(", "),
-            self.table
+            "SELECT t.commit_lsn, t.index, t.id, left(t.topic, $2::int4) AS topic, substring(t.key FOR $2) AS key, \
+             octet_length(t.payload) AS payload_bytes, left(t.event_type, $2) AS event_type, \
+             CASE WHEN $3::bool THEN substring(t.headers FOR $2) END AS headers, \
+             left(t.correlation_id, $2) AS correlation_id, left(t.unfit_column, $2) AS unfit_column, \
+             CASE WHEN $3 AND t.unfit_column <> 'payload' THEN substring(t.unfit_value FOR $2) END AS unfit_value, \
+             left(t.error, $2) AS error, t.attempts, t.replay_lsn, t.replay_index, t.outcome, {} \
+             FROM {from} WHERE t.slot = $1::text",
+            times.join(", ")
         )
     }
 
@@ -224,14 +250,14 @@ impl DeadLetterOffice {
         let rows = session.client().query(&sql, &[&self.slot, &lsns, &indexes]).await;
         let rows = rows.map_err(|error| sql_error("waiting for the replay", error))?;
         let settled = |row: &Row| {
-            let how = match (row.get::<_, Option<&str>>(2), row.get::<_, Option<i32>>(3)) {
+            let how = match (row.cell::<Option<&str>, _>(2)?, row.cell::<Option<i32>, _>(3)?) {
                 (Some("sent"), _) => Settled::Sent,
-                (None, Some(attempts)) => Settled::Refused(attempts, row.get(4)),
+                (None, Some(attempts)) => Settled::Refused(attempts, row.cell(4)?),
                 _ => Settled::Gone,
             };
-            (position(row.get(0), row.get(1)), how)
+            Ok((position(row.cell(0)?, row.cell(1)?), how))
         };
-        Ok(rows.iter().map(settled).collect())
+        rows.iter().map(settled).collect()
     }
 
     pub(super) fn unknown(&self, positions: &[Position]) -> OutboxError {
@@ -254,36 +280,36 @@ impl Extent {
     }
 }
 
-fn letter(row: &Row) -> Letter {
-    let (requested_at, attempts): (Option<String>, i32) = (row.get("requested_at"), row.get("attempts"));
-    let state = match row.get::<_, Option<&str>>("outcome") {
+fn letter(row: &Row) -> Result<Letter, OutboxError> {
+    let (requested_at, attempts): (Option<String>, i32) = (row.cell("requested_at")?, row.cell("attempts")?);
+    let state = match row.cell::<Option<&str>, _>("outcome")? {
         Some("sent") => LetterState::Sent,
         Some(_) => LetterState::Discarded,
         None if requested_at.is_some() => LetterState::Requested,
         None if attempts == 0 => LetterState::Follows,
         None => LetterState::Parked,
     };
-    let replay: (Option<PgLsn>, Option<i64>) = (row.get("replay_lsn"), row.get("replay_index"));
-    Letter {
-        position: position(row.get("commit_lsn"), row.get("index")),
+    let replay: (Option<PgLsn>, Option<i64>) = (row.cell("replay_lsn")?, row.cell("replay_index")?);
+    Ok(Letter {
+        position: position(row.cell("commit_lsn")?, row.cell("index")?),
         state,
-        parked_at: row.get("parked_at"),
-        topic: row.get("topic"),
-        key: row.get("key"),
-        id: row.get("id"),
-        event_type: row.get("event_type"),
-        correlation_id: row.get("correlation_id"),
-        created_at: row.get("created_at"),
-        headers: row.get("headers"),
-        payload_bytes: row.get("payload_bytes"),
-        unfit_column: row.get("unfit_column"),
-        unfit_value: row.get("unfit_value"),
-        error: row.get("error"),
+        parked_at: row.cell("parked_at")?,
+        topic: row.cell("topic")?,
+        key: row.cell("key")?,
+        id: row.cell("id")?,
+        event_type: row.cell("event_type")?,
+        correlation_id: row.cell("correlation_id")?,
+        created_at: row.cell("created_at")?,
+        headers: row.cell("headers")?,
+        payload_bytes: row.cell("payload_bytes")?,
+        unfit_column: row.cell("unfit_column")?,
+        unfit_value: row.cell("unfit_value")?,
+        error: row.cell("error")?,
         attempts,
         requested_at,
         sent_as: replay.0.zip(replay.1).map(|(lsn, index)| position(lsn, index)),
-        done_at: row.get("done_at"),
-    }
+        done_at: row.cell("done_at")?,
+    })
 }
 
 pub(super) fn position(lsn: PgLsn, index: i64) -> Position {

@@ -12,12 +12,14 @@ use super::dead_letter_office::{DeadLetterOffice, Parameters, pair, position};
 use super::letter::{Asked, Chosen, Discarded};
 use crate::error::OutboxError;
 use crate::lsn::Position;
-use crate::postgres::session::{Session, sql_error};
+use crate::postgres::session::{Cells, Session, sql_error};
 
 /// Prefix of the marker in the log, by which the relay knows it.
 const MARKER: &str = "walpost.dead_letters";
 /// A row that a running relay holds is free in a moment; a table that somebody locks is worth a word.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
+/// How many positions are read at a time.
+const PART: i64 = 50_000;
 const ASKING: &str = "asking for a replay";
 const DISCARDING: &str = "discarding dead letters";
 
@@ -39,42 +41,63 @@ impl DeadLetterOffice {
         let relay_pid = self.relay_pid(&transaction).await?;
         self.find(&transaction, chosen, ASKING).await?;
         let (lsns, indexes) = chosen.pairs();
-        let mut values: Parameters<'_> = vec![&self.slot, &to_wait];
-        let which = match chosen {
-            Chosen::Positions(_) => {
-                values.extend([&lsns as &(dyn ToSql + Sync), &indexes]);
-                format!("({} OR (t.topic, t.key) IN ({}))", at(3), self.keys_of_positions())
-            }
-            Chosen::Topic(topic) => {
-                values.push(topic);
-                "t.topic = $3".to_owned()
-            }
-            Chosen::All => "true".to_owned(),
-        };
+        let mut values: Parameters<'_> = vec![&self.slot];
+        let mut which = chosen.condition(&mut values, &lsns, &indexes);
+        if matches!(chosen, Chosen::Positions(_)) {
+            which = format!("({which} OR (t.topic, t.key) IN ({}))", self.keys_of_positions());
+        }
         let sql = format!(
             "WITH asked AS (UPDATE {} t SET requested_at = coalesce(t.requested_at, now()) \
                WHERE t.slot = $1::text AND t.done_at IS NULL AND {which} \
-               RETURNING t.topic, t.key, t.commit_lsn, t.index, t.requested_at <> now() AS earlier) \
+               RETURNING t.topic, t.key, t.requested_at <> now() AS earlier) \
              SELECT count(*), count(*) FILTER (WHERE earlier), \
              count(DISTINCT (topic, key)) FILTER (WHERE topic IS NOT NULL AND key IS NOT NULL), \
-             count(*) FILTER (WHERE topic IS NULL OR key IS NULL), \
-             array_agg(commit_lsn ORDER BY commit_lsn, index) FILTER (WHERE $2::bool), \
-             array_agg(index ORDER BY commit_lsn, index) FILTER (WHERE $2) FROM asked",
+             count(*) FILTER (WHERE topic IS NULL OR key IS NULL) FROM asked",
             self.table()
         );
         let row = transaction.query_one(&sql, &values).await.map_err(|error| sql_error(ASKING, error))?;
-        let (lsns, indexes): (Option<Vec<PgLsn>>, Option<Vec<i64>>) = (row.get(4), row.get(5));
-        let pairs = lsns.unwrap_or_default().into_iter().zip(indexes.unwrap_or_default());
+        let positions =
+            if to_wait { self.requested(&transaction, &which, &values).await? } else { Vec::new() };
         let asked = Asked {
-            letters: row.get(0),
-            earlier: row.get(1),
-            keys: row.get(2),
-            keyless: row.get(3),
-            positions: pairs.map(|(lsn, index)| position(lsn, index)).collect(),
+            letters: row.cell(0)?,
+            earlier: row.cell(1)?,
+            keys: row.cell(2)?,
+            keyless: row.cell(3)?,
+            positions,
             relay_pid,
         };
         self.tell(transaction, asked.letters, chosen, ASKING).await?;
         Ok(asked)
+    }
+
+    /// The chosen letters that are asked for, in order, read in parts.
+    async fn requested(
+        &self,
+        transaction: &Transaction<'_>,
+        which: &str,
+        values: &Parameters<'_>,
+    ) -> Result<Vec<Position>, OutboxError> {
+        let next = values.len() + 1;
+        let sql = format!(
+            "SELECT t.commit_lsn, t.index FROM {} t WHERE t.slot = $1::text AND t.done_at IS NULL \
+             AND t.requested_at IS NOT NULL AND {which} AND (t.commit_lsn, t.index) > (${next}::pg_lsn, ${}::int8) \
+             ORDER BY t.commit_lsn, t.index LIMIT {PART}",
+            self.table(),
+            next + 1
+        );
+        let mut positions = Vec::new();
+        loop {
+            let (lsn, index) = positions.last().copied().map_or((PgLsn::from(0), -1), pair);
+            let mut values = values.clone();
+            values.extend([&lsn as &(dyn ToSql + Sync), &index]);
+            let rows = transaction.query(&sql, &values).await.map_err(|error| sql_error(ASKING, error))?;
+            for row in &rows {
+                positions.push(position(row.cell(0)?, row.cell(1)?));
+            }
+            if rows.is_empty() {
+                return Ok(positions);
+            }
+        }
     }
 
     /// Gives the chosen letters up, and none but these.
@@ -86,17 +109,7 @@ impl DeadLetterOffice {
         self.find(&transaction, chosen, DISCARDING).await?;
         let (lsns, indexes) = chosen.pairs();
         let mut values: Parameters<'_> = vec![&self.slot];
-        let which = match chosen {
-            Chosen::Positions(_) => {
-                values.extend([&lsns as &(dyn ToSql + Sync), &indexes]);
-                at(2)
-            }
-            Chosen::Topic(topic) => {
-                values.push(topic);
-                "t.topic = $2".to_owned()
-            }
-            Chosen::All => "true".to_owned(),
-        };
+        let which = chosen.condition(&mut values, &lsns, &indexes);
         let table = self.table();
         // Every part of a statement sees the table as it was before it.
         let sql = format!(
@@ -109,18 +122,17 @@ impl DeadLetterOffice {
              - count(*) FILTER (WHERE topic IS NOT NULL AND key IS NOT NULL) FROM gone"
         );
         let row = transaction.query_one(&sql, &values).await.map_err(|error| sql_error(DISCARDING, error))?;
-        let discarded = Discarded { letters: row.get(0), requested: row.get(1), left: row.get(2) };
+        let discarded = Discarded { letters: row.cell(0)?, requested: row.cell(1)?, left: row.cell(2)? };
         self.tell(transaction, discarded.letters, chosen, DISCARDING).await?;
         Ok(discarded)
     }
 
-    /// The keys of the letters at `$3` and `$4`.
+    /// The keys of the letters at `$2` and `$3`.
     fn keys_of_positions(&self) -> String {
         format!(
-            "SELECT t.topic, t.key FROM {} t WHERE t.slot = $1::text AND {} \
+            "SELECT t.topic, t.key FROM {} t WHERE t.slot = $1::text AND {AT} \
              AND t.topic IS NOT NULL AND t.key IS NOT NULL",
-            self.table(),
-            at(3)
+            self.table()
         )
     }
 
@@ -129,12 +141,13 @@ impl DeadLetterOffice {
         let sql = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1::text";
         let row =
             transaction.query_opt(sql, &[&self.slot]).await.map_err(|error| sql_error(ASKING, error))?;
-        row.map(|row| row.get(0)).ok_or_else(|| {
+        let row = row.ok_or_else(|| {
             OutboxError::definite(
                 format!("slot {} does not exist, so no relay would hear of the request", self.slot),
                 "run `walpost setup`, which makes it, or name the slot with --slot; then ask again",
             )
-        })
+        })?;
+        row.cell(0)
     }
 
     /// Locks the letters that were named, in order, and makes sure that they are there and open.
@@ -147,15 +160,14 @@ impl DeadLetterOffice {
         let Chosen::Positions(positions) = chosen else { return Ok(()) };
         let (lsns, indexes) = chosen.pairs();
         let sql = format!(
-            "SELECT t.commit_lsn, t.index, t.outcome FROM {} t WHERE t.slot = $1::text AND {} \
+            "SELECT t.commit_lsn, t.index, t.outcome FROM {} t WHERE t.slot = $1::text AND {AT} \
              ORDER BY t.commit_lsn, t.index FOR UPDATE",
-            self.table(),
-            at(2)
+            self.table()
         );
         let rows = transaction.query(&sql, &[&self.slot, &lsns, &indexes]).await;
         let rows = rows.map_err(|error| sql_error(during, error))?;
-        let found: HashMap<Position, Option<String>> =
-            rows.iter().map(|row| (position(row.get(0), row.get(1)), row.get(2))).collect();
+        let found = rows.iter().map(|row| Ok((position(row.cell(0)?, row.cell(1)?), row.cell(2)?)));
+        let found: HashMap<Position, Option<String>> = found.collect::<Result<_, OutboxError>>()?;
         let unknown: Vec<_> = positions.iter().copied().filter(|at| !found.contains_key(at)).collect();
         if !unknown.is_empty() {
             return Err(self.unknown(&unknown));
@@ -195,12 +207,30 @@ impl DeadLetterOffice {
     }
 }
 
-/// Whether a letter is at one of the positions in the parameter of that number and the next.
-fn at(number: u8) -> String {
-    format!("(t.commit_lsn, t.index) IN (SELECT * FROM unnest(${number}::pg_lsn[], ${}::int8[]))", number + 1)
-}
+/// Whether a letter is at one of the positions in `$2` and `$3`.
+const AT: &str = "(t.commit_lsn, t.index) IN (SELECT * FROM unnest($2::pg_lsn[], $3::int8[]))";
 
 impl Chosen {
+    /// The condition for letters `t`, with its parameters from `$2` on.
+    fn condition<'a>(
+        &'a self,
+        values: &mut Parameters<'a>,
+        lsns: &'a Vec<PgLsn>,
+        indexes: &'a Vec<i64>,
+    ) -> String {
+        match self {
+            Chosen::Positions(_) => {
+                values.extend([lsns as &(dyn ToSql + Sync), indexes]);
+                AT.to_owned()
+            }
+            Chosen::Topic(topic) => {
+                values.push(topic);
+                "t.topic = $2".to_owned()
+            }
+            Chosen::All => "true".to_owned(),
+        }
+    }
+
     fn pairs(&self) -> (Vec<PgLsn>, Vec<i64>) {
         let none = BTreeSet::new();
         let positions = if let Chosen::Positions(positions) = self { positions } else { &none };
