@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod check;
+mod dead_letters;
 mod demo;
 pub(crate) mod output;
 mod report;
@@ -61,6 +62,7 @@ pub fn execute(
             Command::Run(_) => run::run(config()?, &console).await,
             Command::Check(_) => check::check(&config()?).await,
             Command::Status(status) => status::status(&config()?, status.json).await,
+            Command::DeadLetters(letters) => dead_letters::dead_letters(&letters.command, &config()?).await,
             Command::Teardown(teardown) => teardown::teardown(&config()?, teardown.drop_table).await,
             Command::Demo(demo) => demo::demo(demo, &console).await,
         }

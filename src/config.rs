@@ -13,6 +13,7 @@ mod values;
 
 use std::time::Duration;
 
+use self::layers::Written;
 use crate::error::OutboxError;
 use crate::kafka::KafkaSettings;
 use crate::postgres::settings::{Os, Settings};
@@ -20,7 +21,6 @@ use crate::postgres::{TableName, Target};
 use crate::refusal::{OnRefusal, RetryConfig};
 
 pub use environment::Environment;
-use layers::Written;
 pub use layers::{Layer, Layers};
 pub use log_filter::log_filter;
 pub use values::duration;
@@ -36,7 +36,7 @@ pub struct Config {
     pub kafka: KafkaSettings,
     /// What is promised.
     pub delivery: Delivery,
-    /// What becomes of a message that can't be sent.
+    /// What follows when a message can't be sent.
     pub refusal: RefusalConfig,
     /// What is told meanwhile.
     pub observe: Observe,
@@ -58,12 +58,12 @@ pub enum Guarantee {
     AtLeastOnce,
 }
 
-/// What becomes of a message that can't be sent, and how often it is tried before.
+/// What follows when a message can't be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RefusalConfig {
-    /// After all tries.
+    /// What becomes of it after all retries.
     pub on_refusal: OnRefusal,
-    /// The tries.
+    /// How often and how slowly it is tried again.
     pub retry: RetryConfig,
 }
 
@@ -158,8 +158,8 @@ impl Delivery {
 }
 
 fn span(written: &Written<'_>) -> Result<Duration, OutboxError> {
-    let wrong = |advice: String| written.wrong(&format!("`{}` is not a span of time", written.text), &advice);
-    values::duration(written.text).map_err(wrong)
+    values::duration(written.text)
+        .map_err(|advice| written.wrong(&format!("`{}` is not a span of time", written.text), &advice))
 }
 
 impl RefusalConfig {
@@ -169,30 +169,31 @@ impl RefusalConfig {
             layers.get(&layers::MAX_RETRIES),
             layers.get(&layers::MULTIPLIER),
         );
+        let (base, max) = (layers.get(&layers::BASE_DELAY), layers.get(&layers::MAX_DELAY));
         let on_refusal = match policy.text {
             "halt" => OnRefusal::Halt,
             "dead-letter" => OnRefusal::DeadLetter,
             other => {
-                return Err(policy.wrong(&format!("there is no policy `{other}`"), "use halt or dead-letter"));
+                let advice = "use halt (the line stops until a person mends it) or dead-letter (the message is \
+                              parked, and the others flow)";
+                return Err(policy.wrong(&format!("there is no policy `{other}`"), advice));
             }
         };
-        let max_retries = retries.text.trim().parse().map_err(|_| {
-            retries.wrong(
-                &format!("`{}` is not a number of retries", retries.text),
-                "use a whole number, such as 5",
-            )
+        let max_retries = retries.text.parse::<u32>().map_err(|_| {
+            let what = format!("`{}` is not a number of retries", retries.text);
+            retries.wrong(&what, "write a whole number, such as 5; 0 tries once only")
         })?;
-        let factor = multiplier.text.trim().parse().ok().filter(|factor| (1.0..=1000.0).contains(factor));
-        let multiplier = factor.ok_or_else(|| {
-            multiplier
-                .wrong(&format!("`{}` is not a multiplier", multiplier.text), "use a number from 1 to 1000")
+        let multiplier = values::multiplier(multiplier.text).ok_or_else(|| {
+            let what = format!("`{}` is not a multiplier", multiplier.text);
+            multiplier.wrong(&what, "write a number that is at least 1, such as 2 or 1.5")
         })?;
-        let (base_delay, max_delay) =
-            (span(&layers.get(&layers::BASE_DELAY))?, span(&layers.get(&layers::MAX_DELAY))?);
-        Ok(RefusalConfig {
-            on_refusal,
-            retry: RetryConfig { max_retries, base_delay, multiplier, max_delay },
-        })
+        let (base_delay, max_delay) = (span(&base)?, span(&max)?);
+        if base_delay > max_delay {
+            let what = format!("the first wait, {}, is longer than the longest, {}", base.text, max.text);
+            return Err(base.wrong(&what, "raise --max-delay (WALPOST_MAX_DELAY, max_delay) as well"));
+        }
+        let retry = RetryConfig { max_retries, base_delay, multiplier, max_delay };
+        Ok(RefusalConfig { on_refusal, retry })
     }
 }
 

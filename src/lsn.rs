@@ -67,6 +67,24 @@ impl fmt::Display for Position {
     }
 }
 
+/// The text was not a log position, a plus and a decimal number.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a position of the form X/Y+index, such as 0/16B3748+0")]
+pub struct ParsePositionError;
+
+impl FromStr for Position {
+    type Err = ParsePositionError;
+
+    fn from_str(text: &str) -> Result<Self, ParsePositionError> {
+        let (lsn, index) = text.split_once('+').ok_or(ParsePositionError)?;
+        if !index.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(ParsePositionError);
+        }
+        let commit_lsn = lsn.parse().map_err(|_| ParsePositionError)?;
+        Ok(Position { commit_lsn, index: index.parse().map_err(|_| ParsePositionError)? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,5 +109,16 @@ mod tests {
         let at = |lsn, index| Position { commit_lsn: Lsn(lsn), index };
         assert!(at(1, 9) < at(2, 0) && at(2, 0) < at(2, 1));
         assert_eq!(at(0x1_0000_0002, 3).to_string(), "1/2+3");
+    }
+
+    #[test]
+    fn positions_are_read_as_they_are_written() {
+        let at = Position { commit_lsn: Lsn(0x1_0000_0002), index: 30 };
+        assert_eq!(at.to_string().parse(), Ok(at));
+        for text in
+            ["", "1/2", "1/2+", "+3", "1/2+-3", "1/2++3", "1/2+3a", "12+3", "1/2+99999999999999999999"]
+        {
+            assert_eq!(text.parse::<Position>(), Err(ParsePositionError), "{text:?}");
+        }
     }
 }

@@ -75,6 +75,11 @@ fn help_and_version_go_to_stdout() {
         (&["setup", "--help"], &["--print", "--table"]),
         (&["check", "--help"], &["--brokers"]),
         (&["status", "--help"], &["--json"]),
+        (&["dead-letters", "--help"], &["list", "show", "replay", "discard", "--on-refusal dead-letter"]),
+        (&["dead-letters", "list", "--help"], &["--topic", "--all", "--json", "[env: WALPOST_SLOT]"]),
+        (&["dead-letters", "show", "--help"], &["<POSITION>", "--payload"]),
+        (&["dead-letters", "replay", "--help"], &["[POSITION]...", "--wait", "xargs"]),
+        (&["dead-letters", "discard", "--help"], &["--yes", "--topic"]),
         (&["teardown", "--help"], &["--drop-table"]),
         (&["demo", "--help"], &["--for", "--rate", "--brokers"]),
         (&["--version"], &[env!("CARGO_PKG_VERSION"), "librdkafka 2."]),
@@ -96,6 +101,17 @@ fn wrong_arguments_exit_with_2_and_name_the_nearest() {
         (&["run", "--slots", "a"], "'--slot'"),
         (&["run", "--slot"], "--slot"),
         (&["status", "--brokers", "a:1"], "'--brokers'"),
+        (&["dead-letters"], "Usage:"),
+        (&["dead-letters", "replay"], "POSITION"),
+        (&["dead-letters", "discard"], "POSITION"),
+        (&["dead-letters", "show"], "<POSITION>"),
+        (&["dead-letters", "show", "0/10"], "X/Y+index"),
+        (&["dead-letters", "show", "0/10+1", "0/10+2"], "0/10+2"),
+        (&["dead-letters", "replay", "0/10+1", "0/10+x"], "X/Y+index"),
+        (&["dead-letters", "replay", "0/10+1", "--all"], "cannot be used with"),
+        (&["dead-letters", "replay", "--topic", "a", "--all"], "cannot be used with"),
+        (&["dead-letters", "replay", "--all", "--wait", "5"], "500ms, 25s or 2m"),
+        (&["dead-letters", "list", "--brokers", "a:1"], "--brokers"),
         (&["demo", "--for", "10"], "500ms, 25s or 2m"),
         (&["demo", "--rate", "0"], "--rate"),
     ] {
@@ -146,6 +162,13 @@ fn wrong_values_say_where_they_were_written() {
         "--delivery: there is no delivery",
         "at-least-once",
     );
+    refused(&run, &["run", "--on-refusal", "drop"], "--on-refusal: there is no policy `drop`", "dead-letter");
+    refused(&run, &["check", "--on-refusal", "skip"], "--on-refusal: there is no policy `skip`", "halt");
+    refused(&run, &["run", "--multiplier", "0.5"], "--multiplier: `0.5` is not", "at least 1");
+    refused(&run, &["run", "--base-delay", "2m"], "--base-delay: the first wait, 2m,", "--max-delay");
+    let run = Run::new().with("WALPOST_MAX_RETRIES", "many");
+    refused(&run, &["run"], "WALPOST_MAX_RETRIES: `many` is not", "whole number");
+    let run = Run::new();
     for weaker in
         ["acks=1", "enable.idempotence=false", "max.in.flight=6", "retries=3", "message.timeout.ms=1000"]
     {
@@ -163,6 +186,21 @@ fn wrong_values_say_where_they_were_written() {
     refused(&run, &["status"], "`service` (from PGSERVICE) is not supported", "Connection Strings");
     let run = Run::new().with("WALPOST_DATABASE_URL", "postgresql://relay:se/same@h:x/d");
     refused(&run, &["status"], "`port` is not a number", "Connection Strings");
+}
+
+#[test]
+fn what_is_not_named_is_discarded_only_with_yes() {
+    for flags in [&["--all"][..], &["--topic", "orders"]] {
+        let arguments = [&["dead-letters", "discard"], flags].concat();
+        refused(&Run::new(), &arguments, &format!("{} gives up every open letter", flags[0]), "--yes");
+    }
+    // A letter that was named, and one that was confirmed, lead to the database, which is not there.
+    let run = Run::new().with("PGHOST", "/nonexistent");
+    for arguments in [&["0/10+1"][..], &["--all", "--yes"], &["--topic", "orders", "--yes"]] {
+        let outcome = run.walpost(&[&["dead-letters", "discard"], arguments].concat());
+        assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("cannot connect"), "{}", outcome.stderr);
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What was typed. The doc comments here are the help texts, and the help texts are the manual.
 
+mod dead_letters;
 mod shared;
 
 use std::sync::OnceLock;
@@ -10,7 +11,12 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{Layer, duration};
 use crate::error::OutboxError;
 
-pub use shared::{DatabaseArguments, KafkaArguments, LogArguments, RelayArguments};
+pub use dead_letters::{
+    ChoiceArguments, DeadLettersCommand, DiscardArguments, ListArguments, ReplayArguments, ShowArguments,
+};
+pub use shared::{
+    DatabaseArguments, KafkaArguments, LogArguments, RefusalArguments, RelayArguments, RetryArguments,
+};
 
 /// Posts a Postgres outbox to Kafka straight from the write-ahead log.
 ///
@@ -44,11 +50,18 @@ pub enum Command {
     /// answered over HTTP: /healthz says whether the process should live (200) or be restarted (503),
     /// /readyz whether messages flow.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(Box<RunArguments>),
+    Run(RunArguments),
     /// Check every precondition, and say how to mend what is missing
     Check(CheckArguments),
     /// Show how far the relay is: position, lag, retained log, who holds the slot
     Status(StatusArguments),
+    /// List, show, replay or discard messages that could not be sent
+    ///
+    /// With `--on-refusal dead-letter` a message that Kafka refuses for good is parked in the table dead_letters
+    /// beside the outbox table, and later messages of its key behind it, so that their order survives; all others
+    /// flow. Each letter is known by its position in the log, X/Y+index. Every command concerns the letters of
+    /// the configured slot.
+    DeadLetters(DeadLettersArguments),
     /// Remove the slot, then the publication; the table only when asked
     ///
     /// The slot goes first: a slot that nobody reads makes the server keep its log until the disk is full.
@@ -81,6 +94,10 @@ pub struct RunArguments {
     kafka: KafkaArguments,
     #[command(flatten)]
     relay: RelayArguments,
+    #[command(flatten)]
+    refusal: RefusalArguments,
+    #[command(flatten)]
+    retry: RetryArguments,
 }
 
 /// Arguments of `walpost check`.
@@ -90,6 +107,8 @@ pub struct CheckArguments {
     database: DatabaseArguments,
     #[command(flatten)]
     kafka: KafkaArguments,
+    #[command(flatten)]
+    refusal: RefusalArguments,
 }
 
 /// Arguments of `walpost status`.
@@ -100,6 +119,14 @@ pub struct StatusArguments {
     pub json: bool,
     #[command(flatten)]
     database: DatabaseArguments,
+}
+
+/// Arguments of `walpost dead-letters`.
+#[derive(Args)]
+pub struct DeadLettersArguments {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: DeadLettersCommand,
 }
 
 /// Arguments of `walpost teardown`.
@@ -137,15 +164,18 @@ impl Arguments {
             Command::Setup(SetupArguments { database, .. })
             | Command::Status(StatusArguments { database, .. })
             | Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer),
-            Command::Check(CheckArguments { database, kafka }) => {
+            Command::DeadLetters(letters) => letters.command.database().put_into(&mut layer),
+            Command::Check(CheckArguments { database, kafka, refusal }) => {
                 database.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
+                refusal.put_into(&mut layer);
             }
-            Command::Run(run) => {
-                let RunArguments { database, kafka, relay } = &**run;
+            Command::Run(RunArguments { database, kafka, relay, refusal, retry }) => {
                 database.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
                 relay.put_into(&mut layer);
+                refusal.put_into(&mut layer);
+                retry.put_into(&mut layer);
             }
             Command::Demo(_) => {}
         }
@@ -170,6 +200,7 @@ Examples:
   walpost check                              is everything in place?
   walpost run --database-url postgresql://walpost@db/shop --brokers kafka1:9092,kafka2:9092
   walpost status --json | jq .lag_bytes
+  walpost dead-letters list                  what could not be sent
 
 Every setting can be a flag, an environment variable or a line of walpost.toml; flags go over
 variables, those over the file. `walpost run --help` names all three forms. Unknown names are errors.

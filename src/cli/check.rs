@@ -6,7 +6,7 @@ use super::report;
 use crate::config::Config;
 use crate::error::OutboxError;
 use crate::kafka::probe;
-use crate::postgres::{Finding, Outcome, Session, inspect};
+use crate::postgres::{Finding, Outcome, Session, inspect, inspect_dead_letters};
 
 /// How long Kafka may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -14,7 +14,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Looks at the database and at Kafka, and prints what it finds.
 pub(super) async fn check(config: &Config) -> Result<(), OutboxError> {
     let mut findings = match Session::open_any(&config.database).await {
-        Ok(session) => inspect(&session, &config.target).await?.findings,
+        Ok(session) => {
+            let mut findings = inspect(&session, &config.target).await?.findings;
+            let on_refusal = config.refusal.on_refusal;
+            findings.push(inspect_dead_letters(&session, &config.target, on_refusal).await?);
+            findings
+        }
         Err(error) => vec![Finding { subject: "connection", outcome: Outcome::Failure(error) }],
     };
     // Printed before Kafka is asked, which may take its time.

@@ -4,7 +4,7 @@ use super::report;
 use crate::cli::output;
 use crate::config::Config;
 use crate::error::OutboxError;
-use crate::postgres::{Cells, Session, Target, inspect, setup_sql};
+use crate::postgres::{Cells, Session, Target, inspect, inspect_dead_letters, setup_sql};
 
 /// Prints the SQL instead of running it.
 pub(super) fn print(target: &Target) -> Result<(), OutboxError> {
@@ -32,9 +32,10 @@ pub(super) async fn setup(config: &Config) -> Result<(), OutboxError> {
             "                   -> CREATE ROLE walpost LOGIN REPLICATION PASSWORD '...'; then run this again",
         );
     }
-    let found = inspect(&session, &config.target).await?;
-    report::print(&found.findings);
-    report::verdict(&found.findings)?;
+    let mut found = inspect(&session, &config.target).await?.findings;
+    found.push(inspect_dead_letters(&session, &config.target, config.refusal.on_refusal).await?);
+    report::print(&found);
+    report::verdict(&found)?;
     output::say(
         "\nThe relay's login needs a password, unless it has one: ALTER ROLE walpost PASSWORD '...';",
     );

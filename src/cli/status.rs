@@ -6,9 +6,9 @@ use tokio_postgres::Row;
 
 use crate::config::Config;
 use crate::error::OutboxError;
-use crate::postgres::{Cells, Session, lag_sql};
+use crate::postgres::{Cells, DeadLetterOffice, Session, lag_sql};
 
-/// One row of `sql/lag.sql`.
+/// One row of `sql/lag.sql`, and what waits beside it.
 #[derive(Debug, Serialize)]
 struct Status {
     slot: String,
@@ -24,6 +24,8 @@ struct Status {
     retained_bytes: Option<i64>,
     safe_bytes: Option<i64>,
     wal_status: Option<String>,
+    /// Open dead letters; none when there is no table, or it may not be read.
+    dead_letters: Option<i64>,
 }
 
 /// Prints position, lag, retained log and who holds the slot.
@@ -34,7 +36,7 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<(), OutboxErro
         let text = format!("slot {} does not exist", config.target.slot);
         return Err(OutboxError::definite(text, "run `walpost setup`, or name the slot with --slot"));
     };
-    let status = Status::of(&row)?;
+    let status = Status::of(&row, open_letters(&session, config).await?)?;
     if json {
         let text =
             serde_json::to_string(&status).map_err(|error| OutboxError::connection("writing JSON", error))?;
@@ -45,8 +47,19 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<(), OutboxErro
     Ok(())
 }
 
+/// How many messages wait as dead letters. A table that was set up by an earlier version, or is not granted, is
+/// for `walpost check` to complain of.
+async fn open_letters(session: &Session, config: &Config) -> Result<Option<i64>, OutboxError> {
+    let office = DeadLetterOffice::of(&config.target);
+    let rights = office.rights(session).await?;
+    match office.require(rights.as_ref(), &["SELECT"]) {
+        Ok(()) => office.count_open(session).await.map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
 impl Status {
-    fn of(row: &Row) -> Result<Status, OutboxError> {
+    fn of(row: &Row, dead_letters: Option<i64>) -> Result<Status, OutboxError> {
         Ok(Status {
             slot: row.cell("slot")?,
             active: row.cell("active")?,
@@ -61,6 +74,7 @@ impl Status {
             retained_bytes: row.cell("retained_bytes")?,
             safe_bytes: row.cell("safe_bytes")?,
             wal_status: row.cell("wal_status")?,
+            dead_letters,
         })
     }
 
@@ -78,10 +92,16 @@ impl Status {
         };
         // The server measures time only while something is on its way.
         let seconds = self.lag_seconds.map_or_else(String::new, |seconds| format!(", {seconds:.3} s"));
+        let letters = match self.dead_letters {
+            None => "unknown: no table of dead letters, or no right to read it".to_owned(),
+            Some(0) => "0 dead letters".to_owned(),
+            Some(1) => "1 dead letter: `walpost dead-letters list`".to_owned(),
+            Some(count) => format!("{count} dead letters: `walpost dead-letters list`"),
+        };
         let room = self.safe_bytes.map(|bytes| format!(", {} until the slot is lost", bytes_text(bytes)));
         format!(
             "slot        {} ({})\nheld by     {holder}\nconfirmed   {}\nserver at   {}\nlag         {}{seconds}\n\
-             retained    {}{}\n",
+             retained    {}{}\nparked      {letters}\n",
             self.slot,
             self.wal_status.as_deref().unwrap_or("unknown"),
             self.confirmed_lsn.as_deref().unwrap_or("nothing yet"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::layers::{DATABASE_URL, Layer, SETTINGS, nearest};
+use super::layers::{DATABASE_URL, Layer, SETTINGS, Setting, nearest};
 use crate::error::OutboxError;
 use crate::kafka::is_secret;
 use crate::postgres::settings::has_password;
@@ -65,20 +65,25 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Layer, OutboxError> {
                 format!("the nearest is `{}`", nearest(&key, known)),
             ));
         };
-        let Value::String(value) = value else {
-            let advice = if setting.default.is_empty() {
-                String::new()
-            } else {
-                format!(", such as {} = \"{}\"", key, setting.default)
-            };
-            return Err(wrong(
-                format!("`{key}` is not a string"),
-                format!("write it between quotes{advice}"),
-            ));
+        let value = match value {
+            Value::String(value) => value,
+            Value::Integer(number) if setting.is_number() => number.to_string(),
+            Value::Float(number) if setting.is_number() => number.to_string(),
+            _ => return Err(wrong_type(setting, &wrong)),
         };
         layer.values.insert(setting.key, value);
     }
     Ok(layer)
+}
+
+fn wrong_type(setting: &Setting, wrong: &impl Fn(String, String) -> OutboxError) -> OutboxError {
+    let example = match (setting.default, setting.is_number()) {
+        ("", _) => "write it between quotes".to_owned(),
+        (number, true) => format!("write a number, such as {} = {number}", setting.key),
+        (text, false) => format!("write it between quotes, such as {} = \"{text}\"", setting.key),
+    };
+    let kind = if setting.is_number() { "number" } else { "string" };
+    wrong(format!("`{}` is not a {kind}", setting.key), example)
 }
 
 /// `linger.ms = 5` is a table in a table to TOML, `"linger.ms" = 5` is not; they mean the same here.
@@ -154,11 +159,21 @@ mod tests {
     }
 
     #[test]
+    fn numbers_may_be_written_as_such() {
+        let layer = parsed("max_retries = 9\nmultiplier = 1.5").unwrap();
+        let values: Vec<_> = layer.values.into_iter().collect();
+        assert_eq!(values, [("max_retries", "9".to_owned()), ("multiplier", "1.5".to_owned())]);
+        let layer = parsed("multiplier = 3.0\nmax_retries = '9'").unwrap();
+        assert_eq!(layer.values["multiplier"], "3");
+    }
+
+    #[test]
     fn mistakes_name_the_key_and_never_quote_the_line() {
         for (text, what, advice) in [
             ("slots = 'a'", "walpost.toml: `slots` is no setting", "the nearest is `slot`"),
             ("[kafak]\na = 1", "`kafak` is no setting", "the nearest is `kafka`"),
             ("drain_timeout = 25", "`drain_timeout` is not a string", "drain_timeout = \"25s\""),
+            ("max_retries = true", "`max_retries` is not a number", "max_retries = 5"),
             ("kafka = 1", "`kafka` is not a table", "[kafka]"),
             ("[kafka]\na.b = [1]", "`kafka.a.b` is not a plain value", "a string"),
             ("slot = 'a'\nslot = 'b'", "walpost.toml: line 2: duplicate key", "TOML"),

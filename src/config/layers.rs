@@ -16,6 +16,13 @@ pub(crate) struct Setting {
     pub(crate) default: &'static str,
 }
 
+impl Setting {
+    /// Whether its values are numbers, as its default tells.
+    pub(super) fn is_number(&self) -> bool {
+        self.default.parse::<f64>().is_ok()
+    }
+}
+
 macro_rules! settings {
     ($($name:ident: $key:literal, $flag:literal, $variable:literal, $default:literal;)*) => {
         $(pub(crate) static $name: Setting =
@@ -33,12 +40,12 @@ settings! {
     PRESET: "preset", "--preset", "WALPOST_PRESET", "walpost";
     BROKERS: "brokers", "--brokers", "WALPOST_BROKERS", "localhost:9092";
     DELIVERY: "delivery", "--delivery", "WALPOST_DELIVERY", "at-least-once";
+    DRAIN_TIMEOUT: "drain_timeout", "--drain-timeout", "WALPOST_DRAIN_TIMEOUT", "25s";
     ON_REFUSAL: "on_refusal", "--on-refusal", "WALPOST_ON_REFUSAL", "halt";
     MAX_RETRIES: "max_retries", "--max-retries", "WALPOST_MAX_RETRIES", "5";
     BASE_DELAY: "base_delay", "--base-delay", "WALPOST_BASE_DELAY", "1s";
     MULTIPLIER: "multiplier", "--multiplier", "WALPOST_MULTIPLIER", "2";
     MAX_DELAY: "max_delay", "--max-delay", "WALPOST_MAX_DELAY", "60s";
-    DRAIN_TIMEOUT: "drain_timeout", "--drain-timeout", "WALPOST_DRAIN_TIMEOUT", "25s";
     LISTEN: "listen", "--listen", "WALPOST_LISTEN", "127.0.0.1:8480";
     LOG_FORMAT: "log_format", "--log-format", "WALPOST_LOG_FORMAT", "";
     LOG_LEVEL: "log_level", "--log-level", "WALPOST_LOG", "info";

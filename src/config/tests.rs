@@ -38,8 +38,8 @@ fn defaults_are_those_of_the_manual() {
     assert_eq!(config.target, Target { table, publication, slot });
     assert_eq!((config.kafka.brokers.as_str(), config.kafka.properties.len()), ("localhost:9092", 0));
     let drain_timeout = Duration::from_secs(25);
-    assert_eq!(config.refusal, RefusalConfig::default());
     assert_eq!(config.delivery, Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout });
+    assert_eq!(config.refusal, RefusalConfig::default());
     let listen = Some("127.0.0.1:8480".to_owned());
     assert_eq!(config.observe, Observe { listen, log_format: None, log_level: "info".to_owned() });
 }
@@ -63,15 +63,15 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 16] = [
     ("delivery", "at-least-once", "at-least-once", |config| match config.delivery.guarantee {
         Guarantee::AtLeastOnce => "at-least-once".to_owned(),
     }),
+    ("drain_timeout", "1s", "90s", |config| format!("{}s", config.delivery.drain_timeout.as_secs())),
     ("on_refusal", "halt", "dead-letter", |config| match config.refusal.on_refusal {
         OnRefusal::Halt => "halt".to_owned(),
         OnRefusal::DeadLetter => "dead-letter".to_owned(),
     }),
-    ("max_retries", "0", "9", |config| config.refusal.retry.max_retries.to_string()),
-    ("base_delay", "2s", "3s", |config| format!("{}s", config.refusal.retry.base_delay.as_secs())),
-    ("multiplier", "1.5", "3", |config| config.refusal.retry.multiplier.to_string()),
-    ("max_delay", "2s", "3s", |config| format!("{}s", config.refusal.retry.max_delay.as_secs())),
-    ("drain_timeout", "1s", "90s", |config| format!("{}s", config.delivery.drain_timeout.as_secs())),
+    ("max_retries", "1", "0", |config| config.refusal.retry.max_retries.to_string()),
+    ("base_delay", "2s", "1500ms", |config| format!("{}ms", config.refusal.retry.base_delay.as_millis())),
+    ("multiplier", "3", "1.5", |config| config.refusal.retry.multiplier.to_string()),
+    ("max_delay", "1h", "90s", |config| format!("{}s", config.refusal.retry.max_delay.as_secs())),
     ("listen", "127.0.0.1:1", "[::1]:0", |config| config.observe.listen.clone().unwrap_or_default()),
     ("log_format", "text", "json", |config| {
         format!("{:?}", config.observe.log_format.unwrap()).to_lowercase()
@@ -156,9 +156,10 @@ fn mistakes_say_where_and_what_instead() {
         (flags(&[("--delivery", "exactly-once")]), "--delivery: there is no delivery", "`at-least-once`"),
         (flags(&[("--drain-timeout", "25")]), "--drain-timeout: `25` is not a span of time", "500ms"),
         (flags(&[("--on-refusal", "drop")]), "--on-refusal: there is no policy `drop`", "dead-letter"),
-        (flags(&[("--max-retries", "-1")]), "--max-retries: `-1` is not a number of retries", "whole number"),
-        (flags(&[("--multiplier", "0.5")]), "--multiplier: `0.5` is not a multiplier", "1 to 1000"),
+        (flags(&[("--max-retries", "-1")]), "--max-retries: `-1` is not a number", "whole number"),
+        (flags(&[("--multiplier", "0.5")]), "--multiplier: `0.5` is not a multiplier", "at least 1"),
         (flags(&[("--base-delay", "1")]), "--base-delay: `1` is not a span of time", "500ms"),
+        (flags(&[("--base-delay", "61s")]), "--base-delay: the first wait, 61s, is longer", "--max-delay"),
         (flags(&[("--listen", "8480")]), "--listen: `8480` is not an address", "or off"),
         (flags(&[("--log-format", "xml")]), "--log-format: there is no log format `xml`", "text or json"),
         (flags(&[("--log-level", "verbose")]), "--log-level: ", "walpost=debug"),

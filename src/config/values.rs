@@ -38,6 +38,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a whole number and its unit, such as 500ms, 25s or 2m".to_owned())
 }
 
+/// A factor by which something grows: a decimal number that is at least 1.
+pub(super) fn multiplier(text: &str) -> Option<f64> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    text.parse::<f64>().ok().filter(|number| plain && number.is_finite() && *number >= 1.0)
+}
+
 /// Whether this can be an address to listen on: host, colon, port.
 pub(super) fn is_address(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
@@ -80,6 +86,16 @@ mod tests {
             ["", "5", "s", "-5s", "1.5s", "5 s", "5d", "5S", "99999999999999999999s", "18446744073709551615h"]
         {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn multipliers_are_at_least_one() {
+        for (text, expected) in [("1", Some(1.0)), ("2", Some(2.0)), ("1.5", Some(1.5)), ("1.0", Some(1.0))] {
+            assert_eq!(multiplier(text), expected, "{text}");
+        }
+        for text in ["", "0.99", "-2", "inf", "NaN", "1e400", "2x", "1,5", " 2", "."] {
+            assert_eq!(multiplier(text), None, "{text}");
         }
     }
 

@@ -39,11 +39,12 @@ pub mod wal;
 
 pub use decode_error::DecodeError;
 pub use names::{TableName, Target};
-pub use preflight::{Finding, Outcome, Preflight, inspect};
+pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters};
 #[cfg(feature = "cli")]
 pub(crate) use session::Cells;
 pub use session::Session;
 pub use settings::Settings;
 pub use setup::{drop_table_sql, lag_sql, setup_sql, teardown_sql};
 pub use store::{ReplicationSource, ReplicationStore};
+pub use table::{Asked, Chosen, DeadLetterOffice, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use table::{OutboxTable, save};

@@ -9,8 +9,9 @@ use tokio_postgres::Row;
 
 use super::names::{Target, quote_literal};
 use super::session::{Cells, Session, sql_error};
-use super::table::{self, ColumnTypes};
+use super::table::{self, ColumnTypes, DeadLetterOffice};
 use crate::error::OutboxError;
+use crate::refusal::OnRefusal;
 
 /// The result of one look.
 #[derive(Debug)]
@@ -101,6 +102,38 @@ pub async fn inspect(session: &Session, target: &Target) -> Result<Preflight, Ou
     slot(session, target, &mut report).await?;
     Ok(report)
 }
+
+/// Looks at the table of dead letters: what is missing is in the way only when messages shall be parked there.
+///
+/// # Errors
+/// The session broke, or a catalog can't be read.
+pub async fn inspect_dead_letters(
+    session: &Session,
+    target: &Target,
+    on_refusal: OnRefusal,
+) -> Result<Finding, OutboxError> {
+    let office = DeadLetterOffice::of(target);
+    let rights = office.rights(session).await?;
+    let outcome = match (office.require(rights.as_ref(), &table::RELAY_RIGHTS), on_refusal) {
+        (Err(error), OnRefusal::DeadLetter) => Outcome::Failure(error),
+        (Err(_), OnRefusal::Halt) if rights.is_none() => {
+            Outcome::Good(format!("no table {}; none is needed to halt at a refusal", office.table()))
+        }
+        (Err(error), OnRefusal::Halt) => {
+            let advice = error.advice().unwrap_or_default().to_owned();
+            Outcome::Warning(error.to_string(), advice)
+        }
+        (Ok(()), _) => match office.count_open(session).await? {
+            0 => Outcome::Good(format!("{}: none waits", office.table())),
+            1 => Outcome::Warning("1 message waits as a dead letter".to_owned(), LIST.to_owned()),
+            count => Outcome::Warning(format!("{count} messages wait as dead letters"), LIST.to_owned()),
+        },
+    };
+    Ok(Finding { subject: "dead letters", outcome })
+}
+
+/// How to see the open letters.
+const LIST: &str = "walpost dead-letters list";
 
 async fn rows(session: &Session, sql: &str) -> Result<Vec<Row>, OutboxError> {
     session.client().query(sql, &[]).await.map_err(|error| sql_error("reading the catalog", error))

@@ -39,13 +39,9 @@ async fn letters(client: &Client) -> Vec<(Option<Uuid>, String, i32)> {
 }
 
 /// Asks for a replay of all that is open.
-async fn replay_all(world: &World, client: &Client) {
-    let sql = format!(
-        "BEGIN; UPDATE outbox.dead_letters SET requested_at = now() WHERE done_at IS NULL; \
-         SELECT pg_logical_emit_message(true, 'walpost.dead_letters', '{}'); COMMIT",
-        world.slot
-    );
-    client.batch_execute(&sql).await.unwrap();
+async fn replay_all(world: &World) {
+    let output = world.command(["dead-letters", "replay", "--all"]).output().await;
+    assert!(output.status.success(), "{output:?}");
 }
 
 fn ids(records: &[Consumed]) -> Vec<Uuid> {
@@ -99,7 +95,7 @@ async fn a_message_too_large_is_parked_with_those_of_its_key_and_replayed_in_ord
     assert_eq!(letters(&client).await.len(), waits.len());
 
     world.set_message_size("5000000").await;
-    replay_all(&world, &client).await;
+    replay_all(&world).await;
     waits.push(insert(&client, topic, Some("b"), "\"last\"").await);
     world.caught_up().await;
     let records = world.consume(flows.len() + waits.len()).await;
@@ -156,7 +152,7 @@ async fn parking_and_replaying_survive_kills() {
         }
         let mut relay = parking(&world).await;
         if round == 5 {
-            replay_all(&world, &client).await;
+            replay_all(&world).await;
         }
         tokio::time::sleep(Duration::from_millis(random.u64(50..1500))).await;
         relay.kill().await;
@@ -166,7 +162,7 @@ async fn parking_and_replaying_survive_kills() {
     let open = letters(&client).await.len();
     if open > 0 {
         // Parked by the last life, behind a letter that was asked for before.
-        replay_all(&world, &client).await;
+        replay_all(&world).await;
         world.caught_up().await;
     }
     assert_eq!(letters(&client).await, []);
@@ -286,7 +282,7 @@ async fn a_topic_deleted_while_running_is_named() {
     world.caught_up().await;
     assert_eq!(ids(&world.consume(2).await).last(), Some(&flows));
     broker.create_topic(&doomed, 1).await;
-    replay_all(&world, &client).await;
+    replay_all(&world).await;
     eventually("the orphan to be sent", PATIENCE, async || letters(&client).await.is_empty().then_some(()))
         .await;
     assert_eq!(ids(&consume(broker.brokers(), &doomed, 1, PATIENCE).await), [orphan]);

@@ -8,6 +8,7 @@
 mod bytes;
 mod ddl;
 mod dead_letters;
+mod dead_letters_cli;
 mod delivery;
 mod demo;
 mod failover;

@@ -84,38 +84,6 @@ pub struct RelayArguments {
     /// [env: WALPOST_DELIVERY] [file: delivery]
     #[arg(long, value_name = "PROMISE")]
     delivery: Option<String>,
-    /// What becomes of a message that Kafka will not take: halt or dead-letter [default: halt]
-    ///
-    /// After the retries below. halt: the run ends with exit code 1 and says why; nothing behind the message is
-    /// sent before it. dead-letter: the message is parked in outbox.dead_letters, later ones of its key behind
-    /// it, and all others flow; see `walpost dead-letters`.
-    ///
-    /// [env: WALPOST_ON_REFUSAL] [file: on_refusal]
-    #[arg(long, value_name = "POLICY")]
-    on_refusal: Option<String>,
-    /// How often a refused message is tried again [default: 5]
-    ///
-    /// Only for what is wrong with one message: too large, not authorised, no such topic. Everything else is
-    /// tried for ever. The line stands meanwhile.
-    ///
-    /// [env: WALPOST_MAX_RETRIES] [file: max_retries]
-    #[arg(long, value_name = "NUMBER")]
-    max_retries: Option<String>,
-    /// The wait before a refused message is tried again [default: 1s]
-    ///
-    /// [env: WALPOST_BASE_DELAY] [file: base_delay]
-    #[arg(long, value_name = "TIME")]
-    base_delay: Option<String>,
-    /// What each of these waits is longer than the one before [default: 2]
-    ///
-    /// [env: WALPOST_MULTIPLIER] [file: multiplier]
-    #[arg(long, value_name = "FACTOR")]
-    multiplier: Option<String>,
-    /// The longest of these waits [default: 60s]
-    ///
-    /// [env: WALPOST_MAX_DELAY] [file: max_delay]
-    #[arg(long, value_name = "TIME")]
-    max_delay: Option<String>,
     /// How long a stop waits for Kafka's acknowledgements [default: 25s]
     ///
     /// A whole number and its unit: ms, s, m or h. What is not acknowledged by then is sent again at the
@@ -132,6 +100,51 @@ pub struct RelayArguments {
     /// [env: WALPOST_LISTEN] [file: listen]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+}
+
+/// What becomes of a message that can't be sent.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Messages that Kafka refuses")]
+pub struct RefusalArguments {
+    /// What follows when a message can't be sent after all retries: halt or dead-letter [default: halt]
+    ///
+    /// halt stops the line, says why and holds the slot, so that nothing passes the message until a person
+    /// has mended the cause. dead-letter parks it in the table dead_letters beside the outbox table; later
+    /// messages of the same key are parked behind it, all others flow. `walpost dead-letters` lists, replays
+    /// and discards them. Nothing is dropped by itself.
+    ///
+    /// [env: WALPOST_ON_REFUSAL] [file: on_refusal]
+    #[arg(long, value_name = "POLICY")]
+    on_refusal: Option<String>,
+}
+
+/// How often and how slowly a refused message is tried again.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Messages that Kafka refuses")]
+pub struct RetryArguments {
+    /// How often a refused message is tried again [default: 5]
+    ///
+    /// Refused means for good: too large, not authorised, no such topic. An unreachable broker refuses nothing:
+    /// it is waited for without end.
+    ///
+    /// [env: WALPOST_MAX_RETRIES] [file: max_retries]
+    #[arg(long, value_name = "NUMBER")]
+    max_retries: Option<String>,
+    /// The wait before the second try [default: 1s]
+    ///
+    /// [env: WALPOST_BASE_DELAY] [file: base_delay]
+    #[arg(long, value_name = "TIME")]
+    base_delay: Option<String>,
+    /// By what each wait is longer than the one before; at least 1 [default: 2]
+    ///
+    /// [env: WALPOST_MULTIPLIER] [file: multiplier]
+    #[arg(long, value_name = "FACTOR")]
+    multiplier: Option<String>,
+    /// The longest wait between two tries [default: 60s]
+    ///
+    /// [env: WALPOST_MAX_DELAY] [file: max_delay]
+    #[arg(long, value_name = "TIME")]
+    max_delay: Option<String>,
 }
 
 /// What is read besides, and what is told.
@@ -180,13 +193,23 @@ impl RelayArguments {
     pub(super) fn put_into(&self, layer: &mut Layer) {
         layer.put(&layers::PRESET, self.preset.as_ref());
         layer.put(&layers::DELIVERY, self.delivery.as_ref());
+        layer.put(&layers::DRAIN_TIMEOUT, self.drain_timeout.as_ref());
+        layer.put(&layers::LISTEN, self.listen.as_ref());
+    }
+}
+
+impl RefusalArguments {
+    pub(super) fn put_into(&self, layer: &mut Layer) {
         layer.put(&layers::ON_REFUSAL, self.on_refusal.as_ref());
+    }
+}
+
+impl RetryArguments {
+    pub(super) fn put_into(&self, layer: &mut Layer) {
         layer.put(&layers::MAX_RETRIES, self.max_retries.as_ref());
         layer.put(&layers::BASE_DELAY, self.base_delay.as_ref());
         layer.put(&layers::MULTIPLIER, self.multiplier.as_ref());
         layer.put(&layers::MAX_DELAY, self.max_delay.as_ref());
-        layer.put(&layers::DRAIN_TIMEOUT, self.drain_timeout.as_ref());
-        layer.put(&layers::LISTEN, self.listen.as_ref());
     }
 }
 

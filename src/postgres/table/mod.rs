@@ -3,13 +3,19 @@
 //! Columns are found by name, in any order; others are ignored. The names are spelled here and in
 //! `sql/`, and nowhere else.
 
+mod dead_letter_office;
+mod dead_letter_requests;
 mod dead_letters;
+mod letter;
 mod save;
 mod value;
 
 use std::collections::HashMap;
 
+pub use dead_letter_office::DeadLetterOffice;
+pub(crate) use dead_letter_office::RELAY_RIGHTS;
 pub(crate) use dead_letters::DeadLetterTable;
+pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use save::{OutboxTable, save};
 pub(crate) use value::RowError;
 
