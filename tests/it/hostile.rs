@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::support::{PATIENCE, PostgresServer, eventually};
 use crate::world::World;
 
-/// In front of a real server: SQL sessions go through, a replication connection is spoken to by an impostor.
+/// In front of a real server: SQL sessions go through; a replication connection is spoken to by an impostor as soon as the
+/// stream begins.
 struct Impostor {
     address: SocketAddr,
     /// Standby statuses that have come.
@@ -60,28 +61,46 @@ async fn meet(
         copy_bidirectional(&mut client, &mut server).await.ok()?;
         return None;
     }
-    let greeting = [frame(b'R', &[0; 4]), frame(b'Z', b"I")].concat();
-    client.write_all(&greeting).await.ok()?;
-    let _start_replication = client.read(&mut start).await.ok()?;
-    client.write_all(&[frame(b'W', b"\0\0\0"), before].concat()).await.ok()?;
+    // The real server answers until the stream begins, and holds the slot from then on; what it sends is not passed on.
+    let server = TcpStream::connect(target).await.ok()?;
+    let (mut from_server, mut to_server) = server.into_split();
+    to_server.write_all(&start).await.ok()?;
     let (mut reader, mut writer) = client.split();
     let listen = async {
         // Each status is a CopyData of 38 bytes and comes alone.
-        while let Ok(message) = reader.read_u8().await {
-            let length = reader.read_u32().await.ok()? as usize;
-            let mut body = vec![0; length.checked_sub(4)?];
-            reader.read_exact(&mut body).await.ok()?;
-            statuses.fetch_add(usize::from(message == b'd' && body.first() == Some(&b'r')), Ordering::SeqCst);
+        loop {
+            let (tag, body) = message(&mut reader).await?;
+            statuses.fetch_add(usize::from(tag == b'd' && body.first() == Some(&b'r')), Ordering::SeqCst);
+            to_server.write_all(&frame(tag, &body)).await.ok()?;
         }
-        Some(())
     };
     let speak = async {
-        while writer.write_all(&again_and_again).await.is_ok() {
-            said.fetch_add(again_and_again.len(), Ordering::SeqCst);
+        loop {
+            let (tag, body) = message(&mut from_server).await?;
+            writer.write_all(&frame(tag, &body)).await.ok()?;
+            if tag == b'W' {
+                break;
+            }
         }
+        writer.write_all(&before).await.ok()?;
+        let drain = async { while message(&mut from_server).await.is_some() {} };
+        let flood = async {
+            while writer.write_all(&again_and_again).await.is_ok() {
+                said.fetch_add(again_and_again.len(), Ordering::SeqCst);
+            }
+        };
+        tokio::select! { () = drain => {}, () = flood => {} }
         Some(())
     };
     tokio::select! { it = listen => it, it = speak => it }
+}
+
+async fn message(from: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
+    let tag = from.read_u8().await.ok()?;
+    let length = from.read_u32().await.ok()? as usize;
+    let mut body = vec![0; length.checked_sub(4)?];
+    from.read_exact(&mut body).await.ok()?;
+    Some((tag, body))
 }
 
 fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
