@@ -183,6 +183,8 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
             }
             let ticket = self.progress.next_ticket();
             let offered = match self.router.route(message, next.send_as) {
+                // What could be read of it is not what was written.
+                _ if next.letter.unfit.is_some() => Err(unsendable(&next.letter)),
                 Ok(record) => self.publisher.publish(ticket, &record),
                 Err(refusal) => Err(refusal),
             };
@@ -231,4 +233,9 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
             Err(Stop::Refused(error) | Stop::Failed(error)) => Err(error),
         }
     }
+}
+
+/// A letter of a row that is no message can't be sent, however often somebody asks.
+fn unsendable(letter: &DeadLetter) -> OutboxError {
+    OutboxError::message(letter.error.clone(), "insert the row again as it should be, and discard the letter")
 }

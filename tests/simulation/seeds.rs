@@ -85,6 +85,8 @@ struct Total {
     transactions: usize,
     rows: u64,
     repeated: u64,
+    letters: usize,
+    replays: u64,
     happened: BTreeMap<&'static str, u64>,
     time: Duration,
     failures: Vec<(u64, Vec<(Invariant, String)>)>,
@@ -97,6 +99,8 @@ impl Total {
         self.transactions += outcome.transactions;
         self.rows += outcome.rows;
         self.repeated += outcome.repeated;
+        self.letters += outcome.letters;
+        self.replays += outcome.replays;
         for (what, count) in outcome.happened {
             *self.happened.entry(what).or_default() += count;
         }
@@ -111,12 +115,13 @@ impl Total {
     }
 
     fn summary(&self) -> String {
-        let Total { seeds, lives, transactions, rows, repeated, happened, time, failures } = self;
+        let Total { seeds, lives, transactions, rows, repeated, letters, replays, .. } = self;
+        let Total { happened, time, failures, .. } = self;
         let rate = *seeds as f64 / time.as_secs_f64();
         let [lost, invented, reordered] = [Invariant::Lost, Invariant::Invented, Invariant::Reordered]
             .map(|invariant| self.broken(invariant));
         format!(
-            "simulation: {seeds} seeds, {lives} lives, {transactions} transactions, {rows} records: \
+            "simulation: {seeds} seeds, {lives} lives, {transactions} transactions, {rows} records, {letters} letters, {replays} replays: \
              {lost} seeds with a loss, {invented} with an invention, {reordered} out of order, {} failed; \
              {repeated} repeats, all within the window; {:.1} s, {rate:.0} seeds/s\nfaults: {happened:?}",
             failures.len(),

@@ -11,12 +11,13 @@ use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use crate::dead_letters::{DeadLetter, Parked, Replay};
+use crate::dead_letters::{DeadLetter, Parked, Replay, UnfitColumn};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
 use crate::postgres::names::{TableName, Target};
 use crate::postgres::session::{Cells, sql_error};
+use crate::postgres::table::Field;
 
 /// A statement that takes longer waits for somebody; meanwhile the server hears nothing from the relay.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -172,7 +173,8 @@ impl DeadLetterTable {
         }
         let next = format!(
             "SELECT commit_lsn, index, id, topic, key, CASE WHEN size <= {PAGE_BYTES} THEN payload END, event_type, headers, \
-             correlation_id, created_at, error, attempts, replay_index, payload IS NOT NULL AND size > {PAGE_BYTES} \
+             correlation_id, created_at, error, attempts, replay_index, payload IS NOT NULL AND size > {PAGE_BYTES}, \
+             unfit_column \
              FROM (SELECT *, sum(size) OVER (ORDER BY replay_index) AS total FROM (SELECT *, \
                coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + coalesce(octet_length(headers), 0) \
                AS size FROM {table} WHERE slot = $1::text AND done_at IS NULL AND replay_lsn = $2) sized) letters \
@@ -297,7 +299,10 @@ fn replay(row: &Row, request: Lsn) -> Result<Replay, OutboxError> {
     let letter = DeadLetter {
         position: position(row.cell(0)?, row.cell(1)?),
         message,
-        unfit: None,
+        // That there is one is what matters: it is not sent.
+        unfit: row
+            .cell::<Option<&str>, _>(14)?
+            .map(|name| UnfitColumn { name: Field::named(name).map_or("unknown", Field::name), value: None }),
         error: row.cell(10)?,
         attempts: u32::try_from(row.cell::<i32, _>(11)?).unwrap_or_default(),
     };
