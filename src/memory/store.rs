@@ -281,8 +281,13 @@ impl DeadLetterStore for MemoryStore {
         let mut index =
             log.letters.values().filter(|kept| kept.replay.is_some_and(of_request)).count() as u64;
         let mut chosen = Vec::new();
-        for kept in log.letters.values_mut().filter(|kept| !kept.done) {
+        for (position, kept) in log.letters.iter_mut().filter(|(_, kept)| !kept.done) {
             if !kept.requested && !asked.iter().any(|letter| kept.shares_key(letter)) {
+                continue;
+            }
+            // When the log comes again: these belong to a later request.
+            if position.commit_lsn >= request || kept.replay.is_some_and(|replay| replay.commit_lsn > request)
+            {
                 continue;
             }
             let send_as = *kept.replay.get_or_insert_with(|| {

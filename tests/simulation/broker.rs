@@ -253,7 +253,8 @@ impl Client {
         let poisoned = refusal.is_some();
         let with_company = refusal.as_ref().is_some_and(|(manner, _)| *manner == Manner::WithCompany);
         let (stored, result) = self.fate(partition, record.topic, refusal, dice);
-        if with_company && result.is_err() && self.refuse_company(partition, record.topic, now, broker) {
+        let refused = result.as_ref().is_err_and(OutboxError::is_message);
+        if with_company && refused && self.refuse_company(partition, record.topic, now, broker) {
             checker.happened("company refused");
         }
         if self.failed && !had_failed {

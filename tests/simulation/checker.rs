@@ -127,8 +127,8 @@ pub(crate) struct Ledger {
     ended: bool,
     /// A message was refused: the next one shows whether the relay goes on.
     refused: bool,
-    /// A row was no message.
-    doubtful: bool,
+    /// So many rows are no messages and not yet parked.
+    doubtful: usize,
     acknowledged: HashSet<RowId>,
     taken: HashSet<RowId>,
     /// Requests to replay letters that were met.
@@ -159,7 +159,7 @@ impl Ledger {
             excused: None,
             ended: false,
             refused: false,
-            doubtful: false,
+            doubtful: 0,
             acknowledged: HashSet::new(),
             taken: HashSet::new(),
             met: HashSet::new(),
@@ -201,13 +201,13 @@ impl Ledger {
 
     /// A row that is no message is handed over: the relay may be about to end, unless it is parked.
     pub(crate) fn unfit(&mut self) {
-        self.doubtful = true;
+        self.doubtful += 1;
     }
 
-    /// So many rows are on their way to the table of letters.
-    pub(crate) fn sets_aside(&mut self, rows: usize, now: Instant) {
+    /// So many rows are on their way to the table of letters, of which some are no messages.
+    pub(crate) fn sets_aside(&mut self, rows: usize, unfit: usize, now: Instant) {
         self.waiting = self.waiting.saturating_sub(rows);
-        self.doubtful = false;
+        self.doubtful = self.doubtful.saturating_sub(unfit);
         self.refused = true;
         self.refused(false, now);
     }
@@ -311,7 +311,8 @@ impl Ledger {
 
     /// The window of what a crash repeats stays small: what can be confirmed is confirmed.
     pub(crate) fn promptness(&mut self, now: Instant, checker: &mut Checker) {
-        let Some(since) = self.late_since.filter(|_| !(self.ended || self.refused || self.doubtful)) else {
+        let Some(since) = self.late_since.filter(|_| !(self.ended || self.refused || self.doubtful > 0))
+        else {
             return;
         };
         let since = self.excused.map_or(since, |until| since.max(until));

@@ -221,7 +221,8 @@ impl DeadLetterStore for ModelStore {
     async fn park(&mut self, letters: &[DeadLetter]) -> Result<(), OutboxError> {
         let id = self.id;
         if let Some(ledger) = self.shared.lock().server.ledger(id) {
-            ledger.sets_aside(letters.len(), Instant::now());
+            let unfit = letters.iter().filter(|letter| letter.unfit.is_some()).count();
+            ledger.sets_aside(letters.len(), unfit, Instant::now());
         }
         self.statement("park", |world| letters::park(world, id, letters)).await
     }

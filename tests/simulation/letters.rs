@@ -73,9 +73,9 @@ impl Table {
         self.open().find(|kept| kept.requested).map(|kept| kept.letter.position)
     }
 
-    /// The letter that may be sent under this position.
+    /// The letter that may be sent under this position. The operator may have discarded it in this very moment.
     pub(crate) fn replayed_as(&self, position: Position) -> Option<&Kept> {
-        self.open().find(|kept| kept.replay == Some(position))
+        self.kept.values().find(|kept| kept.replay == Some(position))
     }
 
     /// The operator's transaction commits. Says what it did.
@@ -140,7 +140,11 @@ impl Table {
         let used = self.kept.values().filter_map(|kept| kept.replay);
         let used = used.filter(|replay| replay.commit_lsn == request).map(|replay| replay.index + 1);
         let mut index = used.max().unwrap_or(0);
-        for kept in self.kept.values_mut().filter(|kept| kept.is_open()) {
+        for (at, kept) in self.kept.iter_mut().filter(|(_, kept)| kept.is_open()) {
+            // What belongs to a later request waits for it.
+            if at.commit_lsn >= request || kept.replay.is_some_and(|replay| replay.commit_lsn > request) {
+                continue;
+            }
             let chosen = kept.requested || asked.iter().any(|letter| kept.shares_key(letter));
             if chosen && !of_request(&&*kept) {
                 kept.replay = Some(Position { commit_lsn: request, index });

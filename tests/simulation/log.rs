@@ -160,13 +160,11 @@ impl Log {
     }
 
     /// The operator asks for all letters, in the last transaction of the log.
-    pub(crate) fn ask_for_all(&mut self, at: Duration, dice: &mut Dice) {
-        self.append(at, dice);
-        if let Some(entry) = self.entries.last_mut().filter(|entry| entry.len() == 0) {
-            (entry.rows, entry.ask) = (Some(Vec::new()), Some(Ask::All));
-        } else {
-            self.ask_for_all(at, dice);
-        }
+    pub(crate) fn ask_for_all(&mut self, at: Duration) {
+        let commit_lsn = self.end;
+        self.end = Lsn(commit_lsn.0 + 8);
+        let (rows, ask) = (Some(Vec::new()), Some(Ask::All));
+        self.entries.push(Entry { at, commit_lsn, end: self.end, rows, ask });
     }
 
     /// What was due by then commits. Says what somebody did to the letters.

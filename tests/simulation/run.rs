@@ -19,7 +19,7 @@ use crate::server::Server;
 const RECOVERY: Duration = Duration::from_secs(60);
 
 /// So often the operator asks for all letters at the end.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 
 /// What a seed has shown.
 #[derive(Debug, Default)]
@@ -124,8 +124,7 @@ impl Driver {
         }
     }
 
-    /// The causes are mended, and the operator asks for all letters until there are none. A topic may be shunned
-    /// for a while yet.
+    /// The causes are mended, and the operator asks for all letters until there are none.
     async fn empty_the_table(&self, processes: &mut Processes) {
         {
             let World { log, checker, .. } = &mut *self.shared.lock();
@@ -135,11 +134,11 @@ impl Driver {
         }
         for _ in 0..ROUNDS {
             {
-                let World { dice, log, .. } = &mut *self.shared.lock();
+                let log = &mut self.shared.lock().log;
                 if log.letters.open().next().is_none() {
                     return;
                 }
-                log.ask_for_all(self.start.elapsed(), dice);
+                log.ask_for_all(self.start.elapsed());
             }
             self.shared.changed.notify_waiters();
             self.settle(processes).await;

@@ -153,11 +153,14 @@ impl DeadLetterTable {
         most: usize,
     ) -> Result<Vec<Replay>, OutboxError> {
         let (table, lsn) = (&self.name, PgLsn::from(request.0));
-        // Whole keys, since what is behind a letter must not stay behind; and each under one number for ever.
+        // Whole keys, since what is behind a letter must not stay behind; and each under one number for ever. When the
+        // log comes again, letters from behind this request wait for a later one: under this one's position they would
+        // come as something old.
         let number = format!(
             "WITH chosen AS (SELECT d.commit_lsn, d.index, row_number() OVER (ORDER BY d.commit_lsn, d.index) - 1 \
                + (SELECT coalesce(max(replay_index) + 1, 0) FROM {table} WHERE slot = $1::text AND replay_lsn = $2) AS number \
-               FROM {table} d WHERE d.slot = $1::text AND d.done_at IS NULL AND d.replay_lsn IS DISTINCT FROM $2 \
+               FROM {table} d WHERE d.slot = $1::text AND d.done_at IS NULL AND d.commit_lsn < $2 \
+               AND (d.replay_lsn IS NULL OR d.replay_lsn < $2) \
                AND (d.requested_at IS NOT NULL OR (d.topic, d.key) IN (SELECT r.topic, r.key FROM {table} r \
                  WHERE r.slot = $1::text AND r.done_at IS NULL AND r.requested_at IS NOT NULL))) \
              UPDATE {table} t SET replay_lsn = $2, replay_index = chosen.number, \
