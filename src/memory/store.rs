@@ -251,7 +251,7 @@ impl DeadLetterStore for MemoryStore {
         let mut parked = Parked::default();
         for (position, kept) in &log.letters {
             if !kept.done {
-                parked.keys.insert(kept.letter.message.topic(), kept.letter.message.key());
+                parked.keys.insert(kept.letter.message.topic(), kept.letter.message.key(), *position);
             }
             if position.commit_lsn >= log.confirmed {
                 parked.settled.insert(*position, kept.letter.message.id);

@@ -124,7 +124,7 @@ impl Table {
         for (position, kept) in &self.kept {
             let message = &kept.letter.message;
             if kept.is_open() {
-                parked.keys.insert(message.topic(), message.key());
+                parked.keys.insert(message.topic(), message.key(), *position);
             }
             if position.commit_lsn >= confirmed {
                 parked.settled.insert(*position, message.id());
@@ -184,10 +184,9 @@ impl Table {
         }
     }
 
-    /// Whether the relay may know of an open letter of the row's key. It may even lie behind the row, when the row
-    /// comes again and the letter was parked before.
-    fn has_one_of_its_key(&self, letter: &DeadLetter) -> bool {
-        self.kept.values().any(|kept| {
+    /// Whether a letter of the row's key lies before it, of which the relay may know as an open one.
+    fn has_one_before(&self, letter: &DeadLetter) -> bool {
+        self.kept.range(..letter.position).any(|(_, kept)| {
             let waits = match kept.fate {
                 Fate::Open => true,
                 Fate::Sent => false,
@@ -235,7 +234,7 @@ fn blame(world: &mut World, id: RowId, letter: &DeadLetter) {
     let most = retry.max_retries + 1;
     let tried = broker.poison.refusals_of(id).max(u32::from(broker.poison.has_shut(letter.message.topic())));
     let sane = match letter.attempts {
-        0 => !unfit && log.letters.has_one_of_its_key(letter),
+        0 => !unfit && log.letters.has_one_before(letter),
         attempts => attempts <= most && (unfit || attempts <= tried),
     };
     if !sane {

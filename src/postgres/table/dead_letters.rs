@@ -91,9 +91,9 @@ impl DeadLetterTable {
                 let topic = topic.unwrap_or_default();
                 if open && long == Some(true) {
                     let key = self.piece_by_piece(client, "key", lsn, index).await?;
-                    parked.keys.insert(topic, Some(&key));
+                    parked.keys.insert(topic, Some(&key), position(lsn, index));
                 } else if open {
-                    parked.keys.insert(topic, key);
+                    parked.keys.insert(topic, key, position(lsn, index));
                 }
                 if ahead {
                     parked.settled.insert(position(lsn, index), id.unwrap_or_default());
