@@ -122,9 +122,9 @@ pub trait DeadLetterStore: Send {
     /// before the transaction at `request`, and all others of their keys. A letter keeps the position that it
     /// was once given for this request, so that a repeat is recognised.
     ///
-    /// The log may come again from before a request that was met long ago. Letters that lie behind it, or were
-    /// given a position by a later one, wait for the later one: what is sent under the position of `request` counts
-    /// as old for whoever has seen something newer.
+    /// The log may come again from before a request that was met long ago. Letters that lie behind it, and keys that
+    /// were asked for or numbered later, wait for the later one: what is sent under the position of `request` counts
+    /// as old for whoever has seen something newer. Therefore who asks notes how far the log is.
     ///
     /// # Errors
     /// The store can't be read or written.

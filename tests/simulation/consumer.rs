@@ -14,7 +14,7 @@ use crate::log::{Log, RowId};
 pub(crate) struct Consumer {
     /// The highest position of each key.
     heard: Vec<Position>,
-    /// The same for each partition.
+    /// The same for each partition, where a letter must be as new as in its key.
     partitions: Vec<Position>,
     /// What each client has sent last of each key.
     sent: HashMap<(u64, usize), Position>,
@@ -41,7 +41,10 @@ impl Consumer {
         }
         let far = &mut self.partitions[partition];
         if replayed && !again && position < *far {
-            checker.happened("replay behind others of its partition");
+            checker.broken(
+                Invariant::Reordered,
+                format!("{id:?} comes as {position}, and its partition is at {far}"),
+            );
         }
         *far = position.max(*far);
         let Some(row) = log.row_mut(id) else { return };

@@ -231,7 +231,7 @@ impl DeadLetterStore for ModelStore {
         let id = self.id;
         let effect = |world: &mut World| {
             // Fewer than the relay would take, so that it asks again.
-            let next = world.log.letters.to_replay(request, most.min(world.most_replayed));
+            let next = world.log.letters.next_to_replay(request, most.min(world.most_replayed));
             if let Some(ledger) = world.server.ledger(id) {
                 ledger.replays(request, next.is_empty());
             }

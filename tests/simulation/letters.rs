@@ -16,6 +16,8 @@ use crate::log::RowId;
 pub(crate) struct Kept {
     pub(crate) letter: DeadLetter,
     requested: bool,
+    /// Where the log was then.
+    asked: Lsn,
     replay: Option<Position>,
     pub(crate) fate: Fate,
 }
@@ -31,6 +33,18 @@ pub(crate) enum Fate {
 impl Kept {
     pub(crate) fn is_open(&self) -> bool {
         self.fate == Fate::Open
+    }
+
+    fn ask(&mut self, at: Lsn) {
+        if !self.requested {
+            (self.requested, self.asked) = (true, at);
+        }
+    }
+
+    /// Whether it belongs to a later request than that.
+    fn waits(&self, request: Lsn) -> bool {
+        let numbered = self.replay.is_some_and(|replay| replay.commit_lsn > request);
+        self.is_open() && (numbered || self.asked > request)
     }
 
     fn shares_key(&self, other: &DeadLetter) -> bool {
@@ -85,7 +99,7 @@ impl Table {
                 for kept in self.kept.values_mut().filter(|kept| kept.is_open()) {
                     match kept.letter.unfit {
                         Some(_) => kept.fate = Fate::Discarded(at),
-                        None => kept.requested = true,
+                        None => kept.ask(at),
                     }
                 }
                 return "replays all".to_owned();
@@ -113,7 +127,9 @@ impl Table {
             let Some(letter) = self.kept.get(position).map(|kept| kept.letter.clone()) else { continue };
             for kept in self.kept.values_mut().filter(|kept| kept.is_open()) {
                 let with_it = whole_keys && kept.shares_key(&letter);
-                kept.requested |= with_it || kept.letter.position == *position;
+                if with_it || kept.letter.position == *position {
+                    kept.ask(at);
+                }
             }
         }
         format!("asks for {chosen:?}")
@@ -133,16 +149,19 @@ impl Table {
         parked
     }
 
-    pub(crate) fn to_replay(&mut self, request: Lsn, most: usize) -> Vec<Replay> {
+    pub(crate) fn next_to_replay(&mut self, request: Lsn, most: usize) -> Vec<Replay> {
         let asked: Vec<DeadLetter> =
             self.open().filter(|kept| kept.requested).map(|kept| kept.letter.clone()).collect();
+        let waiting: Vec<DeadLetter> =
+            self.open().filter(|kept| kept.waits(request)).map(|kept| kept.letter.clone()).collect();
         let of_request = |kept: &&Kept| kept.replay.is_some_and(|replay| replay.commit_lsn == request);
         let used = self.kept.values().filter_map(|kept| kept.replay);
         let used = used.filter(|replay| replay.commit_lsn == request).map(|replay| replay.index + 1);
         let mut index = used.max().unwrap_or(0);
         for (at, kept) in self.kept.iter_mut().filter(|(_, kept)| kept.is_open()) {
             // What belongs to a later request waits for it.
-            if at.commit_lsn >= request || kept.replay.is_some_and(|replay| replay.commit_lsn > request) {
+            let waits = kept.waits(request) || waiting.iter().any(|letter| kept.shares_key(letter));
+            if waits || at.commit_lsn >= request {
                 continue;
             }
             let chosen = kept.requested || asked.iter().any(|letter| kept.shares_key(letter));
@@ -210,7 +229,13 @@ pub(crate) fn park(world: &mut World, id: u64, letters: &[DeadLetter]) {
         };
         blame(world, row, letter);
         world.checker.happened(if letter.attempts == 0 { "parked behind another" } else { "parked" });
-        let kept = Kept { letter: letter.clone(), requested: false, replay: None, fate: Fate::Open };
+        let kept = Kept {
+            letter: letter.clone(),
+            requested: false,
+            asked: Lsn::ZERO,
+            replay: None,
+            fate: Fate::Open,
+        };
         world.log.letters.kept.insert(letter.position, kept);
         if let Some(ledger) = world.server.ledger(id) {
             ledger.acknowledge(row, Instant::now());

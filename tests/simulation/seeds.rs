@@ -11,8 +11,9 @@ use crate::run::{Outcome, run};
 /// How many seeds are run when nobody says how many.
 const SEEDS: u64 = 4_000;
 /// What the model does to the relay. A few thousand seeds have each of them.
-const FAULTS: [&str; 28] = [
+const FAULTS: [&str; 37] = [
     "answer lost",
+    "company refused",
     "cut between transactions",
     "cut inside a transaction",
     "delivery failed",
@@ -20,11 +21,16 @@ const FAULTS: [&str; 28] = [
     "gave up",
     "kill",
     "landed after its client had gone",
+    "letter refused again",
+    "letter refused at once",
+    "letter refused by receipt",
     "login refused",
     "message refused at once",
     "message refused by receipt",
     "open hangs",
     "open refused",
+    "parked",
+    "parked behind another",
     "pause",
     "producer ended",
     "producer refused",
@@ -34,6 +40,9 @@ const FAULTS: [&str; 28] = [
     "server crash, slot falls back",
     "server stopped fast",
     "slot in use",
+    "statement failed",
+    "statement hangs",
+    "statement's answer lost",
     "status failed",
     "status lost and not told",
     "status slow",

@@ -154,13 +154,15 @@ impl DeadLetterTable {
     ) -> Result<Vec<Replay>, OutboxError> {
         let (table, lsn) = (&self.name, PgLsn::from(request.0));
         // Whole keys, since what is behind a letter must not stay behind; and each under one number for ever. When the
-        // log comes again, letters from behind this request wait for a later one: under this one's position they would
-        // come as something old.
+        // log comes again, letters from behind this request wait for a later one, and so do keys that were asked for
+        // or numbered later: under this one's position they would come as something old.
         let number = format!(
             "WITH chosen AS (SELECT d.commit_lsn, d.index, row_number() OVER (ORDER BY d.commit_lsn, d.index) - 1 \
                + (SELECT coalesce(max(replay_index) + 1, 0) FROM {table} WHERE slot = $1::text AND replay_lsn = $2) AS number \
                FROM {table} d WHERE d.slot = $1::text AND d.done_at IS NULL AND d.commit_lsn < $2 \
                AND (d.replay_lsn IS NULL OR d.replay_lsn < $2) \
+               AND NOT EXISTS (SELECT FROM {table} w WHERE w.slot = $1::text AND w.done_at IS NULL AND w.replay_lsn > $2 \
+                 AND (w.topic, w.key) = (d.topic, d.key)) \
                AND (d.requested_at IS NOT NULL OR (d.topic, d.key) IN (SELECT r.topic, r.key FROM {table} r \
                  WHERE r.slot = $1::text AND r.done_at IS NULL AND r.requested_at IS NOT NULL))) \
              UPDATE {table} t SET replay_lsn = $2, replay_index = chosen.number, \
@@ -180,7 +182,8 @@ impl DeadLetterTable {
              unfit_column \
              FROM (SELECT *, sum(size) OVER (ORDER BY replay_index) AS total FROM (SELECT *, \
                coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + coalesce(octet_length(headers), 0) \
-               AS size FROM {table} WHERE slot = $1::text AND done_at IS NULL AND replay_lsn = $2) sized) letters \
+               AS size FROM {table} WHERE slot = $1::text AND done_at IS NULL AND replay_lsn = $2 \
+               AND replay_index IS NOT NULL) sized) letters \
              WHERE total <= {PAGE_BYTES} OR total = size ORDER BY replay_index LIMIT $3"
         );
         let most = i64::try_from(most).unwrap_or(i64::MAX);
