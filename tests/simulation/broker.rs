@@ -63,7 +63,10 @@ pub(crate) struct Client {
     told: Option<Ticket>,
     /// After a failure every later record counts as failed, wherever it went.
     strict: bool,
-    refused: bool,
+    /// It takes nothing any more.
+    ended: bool,
+    /// The message that was refused last, before it was sent.
+    pub(crate) refused: Option<RowId>,
 }
 
 /// The road to one partition.
@@ -135,7 +138,8 @@ impl Broker {
             failed: false,
             told: None,
             strict: dice.one_in(2),
-            refused: false,
+            ended: false,
+            refused: None,
         }
     }
 
@@ -213,7 +217,7 @@ impl Client {
     ) -> Result<Offer, OutboxError> {
         let now = Instant::now();
         broker.advance(now, log, checker);
-        if self.refused {
+        if self.ended {
             return Err(OutboxError::transient("an earlier record failed"));
         }
         let bytes = record.value.map_or(0, <[u8]>::len) + 50;
@@ -235,12 +239,13 @@ impl Client {
         }
         let refusal = broker.poison.refuses(id, record.topic, now);
         if let Some((Manner::AtOnce, refusal)) = refusal {
+            self.refused = Some(id);
             checker.happened(if replayed { "letter refused at once" } else { "message refused at once" });
             checker.note(|| format!("client {}: refuses {}+{}", self.number, id.entry, id.row));
             return Err(refusal);
         }
         if dice.fault(100) {
-            self.refused = true;
+            self.ended = true;
             checker.happened("publish failed");
             return Err(broken());
         }

@@ -126,7 +126,7 @@ pub(crate) struct Ledger {
     excused: Option<Instant>,
     ended: bool,
     /// A message was refused: the next one shows whether the relay goes on.
-    refused: bool,
+    refused: Option<RowId>,
     /// So many rows are no messages and not yet parked.
     doubtful: usize,
     acknowledged: HashSet<RowId>,
@@ -158,7 +158,7 @@ impl Ledger {
             late_since: None,
             excused: None,
             ended: false,
-            refused: false,
+            refused: None,
             doubtful: 0,
             acknowledged: HashSet::new(),
             taken: HashSet::new(),
@@ -204,12 +204,13 @@ impl Ledger {
         self.doubtful += 1;
     }
 
-    /// So many rows are on their way to the table of letters, of which some are no messages.
-    pub(crate) fn sets_aside(&mut self, rows: usize, unfit: usize, now: Instant) {
-        self.waiting = self.waiting.saturating_sub(rows);
+    /// These rows are on their way to the table of letters, of which some are no messages.
+    pub(crate) fn sets_aside(&mut self, rows: &[RowId], unfit: usize, now: Instant) {
+        self.waiting = self.waiting.saturating_sub(rows.len());
         self.doubtful = self.doubtful.saturating_sub(unfit);
-        self.refused = true;
-        self.refused(false, now);
+        if self.doubtful == 0 && unfit > 0 || self.refused.is_some_and(|id| rows.contains(&id)) {
+            self.goes_on(now);
+        }
     }
 
     pub(crate) fn commit(&mut self, end: Lsn, now: Instant) {
@@ -281,12 +282,22 @@ impl Ledger {
         self.ended = true;
     }
 
-    /// A message was refused: until the next one is offered, the relay may be about to end.
-    pub(crate) fn refused(&mut self, refused: bool, now: Instant) {
-        if self.refused && !refused {
-            self.late_since = self.late_since.map(|_| now);
+    /// A message was refused: unless the next one is offered or it is parked, the relay may be about to end.
+    pub(crate) fn refused(&mut self, id: Option<RowId>) {
+        self.refused = id;
+    }
+
+    /// A refusal has not ended the relay.
+    pub(crate) fn goes_on(&mut self, now: Instant) {
+        self.refused = None;
+        self.late_since = self.late_since.map(|_| now);
+    }
+
+    /// Another message is offered.
+    pub(crate) fn offered(&mut self, now: Instant) {
+        if self.refused.is_some() {
+            self.goes_on(now);
         }
-        self.refused = refused;
     }
 
     /// The relay confirms up to `through`.
@@ -311,7 +322,8 @@ impl Ledger {
 
     /// The window of what a crash repeats stays small: what can be confirmed is confirmed.
     pub(crate) fn promptness(&mut self, now: Instant, checker: &mut Checker) {
-        let Some(since) = self.late_since.filter(|_| !(self.ended || self.refused || self.doubtful > 0))
+        let Some(since) =
+            self.late_since.filter(|_| !(self.ended || self.refused.is_some() || self.doubtful > 0))
         else {
             return;
         };

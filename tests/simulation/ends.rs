@@ -220,9 +220,13 @@ impl DeadLetterStore for ModelStore {
 
     async fn park(&mut self, letters: &[DeadLetter]) -> Result<(), OutboxError> {
         let id = self.id;
-        if let Some(ledger) = self.shared.lock().server.ledger(id) {
+        {
+            let World { log, server, .. } = &mut *self.shared.lock();
+            let rows: Vec<_> = letters.iter().filter_map(|letter| log.row_at(letter.position)).collect();
             let unfit = letters.iter().filter(|letter| letter.unfit.is_some()).count();
-            ledger.sets_aside(letters.len(), unfit, Instant::now());
+            if let Some(ledger) = server.ledger(id) {
+                ledger.sets_aside(&rows, unfit, Instant::now());
+            }
         }
         self.statement("park", |world| letters::park(world, id, letters)).await
     }
@@ -273,13 +277,13 @@ impl OutboxPublisher for ModelPublisher {
         let Some(ledger) = server.ledger(self.id) else { return offer };
         match &offer {
             Ok(Offer::Taken) => {
-                ledger.refused(false, Instant::now());
+                ledger.offered(Instant::now());
                 if let Some((id, replayed)) = self.client.newest() {
                     ledger.took(id, replayed, checker);
                 }
             }
-            Ok(Offer::Full) => ledger.refused(false, Instant::now()),
-            Err(refusal) if refusal.is_message() => ledger.refused(true, Instant::now()),
+            Ok(Offer::Full) => ledger.offered(Instant::now()),
+            Err(refusal) if refusal.is_message() => ledger.refused(self.client.refused),
             Err(_) => ledger.excuse_for_good(),
         }
         offer
