@@ -88,8 +88,8 @@ CREATE TABLE IF NOT EXISTS outbox.dead_letters (
     attempts       integer     NOT NULL,                   -- 0 when it only follows an earlier one of its key
     parked_at      timestamptz NOT NULL DEFAULT now(),
     requested_at   timestamptz,                            -- somebody asked to replay it
-    replay_lsn     pg_lsn,                                 -- the position under which it is sent again
-    replay_index   bigint,
+    replay_lsn     pg_lsn,                                 -- how far the log was then; with replay_index,
+    replay_index   bigint,                                 -- the position under which it is sent again
     done_at        timestamptz,
     outcome        text,
 

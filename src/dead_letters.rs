@@ -4,7 +4,7 @@
 //! that a replay keeps their order. A replay is asked for through the log, so that it has a place in the
 //! order of commits: what was committed before is parked behind, what comes after is sent after.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -65,23 +65,26 @@ impl Parked {
     }
 }
 
-/// Keys whose later messages have to wait. Remembered by 128 bits of hash: what two keys share, if ever, is
-/// that one waits without need.
+/// Keys whose later messages have to wait, each with the first letter that they wait for. Remembered by 128 bits of
+/// hash: what two keys share, if ever, is that one waits without need.
 #[derive(Clone, Debug, Default)]
-pub struct ParkedKeys(HashSet<u128>);
+pub struct ParkedKeys(HashMap<u128, Position>);
 
 impl ParkedKeys {
-    /// Later messages of this key wait. One without a key has none behind it.
-    pub fn insert(&mut self, topic: &str, key: Option<&[u8]>) {
+    /// Messages of this key that lie behind `letter` wait. One without a key has none behind it.
+    pub fn insert(&mut self, topic: &str, key: Option<&[u8]>, letter: Position) {
         if let Some(key) = key {
-            self.0.insert(fingerprint(topic, key));
+            let first = self.0.entry(fingerprint(topic, key)).or_insert(letter);
+            *first = letter.min(*first);
         }
     }
 
-    /// Whether a message has to wait.
+    /// Whether the message at `position` has to wait. One before all letters of its key does not: the log brings it
+    /// again, and parked it would be replayed as something new.
     #[must_use]
-    pub fn contains(&self, topic: &str, key: Option<&[u8]>) -> bool {
-        !self.0.is_empty() && key.is_some_and(|key| self.0.contains(&fingerprint(topic, key)))
+    pub fn hold(&self, topic: &str, key: Option<&[u8]>, position: Position) -> bool {
+        let first = |key| self.0.get(&fingerprint(topic, key));
+        !self.0.is_empty() && key.and_then(first).is_some_and(|first| *first < position)
     }
 }
 
@@ -118,6 +121,10 @@ pub trait DeadLetterStore: Send {
     /// The next letters to replay, at most `most`, in the order of their positions: those that were asked for
     /// before the transaction at `request`, and all others of their keys. A letter keeps the position that it
     /// was once given for this request, so that a repeat is recognised.
+    ///
+    /// The log may come again from before a request that was met long ago. Letters that lie behind it, and keys that
+    /// were asked for or numbered later, wait for the later one: what is sent under the position of `request` counts
+    /// as old for whoever has seen something newer. Therefore who asks notes how far the log is.
     ///
     /// # Errors
     /// The store can't be read or written.
@@ -158,14 +165,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_waits_in_its_own_topic_and_none_waits_for_nobody() {
+    fn a_key_waits_in_its_own_topic_behind_its_first_letter_and_none_waits_for_nobody() {
+        let at = |index| Position { commit_lsn: Lsn(7), index };
         let mut keys = ParkedKeys::default();
-        assert!(!keys.contains("t", Some(b"k")));
-        keys.insert("t", Some(b"k"));
-        keys.insert("t", None);
-        assert!(keys.contains("t", Some(b"k")));
+        assert!(!keys.hold("t", Some(b"k"), at(9)));
+        for letter in [4, 3, 5] {
+            keys.insert("t", Some(b"k"), at(letter));
+            keys.insert("t", None, at(letter));
+        }
+        assert!(keys.hold("t", Some(b"k"), at(4)));
+        assert!(!keys.hold("t", Some(b"k"), at(2)) && !keys.hold("t", Some(b"k"), at(3)));
         for (topic, key) in [("t", None), ("u", Some(&b"k"[..])), ("t", Some(b"")), ("tk", Some(b""))] {
-            assert!(!keys.contains(topic, key), "{topic} {key:?}");
+            assert!(!keys.hold(topic, key, at(9)), "{topic} {key:?}");
         }
     }
 }

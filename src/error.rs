@@ -157,7 +157,7 @@ impl OutboxError {
 
     /// Names the topic of a record that the broker refused, if it will refuse all others too.
     #[must_use]
-    pub(crate) fn of_topic(mut self, topic: &str) -> Self {
+    pub fn of_topic(mut self, topic: &str) -> Self {
         // Unknown topic, not authorised, invalid name.
         if matches!(self.0.code, Some(3 | -188 | 29 | 17)) {
             self.0.topic = Some(topic.to_owned());

@@ -178,7 +178,8 @@ impl<E: Ends> Supervisor<E> {
 
     /// A stop during which an end failed is still a stop: nothing is lost, something may come again.
     fn failed_stop(&self, error: OutboxError) -> Result<(), OutboxError> {
-        if error.is_transient() {
+        // A refused message will be parked by the next relay: nobody has to help.
+        if error.is_transient() || (error.is_message() && self.refusals.parks()) {
             tracing::warn!(
                 error = error.chain(),
                 "an end failed while stopping: what was in flight will be sent again"

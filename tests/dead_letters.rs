@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::sleep;
+use walpost::dead_letters::UnfitColumn;
 use walpost::memory::{Fault, MemoryPublisher, MemoryStore, MemoryTopic};
 use walpost::{
-    Ends, Lsn, OnRefusal, OutboxError, OutboxMessage, Pace, Position, RetryConfig, State, Supervisor, Vitals,
+    DeadLetter, DeadLetterStore, Ends, Lsn, OnRefusal, OutboxError, OutboxMessage, OutboxStore, Pace,
+    Position, RetryConfig, State, Supervisor, Vitals,
 };
 
 struct MemoryEnds {
@@ -175,13 +177,100 @@ async fn keys_stay_parked_through_a_restart() {
     bench.stop().await;
 }
 
+fn letter(key: &'static str, lsn: u64) -> DeadLetter {
+    DeadLetter {
+        position: Position { commit_lsn: Lsn(lsn), index: 0 },
+        message: message(key, "1"),
+        unfit: None,
+        error: "too large".to_owned(),
+        attempts: 1,
+    }
+}
+
+/// After a crash the log comes again from before a request that was met: under its position, letters from behind it
+/// would come as something old.
+#[tokio::test]
+async fn a_request_that_comes_again_takes_no_letters_from_behind_it() {
+    let mut store = MemoryStore::default();
+    store.park(&[letter("a", 10), letter("a", 30), letter("b", 40)]).await.expect("parked");
+    let chosen = |lsn| Position { commit_lsn: Lsn(lsn), index: 0 };
+    store.replay_dead_letters(&[chosen(10), chosen(40)]);
+    let next = store.to_replay(Lsn(20), 9).await.expect("letters");
+    assert_eq!(next.iter().map(|replay| replay.letter.position).collect::<Vec<_>>(), [chosen(10)]);
+    assert_eq!(next[0].send_as, chosen(20));
+    store.replayed(&[chosen(10)]).await.expect("noted");
+    // Numbered by a later request, and the earlier one comes once more.
+    let next = store.to_replay(Lsn(50), 9).await.expect("letters");
+    assert_eq!(next.iter().map(|replay| replay.letter.position).collect::<Vec<_>>(), [chosen(40)]);
+    assert_eq!(store.to_replay(Lsn(45), 9).await.expect("letters"), []);
+}
+
+/// What comes again from before a letter of its key is an ordinary repeat. Parked, it would be replayed as new.
+#[tokio::test(start_paused = true)]
+async fn what_lies_before_a_letter_does_not_wait_for_it() {
+    let (mut store, topic) = (MemoryStore::default(), MemoryTopic::default());
+    store.park(&[letter("a", 1_000)]).await.expect("parked");
+    let end = store.commit_one(message("a", "2"));
+    let bench = Bench::start(&store, &topic);
+    bench.settled(end).await;
+    assert_eq!(bench.values(), ["2"]);
+    assert_eq!(bench.positions(), [letter("a", 1_000).position]);
+    bench.stop().await;
+}
+
+/// A row that is no message is not sent as far as it could be read, also when another of its key is asked for.
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_is_no_message_is_not_sent() {
+    let (mut store, topic) = (MemoryStore::default(), MemoryTopic::default());
+    let filler = store.commit_one(message("c", "1"));
+    let unfit = Some(UnfitColumn { name: "created_at", value: None });
+    let at = |index| Position { commit_lsn: Lsn(0), index };
+    let letters = [
+        DeadLetter { position: at(1), unfit, ..letter("a", 0) },
+        DeadLetter { position: at(2), ..letter("a", 0) },
+        DeadLetter { position: at(3), ..letter("b", 0) },
+    ];
+    store.park(&letters).await.expect("parked");
+    let bench = Bench::start(&store, &topic);
+    bench.settled(filler).await;
+    let asked = store.replay_dead_letters(&[at(2), at(3)]);
+    bench.settled(asked).await;
+    assert_eq!(bench.values().len(), 2, "the filler and the one of another key");
+    assert_eq!(bench.positions(), [at(1), at(2)]);
+    assert_eq!(bench.letters(), [("1".to_owned(), 2), ("1".to_owned(), 1)]);
+    bench.stop().await;
+}
+
+/// The relay that follows parks it: nobody has to help.
+#[tokio::test(start_paused = true)]
+async fn a_stop_during_which_a_message_is_refused_is_a_stop() {
+    let (store, topic) = (MemoryStore::default(), MemoryTopic::default());
+    topic.set_capacity(1);
+    topic.script(Fault::Hold);
+    topic.script(Fault::Refuse(too_large()));
+    let transaction = store.begin();
+    for payload in ["1", "2"] {
+        store.save(&transaction, &message("a", payload)).await.expect("saved");
+    }
+    transaction.commit();
+    let bench = Bench::start(&store, &topic);
+    while bench.vitals.in_flight() < 1 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let Bench { stop, task, .. } = bench;
+    let _ = stop.send(());
+    sleep(Duration::from_millis(10)).await;
+    topic.release();
+    task.await.expect("no panic").expect("a clean stop");
+    assert_eq!(topic.records().len(), 1);
+}
+
 /// The broker refuses a batch: each of its records fails, and only one of them is to blame.
 #[tokio::test(start_paused = true)]
 async fn company_is_not_blamed() {
     let (store, topic) = (MemoryStore::default(), MemoryTopic::default());
     let transaction = store.begin();
     for payload in ["1", "2", "3", "4"] {
-        use walpost::OutboxStore;
         store.save(&transaction, &message("a", payload)).await.expect("saved");
     }
     let end = transaction.commit();

@@ -44,11 +44,19 @@ struct Log {
 struct Kept {
     letter: DeadLetter,
     requested: bool,
+    /// How far the log was then.
+    asked: Lsn,
     replay: Option<Position>,
     done: bool,
 }
 
 impl Kept {
+    /// Whether it belongs to a later request than that.
+    fn waits(&self, request: Lsn) -> bool {
+        let later = self.asked > request || self.replay.is_some_and(|replay| replay.commit_lsn > request);
+        later && !self.done
+    }
+
     fn shares_key(&self, other: &DeadLetter) -> bool {
         let (own, other) = (&self.letter.message, &other.message);
         own.key.is_some() && own.key == other.key && own.topic == other.topic
@@ -121,18 +129,23 @@ impl MemoryStore {
 
     /// Asks for a replay of these letters and all others of their keys. Returns where the request ends.
     pub fn replay_dead_letters(&self, chosen: &[Position]) -> Lsn {
-        self.touch(chosen, |kept| kept.requested = true)
+        self.touch(chosen, |kept, at| {
+            if !kept.requested {
+                (kept.requested, kept.asked) = (true, at);
+            }
+        })
     }
 
     /// Discards these letters. Returns where the request ends.
     pub fn discard_dead_letters(&self, chosen: &[Position]) -> Lsn {
-        self.touch(chosen, |kept| kept.done = true)
+        self.touch(chosen, |kept, _| kept.done = true)
     }
 
-    fn touch(&self, chosen: &[Position], change: impl Fn(&mut Kept)) -> Lsn {
+    fn touch(&self, chosen: &[Position], change: impl Fn(&mut Kept, Lsn)) -> Lsn {
         let mut log = self.shared.log();
         for position in chosen {
-            log.letters.entry(*position).and_modify(&change);
+            let at = Lsn(log.end);
+            log.letters.entry(*position).and_modify(|kept| change(kept, at));
         }
         let (commit_lsn, end_lsn) = (Lsn(log.end), Lsn(log.end + 8));
         log.end = end_lsn.0;
@@ -251,7 +264,7 @@ impl DeadLetterStore for MemoryStore {
         let mut parked = Parked::default();
         for (position, kept) in &log.letters {
             if !kept.done {
-                parked.keys.insert(kept.letter.message.topic(), kept.letter.message.key());
+                parked.keys.insert(kept.letter.message.topic(), kept.letter.message.key(), *position);
             }
             if position.commit_lsn >= log.confirmed {
                 parked.settled.insert(*position, kept.letter.message.id);
@@ -263,7 +276,13 @@ impl DeadLetterStore for MemoryStore {
     async fn park(&mut self, letters: &[DeadLetter]) -> Result<(), OutboxError> {
         let mut log = self.shared.log();
         for letter in letters {
-            let kept = Kept { letter: letter.clone(), requested: false, replay: None, done: false };
+            let kept = Kept {
+                letter: letter.clone(),
+                requested: false,
+                asked: Lsn::ZERO,
+                replay: None,
+                done: false,
+            };
             log.letters.entry(letter.position).or_insert(kept);
         }
         Ok(())
@@ -277,12 +296,19 @@ impl DeadLetterStore for MemoryStore {
             .filter(|kept| kept.requested && !kept.done)
             .map(|kept| kept.letter.clone())
             .collect();
+        let waiting: Vec<DeadLetter> =
+            log.letters.values().filter(|kept| kept.waits(request)).map(|kept| kept.letter.clone()).collect();
         let of_request = |replay: Position| replay.commit_lsn == request;
         let mut index =
             log.letters.values().filter(|kept| kept.replay.is_some_and(of_request)).count() as u64;
         let mut chosen = Vec::new();
-        for kept in log.letters.values_mut().filter(|kept| !kept.done) {
+        for (position, kept) in log.letters.iter_mut().filter(|(_, kept)| !kept.done) {
             if !kept.requested && !asked.iter().any(|letter| kept.shares_key(letter)) {
+                continue;
+            }
+            // When the log comes again: these belong to a later request.
+            let waits = kept.waits(request) || waiting.iter().any(|letter| kept.shares_key(letter));
+            if waits || position.commit_lsn >= request {
                 continue;
             }
             let send_as = *kept.replay.get_or_insert_with(|| {

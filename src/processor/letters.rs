@@ -57,7 +57,7 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
             self.put_aside(position, message, verdict.error, verdict.attempts);
             return true;
         }
-        if self.letters.parked.keys.contains(message.topic(), message.key()) {
+        if self.letters.parked.keys.hold(message.topic(), message.key(), position) {
             self.put_aside(position, message, "follows an earlier message of its key".to_owned(), 0);
             return true;
         }
@@ -86,7 +86,8 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
         }
         let refusal = OutboxError::message(letter.error.clone(), advice).at(letter.position);
         let verdict = self.docket.verdict(letter.position);
-        let waits = self.letters.parked.keys.contains(letter.message.topic(), letter.message.key());
+        let (topic, key) = (letter.message.topic(), letter.message.key());
+        let waits = self.letters.parked.keys.hold(topic, key, letter.position);
         if verdict.is_none() && !waits && !self.docket.is_hopeless(&refusal) {
             return Err(refusal);
         }
@@ -103,7 +104,7 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
     fn take_off(&mut self, letter: DeadLetter) {
         let ticket = self.progress.next_ticket();
         self.progress.taken();
-        self.letters.parked.keys.insert(letter.message.topic(), letter.message.key());
+        self.letters.parked.keys.insert(letter.message.topic(), letter.message.key(), letter.position);
         self.letters.bytes += letter.message.payload().map_or(0, <[u8]>::len);
         self.letters.pending.push((ticket, letter));
     }
@@ -183,6 +184,8 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
             }
             let ticket = self.progress.next_ticket();
             let offered = match self.router.route(message, next.send_as) {
+                // What could be read of it is not what was written.
+                _ if next.letter.unfit.is_some() => Err(unsendable(&next.letter)),
                 Ok(record) => self.publisher.publish(ticket, &record),
                 Err(refusal) => Err(refusal),
             };
@@ -231,4 +234,9 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
             Err(Stop::Refused(error) | Stop::Failed(error)) => Err(error),
         }
     }
+}
+
+/// A letter of a row that is no message can't be sent, however often somebody asks.
+fn unsendable(letter: &DeadLetter) -> OutboxError {
+    OutboxError::message(letter.error.clone(), "insert the row again as it should be, and discard the letter")
 }

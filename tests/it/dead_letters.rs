@@ -226,6 +226,23 @@ async fn rows_that_are_no_messages_are_parked_and_named() {
     ]) {
         assert!(letter.1.contains(text), "{letter:?}");
     }
+    // As if all of a row could be read but its time, and one from behind the request that comes next.
+    let insert = format!(
+        "INSERT INTO outbox.dead_letters (slot, commit_lsn, index, id, topic, payload, unfit_column, error, attempts) \
+         SELECT '{}', at, 0, gen_random_uuid(), '{}', '4', unfit, 'put here', 1 \
+         FROM (VALUES ('0/1'::pg_lsn, 'created_at'), ('FFFF/0', NULL)) AS letters (at, unfit)",
+        world.slot, world.topic
+    );
+    client.batch_execute(&insert).await.unwrap();
+    let parked: Vec<_> = letters(&client).await.into_iter().map(|letter| (letter.0, letter.2)).collect();
+    replay_all(&world, &client).await;
+    world.caught_up().await;
+    let again: Vec<_> = letters(&client).await.into_iter().map(|letter| (letter.0, letter.2)).collect();
+    let ahead = parked.len() - 1;
+    let refused =
+        parked.iter().enumerate().map(|(nth, letter)| (letter.0, letter.1 + i32::from(nth < ahead)));
+    assert_eq!(again, refused.collect::<Vec<_>>());
+    assert_eq!(ids(&world.consume(3).await), [good, tombstone, keyless]);
     stop(relay).await;
 }
 

@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use walpost::{Offer, OutboxError, Receipt, Record, Ticket};
+use walpost::{Offer, OutboxError, Position, Receipt, Record, Ticket};
 
 use crate::checker::{Checker, Invariant};
+use crate::consumer::Consumer;
 use crate::dice::Dice;
 use crate::log::{Log, Place, RowId};
+use crate::poison::{Manner, Poisons, too_large};
 
 #[derive(Debug)]
 pub(crate) struct Broker {
@@ -21,8 +23,8 @@ pub(crate) struct Broker {
     sent: u64,
     /// Nothing lands in these spans.
     outages: Vec<(Instant, Instant)>,
-    /// Rows that are refused, and how many times more.
-    poison: HashMap<RowId, u32>,
+    pub(crate) poison: Poisons,
+    consumer: Consumer,
     clients: u64,
     /// How many records were stored.
     pub(crate) stored: u64,
@@ -39,10 +41,12 @@ struct Partition {
 }
 
 #[derive(Debug)]
-struct Landing {
-    client: u64,
-    partition: usize,
-    id: RowId,
+pub(crate) struct Landing {
+    pub(crate) client: u64,
+    pub(crate) partition: usize,
+    pub(crate) id: RowId,
+    /// The position that its headers say.
+    pub(crate) position: Position,
 }
 
 /// The client's side: what was taken and has no receipt yet.
@@ -59,7 +63,10 @@ pub(crate) struct Client {
     told: Option<Ticket>,
     /// After a failure every later record counts as failed, wherever it went.
     strict: bool,
-    refused: bool,
+    /// It takes nothing any more.
+    ended: bool,
+    /// The message that was refused last, before it was sent.
+    pub(crate) refused: Option<RowId>,
 }
 
 /// The road to one partition.
@@ -69,12 +76,16 @@ struct Lane {
     acknowledged: Instant,
     /// After a failure: so many later ones are stored all the same, then none.
     slipping: Option<usize>,
+    /// A batch was refused: those after it are told the same.
+    refused: bool,
 }
 
 #[derive(Debug)]
 struct Pending {
     ticket: Ticket,
     id: RowId,
+    replayed: bool,
+    landed: Instant,
     bytes: usize,
     partition: usize,
     answered: Instant,
@@ -83,10 +94,6 @@ struct Pending {
 
 fn broken() -> OutboxError {
     OutboxError::broker("publishing", -187, "all brokers are down")
-}
-
-fn too_large() -> OutboxError {
-    OutboxError::broker("publishing", 10, "message too large")
 }
 
 impl Broker {
@@ -99,29 +106,17 @@ impl Broker {
             let most = if dice.one_in(3) { 60_000 } else { 10_000 };
             outages.push((from, (from + dice.millis(most)).min(now + span)));
         }
-        let mut poison = HashMap::new();
-        if dice.fault(3) && !log.entries.is_empty() {
-            let entry = dice.index(log.entries.len());
-            if log.entries[entry].len() > 0 {
-                let tries = if dice.one_in(4) { u32::MAX } else { 2 + dice.index(3) as u32 };
-                poison.insert(RowId { entry, row: dice.index(log.entries[entry].len()) }, tries);
-            }
-        }
         let partition = || Partition { reached: 0, last: HashMap::new(), floor: now };
         Broker {
             partitions: (0..log.topics.partitions()).map(|_| partition()).collect(),
             wire: BTreeMap::new(),
             sent: 0,
             outages,
-            poison,
+            poison: Poisons::new(log, span, dice),
+            consumer: Consumer::new(log),
             clients: 0,
             stored: 0,
         }
-    }
-
-    /// Somebody has raised the limits.
-    pub(crate) fn heal(&mut self) {
-        self.poison.clear();
     }
 
     /// Nothing is on its way.
@@ -131,7 +126,8 @@ impl Broker {
 
     pub(crate) fn connect(&mut self, now: Instant, dice: &mut Dice) -> Client {
         self.clients += 1;
-        let lane = |of: &Partition| Lane { landed: of.floor, acknowledged: now, slipping: None };
+        let lane =
+            |of: &Partition| Lane { landed: of.floor, acknowledged: now, slipping: None, refused: false };
         Client {
             number: self.clients,
             records: dice.size(50),
@@ -142,7 +138,8 @@ impl Broker {
             failed: false,
             told: None,
             strict: dice.one_in(2),
-            refused: false,
+            ended: false,
+            refused: None,
         }
     }
 
@@ -155,13 +152,21 @@ impl Broker {
     }
 
     fn store(&mut self, landing: &Landing, log: &mut Log, checker: &mut Checker) {
-        let Landing { client, partition, id } = *landing;
+        let Landing { client, partition, id, position } = *landing;
         self.stored += 1;
-        checker
-            .note(|| format!("broker: partition {partition} has {}+{} of client {client}", id.entry, id.row));
+        checker.note(|| {
+            format!(
+                "broker: partition {partition} has {}+{} of client {client} as {position}",
+                id.entry, id.row
+            )
+        });
         let Some(row) = log.row_mut(id) else { return };
         row.arrivals += 1;
-        let Place::Partition(_, number) = row.place else { return };
+        let place = row.place;
+        if log.parks {
+            return self.consumer.hear(landing, log, checker);
+        }
+        let Place::Partition(_, number) = place else { return };
         let of = &mut self.partitions[partition];
         // One client's records are one piece of the partition's order, and none begins behind a gap.
         let expected = of.last.get(&client).map_or(0..=of.reached, |last| last + 1..=last + 1);
@@ -212,7 +217,7 @@ impl Client {
     ) -> Result<Offer, OutboxError> {
         let now = Instant::now();
         broker.advance(now, log, checker);
-        if self.refused {
+        if self.ended {
             return Err(OutboxError::transient("an earlier record failed"));
         }
         let bytes = record.value.map_or(0, <[u8]>::len) + 50;
@@ -221,22 +226,28 @@ impl Client {
             checker.happened("full");
             return Ok(Offer::Full);
         }
-        let id = match log.recognise(record) {
-            Ok(id) => id,
+        let (id, position) = match log.recognise(record) {
+            Ok(known) => known,
             Err(why) => {
                 checker.broken(Invariant::Invented, why);
                 return Ok(Offer::Taken);
             }
         };
-        let poisoned = broker.poison.get_mut(&id).is_some_and(|tries| {
-            *tries = tries.saturating_sub(1);
-            *tries > 0
-        });
-        if (poisoned && dice.one_in(2)) || dice.fault(100) {
-            self.refused = true;
-            checker.happened(if poisoned { "message refused at once" } else { "publish failed" });
+        let replayed = position != log.position(id);
+        if !replayed && log.letters.get(position).is_some() {
+            checker.broken(Invariant::Repeated, format!("{id:?} is a letter, and sent as a message"));
+        }
+        let refusal = broker.poison.refuses(id, record.topic, now);
+        if let Some((Manner::AtOnce, refusal)) = refusal {
+            self.refused = Some(id);
+            checker.happened(if replayed { "letter refused at once" } else { "message refused at once" });
             checker.note(|| format!("client {}: refuses {}+{}", self.number, id.entry, id.row));
-            return Err(if poisoned { too_large() } else { broken() });
+            return Err(refusal);
+        }
+        if dice.fault(100) {
+            self.ended = true;
+            checker.happened("publish failed");
+            return Err(broken());
         }
         let partition = match log.row_mut(id).map(|row| row.place) {
             Some(Place::Partition(partition, _)) => partition,
@@ -244,9 +255,16 @@ impl Client {
             None => return Ok(Offer::Full),
         };
         let had_failed = self.failed;
-        let (stored, result) = self.fate(partition, poisoned, dice);
+        let poisoned = refusal.is_some();
+        let with_company = refusal.as_ref().is_some_and(|(manner, _)| *manner == Manner::WithCompany);
+        let (stored, result) = self.fate(partition, record.topic, refusal, dice);
+        let refused = result.as_ref().is_err_and(OutboxError::is_message);
+        if with_company && refused && self.refuse_company(partition, record.topic, now, broker) {
+            checker.happened("company refused");
+        }
         if self.failed && !had_failed {
             checker.happened(match (poisoned, stored) {
+                (true, _) if replayed => "letter refused by receipt",
                 (true, _) => "message refused by receipt",
                 (false, true) => "answer lost",
                 (false, false) => "delivery failed",
@@ -258,30 +276,39 @@ impl Client {
         lane.acknowledged = lane.acknowledged.max(broker.awake(lane.landed + dice.latency(8, latency)));
         if stored {
             broker.sent += 1;
-            broker.wire.insert((lane.landed, broker.sent), Landing { client: self.number, partition, id });
+            broker
+                .wire
+                .insert((lane.landed, broker.sent), Landing { client: self.number, partition, id, position });
         }
         self.pending_bytes += bytes;
-        let answered = lane.acknowledged;
-        self.pending.push_back(Pending { ticket, id, bytes, partition, answered, result });
+        let (landed, answered) = (lane.landed, lane.acknowledged);
+        self.pending.push_back(Pending { ticket, id, replayed, landed, bytes, partition, answered, result });
         Ok(Offer::Taken)
     }
 
     /// Whether the next record to this partition is stored, and what its receipt says.
-    fn fate(&mut self, partition: usize, poisoned: bool, dice: &mut Dice) -> (bool, Result<(), OutboxError>) {
+    fn fate(
+        &mut self,
+        partition: usize,
+        topic: &str,
+        refusal: Option<(Manner, OutboxError)>,
+        dice: &mut Dice,
+    ) -> (bool, Result<(), OutboxError>) {
         let lane = &mut self.lanes[partition];
         if self.told.is_some() {
             // The caller was told to stop. One that does not is served as librdkafka would serve it.
             return (true, Ok(()));
         }
+        if let (None, Some((manner, refusal))) = (lane.slipping, refusal) {
+            (lane.slipping, lane.refused, self.failed) = (Some(0), manner == Manner::WithCompany, true);
+            return (false, Err(refusal));
+        }
         match &mut lane.slipping {
+            Some(0) if lane.refused => (false, Err(too_large(topic))),
             Some(0) => (false, Err(broken())),
             Some(more) => {
                 *more -= 1;
                 (true, Err(broken()))
-            }
-            None if poisoned => {
-                (lane.slipping, self.failed) = (Some(0), true);
-                (false, Err(too_large()))
             }
             None if dice.fault(40) => {
                 self.failed = true;
@@ -291,6 +318,19 @@ impl Client {
             }
             None => (true, Ok(())),
         }
+    }
+
+    /// What has not landed in the partition is refused as the last one is; whether there is anything.
+    fn refuse_company(&mut self, partition: usize, topic: &str, now: Instant, broker: &mut Broker) -> bool {
+        let ours = |landing: &Landing| landing.client == self.number && landing.partition == partition;
+        broker.wire.retain(|(at, _), landing| *at <= now || !ours(landing));
+        let mut any = false;
+        let company =
+            self.pending.iter_mut().filter(|other| other.partition == partition && other.landed > now);
+        for other in company.filter(|other| other.result.is_ok()) {
+            (other.result, any) = (Err(too_large(topic)), true);
+        }
+        any
     }
 
     /// Appends the receipts that have come; otherwise tells when the next one may.
@@ -329,6 +369,7 @@ impl Client {
                 pending.result = Err(broken());
             }
             match &pending.result {
+                Ok(()) if pending.replayed => {}
                 Ok(()) => acknowledged.push(pending.id),
                 Err(_) => self.told = self.told.max(Some(pending.ticket)),
             }
@@ -346,9 +387,9 @@ impl Client {
         Ok((acknowledged, None))
     }
 
-    /// The record that was taken last.
-    pub(crate) fn newest(&self) -> Option<RowId> {
-        self.pending.back().map(|pending| pending.id)
+    /// The record that was taken last, and whether it is a letter.
+    pub(crate) fn newest(&self) -> Option<(RowId, bool)> {
+        self.pending.back().map(|pending| (pending.id, pending.replayed))
     }
 
     /// Whether the caller was told of a failure.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use walpost::Lsn;
 
+use crate::letters::Fate;
 use crate::log::{Log, RowId};
 
 /// A promise.
@@ -31,6 +32,8 @@ pub(crate) enum Invariant {
     Unbounded,
     /// The server never has to wait: for a sign of life, or for the relay's leave.
     Silent,
+    /// I9: nobody is parked without a fault of its own, its topic's or its key's.
+    Blamed,
     /// Whatever comes is answered by an error.
     Panic,
 }
@@ -47,6 +50,7 @@ impl fmt::Display for Invariant {
             Invariant::Stuck => "I7 stuck",
             Invariant::Unbounded => "I8 unbounded",
             Invariant::Silent => "silent",
+            Invariant::Blamed => "I9 parked without a cause",
             Invariant::Panic => "panic",
         })
     }
@@ -92,8 +96,14 @@ impl Checker {
     /// After all has healed and settled.
     pub(crate) fn finish(&mut self, log: &Log) {
         for (id, row) in log.rows_of_all() {
-            if row.arrivals == 0 {
-                self.broken(Invariant::Lost, format!("{id:?} at {} never arrived", log.position(id)));
+            let at = log.position(id);
+            let kept = log.letters.get(at);
+            if kept.is_some_and(|kept| kept.is_open()) {
+                self.broken(Invariant::Stuck, format!("{id:?} at {at} is still a letter"));
+            } else if row.arrivals == 0 && kept.is_none() {
+                self.broken(Invariant::Lost, format!("{id:?} at {at} never arrived"));
+            } else if log.parks && !row.seen && !kept.is_some_and(|kept| kept.fate != Fate::Sent) {
+                self.broken(Invariant::Lost, format!("{id:?} at {at} came behind what came before"));
             }
         }
     }
@@ -115,8 +125,16 @@ pub(crate) struct Ledger {
     /// Until when, or for good, a late status has another reason.
     excused: Option<Instant>,
     ended: bool,
+    /// A message was refused: the next one shows whether the relay goes on.
+    refused: Option<RowId>,
+    /// So many rows are no messages and not yet parked.
+    doubtful: usize,
     acknowledged: HashSet<RowId>,
     taken: HashSet<RowId>,
+    /// Requests to replay letters that were met.
+    met: HashSet<Lsn>,
+    /// The request whose letters are all sent or refused.
+    answered: Option<Lsn>,
     /// Rows handed to the relay and not taken by the publisher.
     waiting: usize,
 }
@@ -124,6 +142,8 @@ pub(crate) struct Ledger {
 #[derive(Debug)]
 enum Step {
     Row(RowId),
+    /// Somebody has touched the letters.
+    Request(Lsn),
     End(Lsn),
 }
 
@@ -138,8 +158,12 @@ impl Ledger {
             late_since: None,
             excused: None,
             ended: false,
+            refused: None,
+            doubtful: 0,
             acknowledged: HashSet::new(),
             taken: HashSet::new(),
+            met: HashSet::new(),
+            answered: None,
             waiting: 0,
         }
     }
@@ -148,9 +172,45 @@ impl Ledger {
         self.open = true;
     }
 
-    pub(crate) fn row(&mut self, id: RowId) {
-        self.waiting += 1;
+    /// A row is handed over; of a letter nothing more is wanted.
+    pub(crate) fn row(&mut self, id: RowId, is_letter: bool) {
+        if is_letter {
+            self.acknowledged.insert(id);
+        } else {
+            self.waiting += 1;
+        }
         self.steps.push_back(Step::Row(id));
+    }
+
+    pub(crate) fn request(&mut self, at: Lsn) {
+        self.steps.push_back(Step::Request(at));
+    }
+
+    /// The relay asks for letters to replay, and gets some or none.
+    pub(crate) fn replays(&mut self, request: Lsn, none: bool) {
+        self.answered = none.then_some(request);
+    }
+
+    /// The relay is told what is parked: the last thing that it needs to pass a request.
+    pub(crate) fn learns(&mut self, now: Instant) {
+        if let Some(request) = self.answered.take() {
+            self.met.insert(request);
+            self.settle(now);
+        }
+    }
+
+    /// A row that is no message is handed over: the relay may be about to end, unless it is parked.
+    pub(crate) fn unfit(&mut self) {
+        self.doubtful += 1;
+    }
+
+    /// These rows are on their way to the table of letters, of which some are no messages.
+    pub(crate) fn sets_aside(&mut self, rows: &[RowId], unfit: usize, now: Instant) {
+        self.waiting = self.waiting.saturating_sub(rows.len());
+        self.doubtful = self.doubtful.saturating_sub(unfit);
+        if self.doubtful == 0 && unfit > 0 || self.refused.is_some_and(|id| rows.contains(&id)) {
+            self.goes_on(now);
+        }
     }
 
     pub(crate) fn commit(&mut self, end: Lsn, now: Instant) {
@@ -179,8 +239,8 @@ impl Ledger {
     }
 
     /// The publisher has taken the record of this row.
-    pub(crate) fn took(&mut self, id: RowId, checker: &mut Checker) {
-        self.waiting = self.waiting.saturating_sub(1);
+    pub(crate) fn took(&mut self, id: RowId, replayed: bool, checker: &mut Checker) {
+        self.waiting = self.waiting.saturating_sub(usize::from(!replayed));
         if !self.taken.insert(id) {
             checker.broken(Invariant::Repeated, format!("{id:?} published twice in one life"));
         }
@@ -196,7 +256,8 @@ impl Ledger {
         while let Some(step) = self.steps.front() {
             match step {
                 Step::Row(id) if !self.acknowledged.contains(id) => break,
-                Step::Row(_) => {}
+                Step::Request(at) if !self.met.contains(at) => break,
+                Step::Row(_) | Step::Request(_) => {}
                 Step::End(end) => self.allowed = self.allowed.max(*end),
             }
             self.steps.pop_front();
@@ -221,6 +282,24 @@ impl Ledger {
         self.ended = true;
     }
 
+    /// A message was refused: unless the next one is offered or it is parked, the relay may be about to end.
+    pub(crate) fn refused(&mut self, id: Option<RowId>) {
+        self.refused = id;
+    }
+
+    /// A refusal has not ended the relay.
+    pub(crate) fn goes_on(&mut self, now: Instant) {
+        self.refused = None;
+        self.late_since = self.late_since.map(|_| now);
+    }
+
+    /// Another message is offered.
+    pub(crate) fn offered(&mut self, now: Instant) {
+        if self.refused.is_some() {
+            self.goes_on(now);
+        }
+    }
+
     /// The relay confirms up to `through`.
     pub(crate) fn confirms(&mut self, through: Lsn, now: Instant, checker: &mut Checker) {
         if through > self.allowed {
@@ -243,7 +322,11 @@ impl Ledger {
 
     /// The window of what a crash repeats stays small: what can be confirmed is confirmed.
     pub(crate) fn promptness(&mut self, now: Instant, checker: &mut Checker) {
-        let Some(since) = self.late_since.filter(|_| !self.ended) else { return };
+        let Some(since) =
+            self.late_since.filter(|_| !(self.ended || self.refused.is_some() || self.doubtful > 0))
+        else {
+            return;
+        };
         let since = self.excused.map_or(since, |until| since.max(until));
         if now > since + STATUS_PATIENCE {
             let late = (now - since).as_millis();

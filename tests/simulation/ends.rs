@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
+use walpost::dead_letters::{Parked, Replay};
 use walpost::{
-    Batch, DeadLetterStore, Ends, Lsn, Offer, OutboxError, OutboxMessage, OutboxPublisher, OutboxStore,
-    Receipt, Record, Ticket,
+    Batch, DeadLetter, DeadLetterStore, Ends, Lsn, Offer, OutboxError, OutboxMessage, OutboxPublisher,
+    OutboxStore, Position, Receipt, Record, RetryConfig, Ticket,
 };
 
 use crate::broker::{Broker, Client};
 use crate::checker::Checker;
 use crate::dice::Dice;
+use crate::letters;
 use crate::log::Log;
 use crate::server::{Fetch, Sent, Server};
 
@@ -23,7 +25,14 @@ pub(crate) struct World {
     pub(crate) server: Server,
     pub(crate) broker: Broker,
     pub(crate) checker: Checker,
+    /// With letters: how often a refused message is tried again.
+    pub(crate) retry: Option<RetryConfig>,
+    /// So many letters at once.
+    pub(crate) most_replayed: usize,
 }
+
+/// A statement that hangs is given up after this.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The world, and a bell that rings when the driver has changed it.
 #[derive(Clone)]
@@ -155,7 +164,98 @@ impl OutboxStore for ModelStore {
     }
 }
 
-impl DeadLetterStore for ModelStore {}
+impl ModelStore {
+    /// A statement in the session beside the stream. It may fail before it took effect or after, or hang.
+    async fn statement<T: Default>(
+        &self,
+        name: &'static str,
+        effect: impl FnOnce(&mut World) -> T + Send,
+    ) -> Result<T, OutboxError> {
+        let (before, after, fault, takes_effect) = {
+            let World { dice, server, checker, .. } = &mut *self.shared.lock();
+            let longest = if dice.is_calm() { 20 } else { 500 };
+            let (mut before, mut after) = (dice.latency(2, longest), dice.latency(2, longest));
+            let (fault, takes_effect) = (dice.fault(25), dice.one_in(2));
+            if fault && dice.one_in(3) {
+                checker.happened("statement hangs");
+                (before, after) = if takes_effect { (before, PATIENCE) } else { (PATIENCE, after) };
+            } else if fault {
+                checker.happened(if takes_effect { "statement's answer lost" } else { "statement failed" });
+            }
+            if let Some(ledger) = server.ledger(self.id) {
+                ledger.excuse(Instant::now() + before + after);
+                if fault {
+                    ledger.excuse_for_good();
+                }
+            }
+            checker.note(|| format!("relay: {name}{}", if fault { ", which fails" } else { "" }));
+            (before, after, fault, takes_effect)
+        };
+        sleep(before).await;
+        let mut result = T::default();
+        if takes_effect || !fault {
+            let world = &mut *self.shared.lock();
+            world.server.advance(Instant::now(), &mut world.log, &mut world.checker);
+            if world.server.ledger(self.id).is_none() {
+                return Err(OutboxError::transient("the session is lost"));
+            }
+            result = effect(world);
+        }
+        sleep(after).await;
+        if fault { Err(OutboxError::transient("the statement failed")) } else { Ok(result) }
+    }
+}
+
+impl DeadLetterStore for ModelStore {
+    async fn parked(&mut self) -> Result<Parked, OutboxError> {
+        let id = self.id;
+        let effect = |world: &mut World| {
+            if let Some(ledger) = world.server.ledger(id) {
+                ledger.learns(Instant::now());
+            }
+            world.log.letters.parked(world.server.confirmed)
+        };
+        self.statement("what is parked?", effect).await
+    }
+
+    async fn park(&mut self, letters: &[DeadLetter]) -> Result<(), OutboxError> {
+        let id = self.id;
+        {
+            let World { log, server, .. } = &mut *self.shared.lock();
+            let rows: Vec<_> = letters.iter().filter_map(|letter| log.row_at(letter.position)).collect();
+            let unfit = letters.iter().filter(|letter| letter.unfit.is_some()).count();
+            if let Some(ledger) = server.ledger(id) {
+                ledger.sets_aside(&rows, unfit, Instant::now());
+            }
+        }
+        self.statement("park", |world| letters::park(world, id, letters)).await
+    }
+
+    async fn to_replay(&mut self, request: Lsn, most: usize) -> Result<Vec<Replay>, OutboxError> {
+        let id = self.id;
+        let effect = |world: &mut World| {
+            // Fewer than the relay would take, so that it asks again.
+            let next = world.log.letters.next_to_replay(request, most.min(world.most_replayed));
+            if let Some(ledger) = world.server.ledger(id) {
+                ledger.replays(request, next.is_empty());
+            }
+            next
+        };
+        self.statement("what is to be replayed?", effect).await
+    }
+
+    async fn replayed(&mut self, letters: &[Position]) -> Result<(), OutboxError> {
+        self.statement("replayed", |world| world.log.letters.replayed(letters)).await
+    }
+
+    async fn refused_again(&mut self, letter: &DeadLetter, error: &str) -> Result<(), OutboxError> {
+        let effect = |world: &mut World| {
+            world.checker.happened("letter refused again");
+            world.log.letters.refused_again(letter, error);
+        };
+        self.statement("refused again", effect).await
+    }
+}
 
 impl Drop for ModelStore {
     fn drop(&mut self) {
@@ -172,16 +272,19 @@ pub(crate) struct ModelPublisher {
 
 impl OutboxPublisher for ModelPublisher {
     fn publish(&mut self, ticket: Ticket, record: &Record<'_>) -> Result<Offer, OutboxError> {
-        let World { dice, log, server, broker, checker } = &mut *self.shared.lock();
+        let World { dice, log, server, broker, checker, .. } = &mut *self.shared.lock();
         let offer = self.client.publish(ticket, record, broker, log, dice, checker);
-        match (&offer, server.ledger(self.id)) {
-            (Ok(Offer::Taken), Some(ledger)) => {
-                if let Some(id) = self.client.newest() {
-                    ledger.took(id, checker);
+        let Some(ledger) = server.ledger(self.id) else { return offer };
+        match &offer {
+            Ok(Offer::Taken) => {
+                ledger.offered(Instant::now());
+                if let Some((id, replayed)) = self.client.newest() {
+                    ledger.took(id, replayed, checker);
                 }
             }
-            (Err(_), Some(ledger)) => ledger.excuse_for_good(),
-            _ => {}
+            Ok(Offer::Full) => ledger.offered(Instant::now()),
+            Err(refusal) if refusal.is_message() => ledger.refused(self.client.refused),
+            Err(_) => ledger.excuse_for_good(),
         }
         offer
     }
@@ -189,7 +292,7 @@ impl OutboxPublisher for ModelPublisher {
     async fn receipts(&mut self, into: &mut Vec<Receipt>) -> Result<(), OutboxError> {
         loop {
             let next = {
-                let World { dice, log, server, broker, checker } = &mut *self.shared.lock();
+                let World { dice, log, server, broker, checker, .. } = &mut *self.shared.lock();
                 let now = Instant::now();
                 let before = into.len();
                 let (acknowledged, next) = self.client.receipts(broker, log, dice, checker, into)?;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use walpost::{Lsn, OutboxMessage, Position, Record};
 
 use crate::dice::Dice;
+use crate::letters::{Ask, Table};
 
 /// A row: which entry of the log, and which row of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,8 +31,14 @@ impl RowId {
 pub(crate) struct Row {
     pub(crate) message: OutboxMessage,
     pub(crate) place: Place,
+    /// Its key, counted over all topics.
+    pub(crate) key: Option<usize>,
+    /// It can't be read as a message.
+    pub(crate) unfit: bool,
     /// How many times it has arrived.
     pub(crate) arrivals: u32,
+    /// A consumer that drops what does not lie behind the last of the key has it.
+    pub(crate) seen: bool,
 }
 
 /// Where a row goes.
@@ -52,6 +59,8 @@ pub(crate) struct Entry {
     pub(crate) end: Lsn,
     /// What went into the outbox; `None` for foreign transactions and for those that were rolled back.
     pub(crate) rows: Option<Vec<Row>>,
+    /// Somebody touches the dead letters in it.
+    pub(crate) ask: Option<Ask>,
 }
 
 impl Entry {
@@ -67,7 +76,7 @@ impl Entry {
 /// A topic and its partitions, which are counted over all topics.
 #[derive(Debug)]
 pub(crate) struct Topic {
-    name: String,
+    pub(crate) name: String,
     first: usize,
     pub(crate) partitions: usize,
 }
@@ -90,6 +99,11 @@ impl Topics {
         self.0.iter().map(|topic| topic.partitions).sum()
     }
 
+    /// One of them by name.
+    pub(crate) fn name(&self, dice: &mut Dice) -> String {
+        self.0[dice.index(self.0.len())].name.clone()
+    }
+
     pub(crate) fn any_of(&self, topic: usize, dice: &mut Dice) -> usize {
         self.0[topic].first + dice.index(self.0[topic].partitions)
     }
@@ -103,16 +117,26 @@ pub(crate) struct Log {
     pub(crate) committed: usize,
     /// How many rows go to each partition.
     counts: Vec<usize>,
+    /// The rows of each key, in order.
+    pub(crate) keys: Vec<Vec<RowId>>,
+    pub(crate) letters: Table,
+    /// What can't be sent is parked, and the order is one of keys.
+    pub(crate) parks: bool,
     end: Lsn,
 }
 
+/// Keys of each topic.
+const KEYS: usize = 6;
+
 impl Log {
-    pub(crate) fn new(dice: &mut Dice) -> Self {
+    pub(crate) fn new(parks: bool, dice: &mut Dice) -> Self {
         let topics = Topics::new(dice);
         let counts = vec![0; topics.partitions()];
+        let keys = vec![Vec::new(); topics.0.len() * KEYS];
         // Near the place where the upper half of a position changes.
         let end = Lsn(0x2_0000_0000 - dice.below(3_000));
-        Log { entries: Vec::new(), topics, committed: 0, counts, end }
+        let letters = Table::default();
+        Log { entries: Vec::new(), topics, committed: 0, counts, keys, letters, parks, end }
     }
 
     pub(crate) fn end(&self) -> Lsn {
@@ -135,6 +159,22 @@ impl Log {
         }
     }
 
+    /// The operator asks for all letters, in the last transaction of the log.
+    pub(crate) fn ask_for_all(&mut self, at: Duration) {
+        let commit_lsn = self.end;
+        self.end = Lsn(commit_lsn.0 + 8);
+        let (rows, ask) = (Some(Vec::new()), Some(Ask::All));
+        self.entries.push(Entry { at, commit_lsn, end: self.end, rows, ask });
+    }
+
+    /// What was due by then commits. Says what somebody did to the letters.
+    pub(crate) fn commit(&mut self) -> Option<String> {
+        let entry = &self.entries[self.committed];
+        self.committed += 1;
+        let (ask, at) = (entry.ask?, entry.commit_lsn);
+        Some(format!("operator: at {at} {}", self.letters.ask(ask, at)))
+    }
+
     fn append(&mut self, at: Duration, dice: &mut Dice) {
         // Half of all commit records stand right behind each other: the case in which one byte too much
         // loses a transaction.
@@ -142,13 +182,16 @@ impl Log {
         let commit_lsn = Lsn(self.end.0 + gap);
         self.end = Lsn(commit_lsn.0 + 8 + dice.below(100));
         let entry = self.entries.len();
+        let asks = self.parks && !dice.is_calm() && dice.one_in(5);
+        let ask = asks.then(|| Ask::Some(dice.seed()));
         let rows = match dice.below(10) {
+            _ if asks => Some(Vec::new()),
             0..=1 => None,
             2 => Some(Vec::new()),
             3 => Some(self.rows(entry, 30, dice)),
             _ => Some(self.rows(entry, 5, dice)),
         };
-        self.entries.push(Entry { at, commit_lsn, end: self.end, rows });
+        self.entries.push(Entry { at, commit_lsn, end: self.end, rows, ask });
     }
 
     fn rows(&mut self, entry: usize, most: usize, dice: &mut Dice) -> Vec<Row> {
@@ -165,10 +208,13 @@ impl Log {
             OutboxMessage::new(name.clone(), format!("{{\"n\":\"{:>padding$}\"}}", id.row))
         };
         message = message.with_id(id.uuid());
+        let mut slot = None;
         let place = if dice.one_in(8) && message.key().is_none() {
             Place::AnyOf(topic)
         } else {
-            let key = dice.index(6);
+            let key = dice.index(KEYS);
+            slot = Some(topic * KEYS + key);
+            self.keys[topic * KEYS + key].push(id);
             let partition = first + key % partitions;
             self.counts[partition] += 1;
             message = message.with_key(format!("key-{key}"));
@@ -177,7 +223,8 @@ impl Log {
         if dice.one_in(6) {
             message = message.with_event_type("Placed").with_correlation_id("c").with_header("trace", "1");
         }
-        Row { message, place, arrivals: 0 }
+        let unfit = self.parks && dice.fault(30);
+        Row { message, place, key: slot, unfit, arrivals: 0, seen: false }
     }
 
     pub(crate) fn row_mut(&mut self, id: RowId) -> Option<&mut Row> {
@@ -188,6 +235,13 @@ impl Log {
         Position { commit_lsn: self.entries[id.entry].commit_lsn, index: id.row as u64 }
     }
 
+    /// The row that stands there.
+    pub(crate) fn row_at(&self, at: Position) -> Option<RowId> {
+        let entry = self.entries.binary_search_by_key(&at.commit_lsn, |entry| entry.commit_lsn).ok()?;
+        let row = usize::try_from(at.index).ok()?;
+        (row < self.entries[entry].len()).then_some(RowId { entry, row })
+    }
+
     /// Every row that was ever committed.
     pub(crate) fn rows_of_all(&self) -> impl Iterator<Item = (RowId, &Row)> {
         self.entries.iter().enumerate().flat_map(|(entry, of)| {
@@ -196,8 +250,9 @@ impl Log {
         })
     }
 
-    /// The row that a record was made of, if it says exactly what the row says and is committed.
-    pub(crate) fn recognise(&self, record: &Record<'_>) -> Result<RowId, String> {
+    /// The row that a record was made of, if it says exactly what the row says and is committed; and the position
+    /// that it says, which is the row's, or the one that its letter was given.
+    pub(crate) fn recognise(&self, record: &Record<'_>) -> Result<(RowId, Position), String> {
         let header = |wanted: &str| record.headers.iter().find(|(name, _)| *name == wanted)?.1;
         let id = header("id").and_then(|text| Uuid::try_parse_ascii(text).ok());
         let id = id.and_then(RowId::of).ok_or("its id is none of ours")?;
@@ -211,9 +266,24 @@ impl Log {
         if record.timestamp != message.created_at().map(|micros| micros / 1000) {
             return Err(format!("{id:?}: the time differs"));
         }
-        let position = self.position(id);
+        if row.unfit {
+            return Err(format!("{id:?} is no message"));
+        }
+        let own = self.position(id);
+        let said = |wanted: &str| header(wanted).and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let position = match (said("walpost.lsn"), said("walpost.index")) {
+            (Some(lsn), Some(index)) => lsn.parse().ok().zip(index.parse().ok()),
+            _ => None,
+        };
+        let position = position.map_or(own, |(commit_lsn, index)| Position { commit_lsn, index });
+        if position != own {
+            let letter = self.letters.replayed_as(position).map(|kept| kept.letter.position);
+            if letter != Some(own) {
+                return Err(format!("{id:?} says that it is at {position}"));
+            }
+        }
         let (lsn, index, text) =
-            (position.commit_lsn.to_string(), id.row.to_string(), message.id().to_string());
+            (position.commit_lsn.to_string(), position.index.to_string(), message.id().to_string());
         let mut expected = vec![("id", text.as_str())];
         if message.event_type().is_some() {
             expected.extend([("event_type", "Placed"), ("correlation_id", "c"), ("trace", "1")]);
@@ -221,6 +291,6 @@ impl Log {
         expected.extend([("walpost.lsn", lsn.as_str()), ("walpost.index", index.as_str())]);
         let seen = record.headers.iter();
         let same = seen.eq(expected.iter().map(|(name, value)| (*name, Some(value.as_bytes()))));
-        same.then_some(id).ok_or_else(|| format!("{id:?}: headers differ: {:?}", record.headers))
+        same.then_some((id, position)).ok_or_else(|| format!("{id:?}: headers differ: {:?}", record.headers))
     }
 }

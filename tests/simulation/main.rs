@@ -7,11 +7,14 @@
 
 mod broker;
 mod checker;
+mod consumer;
 mod dice;
 mod ends;
+mod letters;
 mod log;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod poison;
 mod processes;
 mod run;
 mod seeds;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
-use walpost::{OutboxError, Pace, Supervisor, Vitals};
+use walpost::{OnRefusal, OutboxError, Pace, Supervisor, Vitals};
 
 use crate::checker::Invariant;
 use crate::dice::Dice;
@@ -139,14 +139,18 @@ impl Processes {
     }
 
     fn start(&mut self, index: usize) {
-        let seed = {
+        let (seed, retry) = {
             let world = &mut *self.shared.lock();
             world.checker.note(|| format!("relay {index}: starts"));
-            world.dice.seed()
+            (world.dice.seed(), world.retry)
         };
         let (stop, stopped) = oneshot::channel();
         let ends = ModelEnds { shared: self.shared.clone(), owner: index };
         let supervisor = Supervisor::new(ends, Pace::default(), Arc::new(Vitals::default()), seed);
+        let supervisor = match retry {
+            Some(retry) => supervisor.with_refusals(OnRefusal::DeadLetter, retry),
+            None => supervisor,
+        };
         let shutdown = async {
             // A sender that is dropped tells nothing.
             if stopped.await.is_err() {
@@ -182,7 +186,10 @@ impl Processes {
         let seat = &mut self.seats[index];
         // Outside of the lock: it hangs up and abandons what is on its way.
         drop(seat.relay.take());
-        let World { dice, checker, .. } = &mut *self.shared.lock();
+        let World { dice, checker, retry, .. } = &mut *self.shared.lock();
+        if retry.is_some() && matches!(result, Some(Err(error)) if error.is_message()) {
+            checker.broken(Invariant::Stuck, format!("halts, and shall park: {result:?}"));
+        }
         checker.happened(match result {
             None => "kill",
             Some(Ok(())) => "stopped",

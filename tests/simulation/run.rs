@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use walpost::RetryConfig;
 
 use crate::broker::Broker;
 use crate::checker::{Checker, Invariant};
@@ -17,6 +18,9 @@ use crate::server::Server;
 /// From the end of the last fault to a slot at the end of the log.
 const RECOVERY: Duration = Duration::from_secs(60);
 
+/// So often the operator asks for all letters at the end.
+const ROUNDS: usize = 3;
+
 /// What a seed has shown.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -26,6 +30,8 @@ pub(crate) struct Outcome {
     pub(crate) transactions: usize,
     pub(crate) rows: u64,
     pub(crate) repeated: u64,
+    pub(crate) letters: usize,
+    pub(crate) replays: u64,
     /// What happened to the relay, and how often.
     pub(crate) happened: BTreeMap<&'static str, u64>,
 }
@@ -52,12 +58,19 @@ impl Driver {
         let mut dice = Dice::new(seed);
         let most = if dice.one_in(4) { 120_000 } else { 15_000 };
         let span = Duration::from_millis(500) + dice.millis(most);
-        let mut log = Log::new(&mut dice);
+        let retry = dice.one_in(2).then(|| RetryConfig {
+            max_retries: dice.index(4) as u32,
+            base_delay: dice.millis(500),
+            multiplier: 1.0 + dice.index(3) as f64,
+            max_delay: dice.millis(3_000),
+        });
+        let mut log = Log::new(retry.is_some(), &mut dice);
         let server = Server::new(&log, span, &mut dice);
         log.write(dice.size(60), Duration::ZERO, span, &mut dice);
         let broker = Broker::new(&log, span, &mut dice);
         let checker = Checker::new(traced);
-        let shared = Shared::new(World { dice, log, server, broker, checker });
+        let most_replayed = dice.size(20);
+        let shared = Shared::new(World { dice, log, server, broker, checker, retry, most_replayed });
         Driver { start: Instant::now(), span, shared }
     }
 
@@ -68,6 +81,7 @@ impl Driver {
         self.heal();
         processes.wake();
         self.settle(&mut processes).await;
+        self.empty_the_table(&mut processes).await;
         self.quiet(processes).await;
     }
 
@@ -89,7 +103,7 @@ impl Driver {
     fn heal(&self) {
         let world = &mut *self.shared.lock();
         world.dice.healed = true;
-        world.broker.heal();
+        world.broker.poison.heal();
         world.server.heal();
         world.checker.note(|| "all is well from now on".to_owned());
         self.shared.changed.notify_waiters();
@@ -107,6 +121,27 @@ impl Driver {
                 return;
             }
             processes.run_until(Instant::now() + Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The causes are mended, and the operator asks for all letters until there are none.
+    async fn empty_the_table(&self, processes: &mut Processes) {
+        {
+            let World { log, checker, .. } = &mut *self.shared.lock();
+            if let Some(letter) = log.letters.unanswered() {
+                checker.broken(Invariant::Lost, format!("the request to replay {letter} was passed over"));
+            }
+        }
+        for _ in 0..ROUNDS {
+            {
+                let log = &mut self.shared.lock().log;
+                if log.letters.open().next().is_none() {
+                    return;
+                }
+                log.ask_for_all(self.start.elapsed());
+            }
+            self.shared.changed.notify_waiters();
+            self.settle(processes).await;
         }
     }
 
@@ -168,6 +203,8 @@ impl Driver {
             transactions: log.entries.iter().filter(|entry| entry.is_transaction()).count(),
             rows: log.rows_of_all().count() as u64,
             repeated: repeated(log),
+            letters: log.letters.len(),
+            replays: log.letters.replays,
             happened: std::mem::take(&mut checker.happened),
         }
     }

@@ -11,8 +11,9 @@ use crate::run::{Outcome, run};
 /// How many seeds are run when nobody says how many.
 const SEEDS: u64 = 4_000;
 /// What the model does to the relay. A few thousand seeds have each of them.
-const FAULTS: [&str; 28] = [
+const FAULTS: [&str; 37] = [
     "answer lost",
+    "company refused",
     "cut between transactions",
     "cut inside a transaction",
     "delivery failed",
@@ -20,11 +21,16 @@ const FAULTS: [&str; 28] = [
     "gave up",
     "kill",
     "landed after its client had gone",
+    "letter refused again",
+    "letter refused at once",
+    "letter refused by receipt",
     "login refused",
     "message refused at once",
     "message refused by receipt",
     "open hangs",
     "open refused",
+    "parked",
+    "parked behind another",
     "pause",
     "producer ended",
     "producer refused",
@@ -34,6 +40,9 @@ const FAULTS: [&str; 28] = [
     "server crash, slot falls back",
     "server stopped fast",
     "slot in use",
+    "statement failed",
+    "statement hangs",
+    "statement's answer lost",
     "status failed",
     "status lost and not told",
     "status slow",
@@ -85,6 +94,8 @@ struct Total {
     transactions: usize,
     rows: u64,
     repeated: u64,
+    letters: usize,
+    replays: u64,
     happened: BTreeMap<&'static str, u64>,
     time: Duration,
     failures: Vec<(u64, Vec<(Invariant, String)>)>,
@@ -97,6 +108,8 @@ impl Total {
         self.transactions += outcome.transactions;
         self.rows += outcome.rows;
         self.repeated += outcome.repeated;
+        self.letters += outcome.letters;
+        self.replays += outcome.replays;
         for (what, count) in outcome.happened {
             *self.happened.entry(what).or_default() += count;
         }
@@ -111,12 +124,13 @@ impl Total {
     }
 
     fn summary(&self) -> String {
-        let Total { seeds, lives, transactions, rows, repeated, happened, time, failures } = self;
+        let Total { seeds, lives, transactions, rows, repeated, letters, replays, .. } = self;
+        let Total { happened, time, failures, .. } = self;
         let rate = *seeds as f64 / time.as_secs_f64();
         let [lost, invented, reordered] = [Invariant::Lost, Invariant::Invented, Invariant::Reordered]
             .map(|invariant| self.broken(invariant));
         format!(
-            "simulation: {seeds} seeds, {lives} lives, {transactions} transactions, {rows} records: \
+            "simulation: {seeds} seeds, {lives} lives, {transactions} transactions, {rows} records, {letters} letters, {replays} replays: \
              {lost} seeds with a loss, {invented} with an invention, {reordered} out of order, {} failed; \
              {repeated} repeats, all within the window; {:.1} s, {rate:.0} seeds/s\nfaults: {happened:?}",
             failures.len(),

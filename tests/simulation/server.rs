@@ -111,7 +111,9 @@ impl Server {
             self.happen(at, event, checker);
         }
         while log.entries.get(log.committed).is_some_and(|entry| self.start + entry.at <= now) {
-            log.committed += 1;
+            if let Some(what) = log.commit() {
+                checker.note(|| what);
+            }
         }
         self.hear(now, checker);
         self.stop_if_possible(now, log, checker);

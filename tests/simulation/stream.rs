@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 
 use tokio::time::Instant;
-use walpost::{Batch, Change, Lsn, Position};
+use walpost::dead_letters::UnfitColumn;
+use walpost::{Batch, Change, DeadLetter, Lsn, Position};
 
 use crate::checker::Ledger;
 use crate::dice::Dice;
-use crate::log::{Log, RowId};
+use crate::log::{Log, Row, RowId};
 
 /// One client of the slot.
 #[derive(Debug)]
@@ -55,6 +56,20 @@ pub(crate) fn told(batch: &Batch, from: usize) -> String {
     batch.iter().skip(from).map(word).collect::<Vec<_>>().join(" ")
 }
 
+/// A row as the relay's reader hands it on.
+fn change(position: Position, row: &Row) -> Change {
+    let message = row.message.clone();
+    if !row.unfit {
+        return Change::Message { position, message };
+    }
+    let unfit = Some(UnfitColumn { name: "created_at", value: None });
+    let error = "a row is no message: column created_at".to_owned();
+    Change::Unfit {
+        letter: Box::new(DeadLetter { position, message, unfit, error, attempts: 1 }),
+        advice: "discard it",
+    }
+}
+
 impl Connection {
     /// The next change, if there is one.
     pub(crate) fn produce(
@@ -80,7 +95,8 @@ impl Connection {
             return;
         }
         let entry = &log.entries[self.entry];
-        let foreign = entry.rows.as_ref().is_none_or(|rows| rows.is_empty() && !sends_empty);
+        let foreign =
+            entry.ask.is_none() && entry.rows.as_ref().is_none_or(|rows| rows.is_empty() && !sends_empty);
         if foreign {
             // Of what is not ours the server says only how far it has read, and not each time.
             (self.entry, self.sent) = (self.entry + 1, entry.end);
@@ -90,7 +106,7 @@ impl Connection {
             }
             return;
         }
-        let (commit_lsn, rows) = (entry.commit_lsn, entry.len());
+        let (commit_lsn, rows, asks) = (entry.commit_lsn, entry.len(), entry.ask.is_some());
         if self.step == 0 {
             self.sent = self.sent.max(commit_lsn);
             self.ledger.begin();
@@ -98,10 +114,17 @@ impl Connection {
             into.push_back(Change::Begin { commit_lsn, committed_at });
         } else if self.step <= rows {
             let id = RowId { entry: self.entry, row: self.step - 1 };
-            self.ledger.row(id);
             let position = Position { commit_lsn, index: id.row as u64 };
-            let message = entry.rows.as_ref().map(|rows| rows[id.row].message.clone());
-            into.extend(message.map(|message| Change::Message { position, message }));
+            let is_letter = log.letters.get(position).is_some();
+            self.ledger.row(id, is_letter);
+            let row = entry.rows.as_ref().map(|rows| &rows[id.row]);
+            if !is_letter && row.is_some_and(|row| row.unfit) {
+                self.ledger.unfit();
+            }
+            into.extend(row.map(|row| change(position, row)));
+        } else if asks && self.step == rows + 1 {
+            self.ledger.request(commit_lsn);
+            into.push_back(Change::DeadLetters { commit_lsn });
         } else {
             self.ledger.commit(entry.end, now);
             into.push_back(Change::Commit { end_lsn: entry.end });

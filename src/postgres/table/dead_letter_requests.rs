@@ -47,7 +47,8 @@ impl DeadLetterOffice {
             which = format!("({which} OR (t.topic, t.key) IN ({}))", self.keys_of_positions());
         }
         let sql = format!(
-            "WITH asked AS (UPDATE {} t SET requested_at = coalesce(t.requested_at, now()) \
+            "WITH asked AS (UPDATE {} t SET requested_at = coalesce(t.requested_at, now()), \
+               replay_lsn = coalesce(t.replay_lsn, pg_current_wal_insert_lsn()) \
                WHERE t.slot = $1::text AND t.done_at IS NULL AND {which} \
                RETURNING t.topic, t.key, t.requested_at <> now() AS earlier) \
              SELECT count(*), count(*) FILTER (WHERE earlier), \

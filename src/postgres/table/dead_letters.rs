@@ -11,12 +11,13 @@ use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use crate::dead_letters::{DeadLetter, Parked, Replay};
+use crate::dead_letters::{DeadLetter, Parked, Replay, UnfitColumn};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
 use crate::postgres::names::{TableName, Target};
 use crate::postgres::session::{Cells, sql_error};
+use crate::postgres::table::Field;
 
 /// A statement that takes longer waits for somebody; meanwhile the server hears nothing from the relay.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -90,9 +91,9 @@ impl DeadLetterTable {
                 let topic = topic.unwrap_or_default();
                 if open && long == Some(true) {
                     let key = self.piece_by_piece(client, "key", lsn, index).await?;
-                    parked.keys.insert(topic, Some(&key));
+                    parked.keys.insert(topic, Some(&key), position(lsn, index));
                 } else if open {
-                    parked.keys.insert(topic, key);
+                    parked.keys.insert(topic, key, position(lsn, index));
                 }
                 if ahead {
                     parked.settled.insert(position(lsn, index), id.unwrap_or_default());
@@ -152,11 +153,16 @@ impl DeadLetterTable {
         most: usize,
     ) -> Result<Vec<Replay>, OutboxError> {
         let (table, lsn) = (&self.name, PgLsn::from(request.0));
-        // Whole keys, since what is behind a letter must not stay behind; and each under one number for ever.
+        // Whole keys, since what is behind a letter must not stay behind; and each under one number for ever. When the
+        // log comes again, letters from behind this request wait for a later one, and so do keys that were asked for
+        // or numbered later: under this one's position they would come as something old.
         let number = format!(
             "WITH chosen AS (SELECT d.commit_lsn, d.index, row_number() OVER (ORDER BY d.commit_lsn, d.index) - 1 \
                + (SELECT coalesce(max(replay_index) + 1, 0) FROM {table} WHERE slot = $1::text AND replay_lsn = $2) AS number \
-               FROM {table} d WHERE d.slot = $1::text AND d.done_at IS NULL AND d.replay_lsn IS DISTINCT FROM $2 \
+               FROM {table} d WHERE d.slot = $1::text AND d.done_at IS NULL AND d.commit_lsn < $2 \
+               AND (d.replay_lsn IS NULL OR d.replay_lsn < $2) \
+               AND NOT EXISTS (SELECT FROM {table} w WHERE w.slot = $1::text AND w.done_at IS NULL AND w.replay_lsn > $2 \
+                 AND (w.topic, w.key) = (d.topic, d.key)) \
                AND (d.requested_at IS NOT NULL OR (d.topic, d.key) IN (SELECT r.topic, r.key FROM {table} r \
                  WHERE r.slot = $1::text AND r.done_at IS NULL AND r.requested_at IS NOT NULL))) \
              UPDATE {table} t SET replay_lsn = $2, replay_index = chosen.number, \
@@ -172,10 +178,12 @@ impl DeadLetterTable {
         }
         let next = format!(
             "SELECT commit_lsn, index, id, topic, key, CASE WHEN size <= {PAGE_BYTES} THEN payload END, event_type, headers, \
-             correlation_id, created_at, error, attempts, replay_index, payload IS NOT NULL AND size > {PAGE_BYTES} \
+             correlation_id, created_at, error, attempts, replay_index, payload IS NOT NULL AND size > {PAGE_BYTES}, \
+             unfit_column \
              FROM (SELECT *, sum(size) OVER (ORDER BY replay_index) AS total FROM (SELECT *, \
                coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + coalesce(octet_length(headers), 0) \
-               AS size FROM {table} WHERE slot = $1::text AND done_at IS NULL AND replay_lsn = $2) sized) letters \
+               AS size FROM {table} WHERE slot = $1::text AND done_at IS NULL AND replay_lsn = $2 \
+               AND replay_index IS NOT NULL) sized) letters \
              WHERE total <= {PAGE_BYTES} OR total = size ORDER BY replay_index LIMIT $3"
         );
         let most = i64::try_from(most).unwrap_or(i64::MAX);
@@ -297,7 +305,10 @@ fn replay(row: &Row, request: Lsn) -> Result<Replay, OutboxError> {
     let letter = DeadLetter {
         position: position(row.cell(0)?, row.cell(1)?),
         message,
-        unfit: None,
+        // That there is one is what matters: it is not sent.
+        unfit: row
+            .cell::<Option<&str>, _>(14)?
+            .map(|name| UnfitColumn { name: Field::named(name).map_or("unknown", Field::name), value: None }),
         error: row.cell(10)?,
         attempts: u32::try_from(row.cell::<i32, _>(11)?).unwrap_or_default(),
     };
