@@ -235,7 +235,7 @@ async fn rows_that_are_no_messages_are_parked_and_named() {
     );
     client.batch_execute(&insert).await.unwrap();
     let parked: Vec<_> = letters(&client).await.into_iter().map(|letter| (letter.0, letter.2)).collect();
-    replay_all(&world, &client).await;
+    replay_all(&world).await;
     world.caught_up().await;
     let again: Vec<_> = letters(&client).await.into_iter().map(|letter| (letter.0, letter.2)).collect();
     let ahead = parked.len() - 1;
