@@ -303,7 +303,8 @@ async fn a_replay_asks_for_whole_keys_and_tells_the_log() {
     assert_eq!(desk.those("requested_at IS NOT NULL").await, requested);
     // One transaction: the changes and the marker, or neither.
     assert_eq!(desk.log().await, ["BEGIN", "UPDATE", "UPDATE", "UPDATE", &desk.marker(), "COMMIT"]);
-    let untouched = "attempts NOT IN (0, 6) OR done_at IS NOT NULL OR replay_lsn IS NOT NULL";
+    let untouched = "attempts NOT IN (0, 6) OR done_at IS NOT NULL OR replay_index IS NOT NULL \
+                     OR (replay_lsn IS NULL) <> (requested_at IS NULL)";
     assert_eq!(desk.those(untouched).await, Vec::<String>::new());
 
     // Asked again, the time of the first request stays, and the relay is told again.
