@@ -208,7 +208,8 @@ impl Ledger {
     pub(crate) fn sets_aside(&mut self, rows: &[RowId], unfit: usize, now: Instant) {
         self.waiting = self.waiting.saturating_sub(rows.len());
         self.doubtful = self.doubtful.saturating_sub(unfit);
-        if self.doubtful == 0 && unfit > 0 || self.refused.is_some_and(|id| rows.contains(&id)) {
+        // One that was refused and is not among them may end the relay yet.
+        if self.refused.is_none_or(|id| rows.contains(&id)) {
             self.goes_on(now);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use walpost::Position;
+use walpost::{Lsn, Position};
 
 use crate::broker::Landing;
 use crate::checker::{Checker, Invariant};
@@ -20,6 +20,8 @@ pub(crate) struct Consumer {
     sent: HashMap<(u64, usize), Position>,
     /// Which row was sent under which position that is not its own.
     replays: HashMap<Position, RowId>,
+    /// Under which position a row was sent for a request.
+    numbers: HashMap<(RowId, Lsn), Position>,
 }
 
 impl Consumer {
@@ -39,6 +41,19 @@ impl Consumer {
         if replayed && self.replays.insert(position, id).is_some_and(|other| other != id) {
             checker.broken(Invariant::Invented, format!("two rows are sent as {position}"));
         }
+        if replayed {
+            let number = *self.numbers.entry((id, position.commit_lsn)).or_insert(position);
+            if number != position {
+                checker
+                    .broken(Invariant::Repeated, format!("{id:?} comes as {position}, and came as {number}"));
+            }
+        }
+        let Some(row) = log.row_mut(id) else { return };
+        let first = row.arrivals == 1;
+        let Some(key) = row.key else {
+            row.seen = true;
+            return;
+        };
         let far = &mut self.partitions[partition];
         if replayed && !again && position < *far {
             checker.broken(
@@ -47,12 +62,6 @@ impl Consumer {
             );
         }
         *far = position.max(*far);
-        let Some(row) = log.row_mut(id) else { return };
-        let first = row.arrivals == 1;
-        let Some(key) = row.key else {
-            row.seen = true;
-            return;
-        };
         let last = self.sent.insert((client, key), position);
         if last.is_some_and(|last| last >= position) {
             checker.broken(
