@@ -6,7 +6,7 @@ use walpost::mutants::{Mutant, choose};
 
 use crate::checker::Invariant;
 use crate::run::run;
-use crate::seeds::number;
+use crate::seeds::first_seed;
 use crate::tags;
 
 /// A bug that so many histories don't show would not be found.
@@ -48,8 +48,8 @@ fn hunt(mutant: Mutant, first: u64, wanted: Invariant) -> BTreeMap<Invariant, u6
 
 #[test]
 fn every_deliberate_bug_is_caught() {
-    let first = number("WALPOST_SEED").unwrap_or_else(|| fastrand::u64(..1 << 40));
-    println!("seeds from {first} on; repeat it: WALPOST_SEED={first}");
+    let first = first_seed();
+    println!("seeds from {first} on; repeat it: WALPOST_FIRST_SEED={first}");
     println!("{:<22} {:<36} {:>15} {:>6}  others by then", "bug", "caught by", "at seed", "after");
     let (mut escaped, mut furthest) = (Vec::new(), first);
     for mutant in Mutant::ALL {
