@@ -196,9 +196,11 @@ impl ModelStore {
         if takes_effect || !fault {
             let world = &mut *self.shared.lock();
             world.server.advance(Instant::now(), &mut world.log, &mut world.checker);
-            if world.server.ledger(self.id).is_none() {
+            let Some(ledger) = world.server.ledger(self.id) else {
                 return Err(OutboxError::transient("the session is lost"));
-            }
+            };
+            // Later than planned, after a pause.
+            ledger.excuse(Instant::now() + after);
             result = effect(world);
         }
         sleep(after).await;
