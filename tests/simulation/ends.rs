@@ -199,7 +199,7 @@ impl ModelStore {
             let Some(ledger) = world.server.ledger(self.id) else {
                 return Err(OutboxError::transient("the session is lost"));
             };
-            // Who was paused meanwhile hears the answer later.
+            // Later than planned, after a pause.
             ledger.excuse(Instant::now() + after);
             result = effect(world);
         }

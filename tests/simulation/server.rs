@@ -296,6 +296,10 @@ impl Server {
         for _ in 0..dice.size(most) {
             connection.produce(committed, sends_empty, now, log, dice, into);
         }
+        // Nobody waits behind what is not ours.
+        while into.len() == before && connection.entry < committed {
+            connection.produce(committed, sends_empty, now, log, dice, into);
+        }
         if connection.entry >= committed && !connection.asked && now >= connection.heard + sender_timeout / 2
         {
             connection.asked = true;
