@@ -150,8 +150,8 @@ impl OutboxError {
     /// Names the messages that were sent together: any of them may be the one that was refused.
     #[must_use]
     pub fn among(mut self, first: Position, last: Position) -> Self {
-        self.0.position.get_or_insert(first);
-        self.0.company = Some(last);
+        self.0.position.get_or_insert(first.min(last));
+        self.0.company = Some(last.max(first));
         self
     }
 

@@ -131,7 +131,8 @@ impl<E: Ends> Supervisor<E> {
             }
             let progressed = self.vitals.confirmed() > furthest;
             furthest = furthest.max(self.vitals.confirmed());
-            self.refusals.forget_before(furthest);
+            // Not the furthest: a slot that fell back brings refused messages again from before it.
+            self.refusals.forget_before(self.vitals.confirmed());
             let Some(wait) = self.judge(&error, progressed, &mut faults) else { break Err(error) };
             self.announce(&error, &faults, wait);
             tokio::select! {

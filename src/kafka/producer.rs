@@ -146,7 +146,7 @@ impl KafkaPublisher {
             headers: owned(record.headers),
             delivery_opaque: self.window.next(),
         };
-        if record.key.is_none() && self.introductions.is_new(record.topic) {
+        if self.introductions.is_new(record.topic) {
             self.producer.context().choice().begin(record.topic, record.spread);
         }
         let (sent, chosen) =

@@ -126,6 +126,8 @@ impl ReplicationSource {
         let preflight = report.passed()?;
         if let Some(pid) = preflight.slot_holder {
             self.memory.shared = true;
+            // What another relay read by may have been mended since.
+            self.published = None;
             self.patience.look(&session, &self.target).await?;
             return Err(OutboxError::slot_in_use(format!(
                 "slot {} is in use by PID {pid}",

@@ -3,7 +3,8 @@
 //! The server keeps a silent walsender for `wal_sender_timeout`. A relay that stands by may know earlier: another
 //! relay sends a status every two seconds. So the time of its last status, as the server tells it, is watched by
 //! our own clock (it is the holder's word, by the holder's clock), and a holder whose status does not change is
-//! ended, if the server lets this role do so: the same role, or `pg_signal_backend`.
+//! ended, if the server lets this role do so: one that may read statistics (`pg_read_all_stats`), and is the same role or
+//! has `pg_signal_backend`.
 //!
 //! A walsender that is busy decoding reads no status. Its wait event tells it from one that waits for its client.
 //!
@@ -51,12 +52,13 @@ impl Patience {
     /// Looks at the holder, and ends it if it has been silent for long enough.
     pub(super) async fn look(&mut self, session: &Session, target: &Target) -> Result<(), OutboxError> {
         let slot = quote_literal(&target.slot);
-        // Only relays are judged: other clients may have their reasons to be silent.
+        // Only relays are judged: other clients may have their reasons to be silent. And only what can be seen: to a
+        // role that may not read statistics every holder would seem silent, and its `state` is null.
         let sql = format!(
             "SELECT r.pid, r.backend_start::text, coalesce(r.reply_time::text, ''), \
              coalesce(a.wait_event, '') \
              FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid \
-             JOIN pg_stat_activity a ON a.pid = r.pid WHERE s.slot_name = {slot} AND r.backend_start IS NOT NULL \
+             JOIN pg_stat_activity a ON a.pid = r.pid WHERE s.slot_name = {slot} AND r.state IS NOT NULL \
              AND r.application_name = current_setting('application_name')"
         );
         let Some(row) = session.query_one_row("looking at the slot's holder", &sql).await? else {
@@ -92,7 +94,7 @@ impl Patience {
         // Only if it is still as silent as it was.
         let sql = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_replication WHERE pid = {pid} \
-             AND backend_start::text = {} AND coalesce(reply_time::text, '') = {}",
+             AND state IS NOT NULL AND backend_start::text = {} AND coalesce(reply_time::text, '') = {}",
             quote_literal(&holder.started),
             quote_literal(&holder.status_at)
         );

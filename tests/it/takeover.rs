@@ -230,3 +230,24 @@ async fn a_short_pause_changes_nothing() {
     stop(two.first).await;
     stop(two.second).await;
 }
+
+/// A role that may not read statistics sees nothing of the other one's statuses. Whom it can't judge it leaves alone.
+#[tokio::test]
+async fn a_standby_with_the_documented_role_leaves_a_healthy_relay_alone() {
+    let world = World::new("leastrole", 1).await;
+    let url = world.database.url.replace("postgres@", "walpost@");
+    assert_ne!(url, world.database.url);
+    let relay = || world.command(["run"]).env("WALPOST_DATABASE_URL", &url).spawn();
+    let first = relay();
+    first.wait_for_log("\"streaming\"", PATIENCE).await;
+    let second = relay();
+    second.wait_for_log("standing by", PATIENCE).await;
+    sleep(SILENT).await;
+    world.insert(&world.database.client().await, 3).await;
+    world.caught_up().await;
+    assert!(!first.log().contains("\"retrying\""), "{}", first.log());
+    assert!(!second.log().contains("ended the session"), "{}", second.log());
+    assert_eq!(world.consume(3).await.len(), 3);
+    stop(second).await;
+    stop(first).await;
+}

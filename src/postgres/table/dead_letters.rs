@@ -91,7 +91,7 @@ impl DeadLetterTable {
                 let topic = topic.unwrap_or_default();
                 if open && long == Some(true) {
                     let key = self.piece_by_piece(client, "key", lsn, index).await?;
-                    parked.keys.insert(topic, Some(&key), position(lsn, index));
+                    parked.keys.insert(topic, key.as_deref(), position(lsn, index));
                 } else if open {
                     parked.keys.insert(topic, key, position(lsn, index));
                 }
@@ -112,22 +112,23 @@ impl DeadLetterTable {
         column: &str,
         lsn: PgLsn,
         index: i64,
-    ) -> Result<Vec<u8>, OutboxError> {
+    ) -> Result<Option<Vec<u8>>, OutboxError> {
         let sql = format!(
             "SELECT substring({column} FROM $4 FOR {PAGE_BYTES}) FROM {} \
              WHERE slot = $1::text AND commit_lsn = $2 AND index = $3",
             self.name
         );
-        let mut value = Vec::new();
+        let mut value: Option<Vec<u8>> = None;
         loop {
-            let from = i32::try_from(value.len() + 1).unwrap_or(i32::MAX);
+            let length = value.as_ref().map_or(0, Vec::len);
+            let from = i32::try_from(length + 1).unwrap_or(i32::MAX);
             let rows = self.query(client, &sql, &[&self.slot, &lsn, &index, &from]).await?;
             let piece: Option<&[u8]> = rows.first().map(|row| row.cell(0)).transpose()?.flatten();
-            let piece = piece.unwrap_or_default();
+            let Some(piece) = piece else { return Ok(value) };
+            value.get_or_insert_default().extend_from_slice(piece);
             if piece.is_empty() {
                 return Ok(value);
             }
-            value.extend_from_slice(piece);
         }
     }
 
@@ -177,11 +178,13 @@ impl DeadLetterTable {
             done => done.map(drop).map_err(|error| self.failed(error))?,
         }
         let next = format!(
-            "SELECT commit_lsn, index, id, topic, key, CASE WHEN size <= {PAGE_BYTES} THEN payload END, event_type, headers, \
-             correlation_id, created_at, error, attempts, replay_index, payload IS NOT NULL AND size > {PAGE_BYTES}, \
+            "SELECT commit_lsn, index, id, topic, CASE WHEN size <= {PAGE_BYTES} THEN key END, \
+             CASE WHEN size <= {PAGE_BYTES} THEN payload END, event_type, CASE WHEN size <= {PAGE_BYTES} THEN headers END, \
+             correlation_id, created_at, error, attempts, replay_index, size > {PAGE_BYTES}, \
              unfit_column \
              FROM (SELECT *, sum(size) OVER (ORDER BY replay_index) AS total FROM (SELECT *, \
                coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + coalesce(octet_length(headers), 0) \
+               + coalesce(octet_length(event_type), 0) + coalesce(octet_length(correlation_id), 0) \
                AS size FROM {table} WHERE slot = $1::text AND done_at IS NULL AND replay_lsn = $2 \
                AND replay_index IS NOT NULL) sized) letters \
              WHERE total <= {PAGE_BYTES} OR total = size ORDER BY replay_index LIMIT $3"
@@ -192,8 +195,12 @@ impl DeadLetterTable {
         for row in &rows {
             let mut next = replay(row, request)?;
             if row.cell(13)? {
-                let payload = self.piece_by_piece(client, "payload", row.cell(0)?, row.cell(1)?).await?;
-                next.letter.message.payload = Some(payload.into());
+                let (lsn, index) = (row.cell(0)?, row.cell(1)?);
+                let message = &mut next.letter.message;
+                message.payload = self.piece_by_piece(client, "payload", lsn, index).await?.map(Bytes::from);
+                message.key = self.piece_by_piece(client, "key", lsn, index).await?.map(Bytes::from);
+                let headers = self.piece_by_piece(client, "headers", lsn, index).await?;
+                message.headers = headers.map(Bytes::from).unwrap_or_default();
             }
             letters.push(next);
         }
