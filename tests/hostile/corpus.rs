@@ -1,5 +1,5 @@
-//! The fuzz targets without a fuzzer: every kept input, then mutants of them for a while. WALPOST_FUZZ_SECONDS says for
-//! how long, WALPOST_FUZZ_SEED which ones.
+//! The fuzz targets without a fuzzer: every kept input, then mutants of them for a while. FUZZ_SECONDS says for
+//! how long, FUZZ_SEED which ones.
 
 use std::fs;
 use std::io::Write as _;
@@ -21,12 +21,12 @@ const LONGEST: Duration = Duration::from_secs(20);
 
 fn seconds() -> Duration {
     let seconds =
-        std::env::var("WALPOST_FUZZ_SECONDS").ok().map(|text| text.parse().expect("a number of seconds"));
+        std::env::var("FUZZ_SECONDS").ok().map(|text| text.parse().expect("a number of seconds"));
     Duration::from_secs(seconds.unwrap_or(5))
 }
 
 fn seed() -> u64 {
-    let seed = std::env::var("WALPOST_FUZZ_SEED").ok().map(|text| text.parse().expect("a seed"));
+    let seed = std::env::var("FUZZ_SEED").ok().map(|text| text.parse().expect("a seed"));
     seed.unwrap_or_else(|| fastrand::u64(..))
 }
 
@@ -106,12 +106,12 @@ async fn hold(name: &'static str) {
         run(&mut measurement, target, input, &|| path.display().to_string());
     }
     let (seed, all) = (seed(), kept.into_iter().map(|(_, input)| input).collect::<Vec<_>>());
-    println!("{name}: WALPOST_FUZZ_SEED={seed}");
+    println!("{name}: FUZZ_SEED={seed}");
     let (mut random, end, mut count) = (Rng::with_seed(seed), Instant::now() + seconds(), 0_u64);
     while Instant::now() < end {
         let input = mutate::mutant(&mut random, &all);
         watchdog.begins(&input);
-        run(&mut measurement, target, &input, &|| format!("WALPOST_FUZZ_SEED={seed}, mutant {count}"));
+        run(&mut measurement, target, &input, &|| format!("FUZZ_SEED={seed}, mutant {count}"));
         count += 1;
     }
     println!("{name}: {} kept inputs, {count} mutants", all.len());
