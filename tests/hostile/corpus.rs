@@ -20,8 +20,7 @@ const PER_BYTE: usize = 64;
 const LONGEST: Duration = Duration::from_secs(20);
 
 fn seconds() -> Duration {
-    let seconds =
-        std::env::var("FUZZ_SECONDS").ok().map(|text| text.parse().expect("a number of seconds"));
+    let seconds = std::env::var("FUZZ_SECONDS").ok().map(|text| text.parse().expect("a number of seconds"));
     Duration::from_secs(seconds.unwrap_or(5))
 }
 
