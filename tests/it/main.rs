@@ -11,6 +11,7 @@ mod dead_letters;
 mod dead_letters_cli;
 mod delivery;
 mod demo;
+mod desk;
 mod failover;
 mod faults;
 mod hostile;
