@@ -29,6 +29,22 @@ pub struct DeadLetter {
     pub attempts: u32,
 }
 
+impl DeadLetter {
+    /// Bytes of its key, payload and headers.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let length = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        length(self.message.key()) + length(self.message.payload()) + self.message.headers_json().len()
+    }
+
+    /// Whether both wait for the same one.
+    #[must_use]
+    pub fn shares_key(&self, other: &DeadLetter) -> bool {
+        let (own, other) = (&self.message, &other.message);
+        own.key().is_some() && own.key() == other.key() && own.topic() == other.topic()
+    }
+}
+
 /// A column that could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnfitColumn {
@@ -45,6 +61,38 @@ pub struct Replay {
     pub send_as: Position,
     /// The letter.
     pub letter: DeadLetter,
+}
+
+/// For which other letters of the same request a refusal speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Those of its key that lie behind it, and no others.
+    Key,
+    /// All of its topic that are as large, too, and the others of their keys.
+    AsLarge,
+    /// All of its topic, too.
+    Topic,
+}
+
+impl Reach {
+    /// It speaks for letters of its topic from so many bytes on; `None` if for no others.
+    #[must_use]
+    pub fn least(self, refused: &DeadLetter) -> Option<usize> {
+        match self {
+            Reach::Key => None,
+            Reach::AsLarge => Some(refused.size()),
+            Reach::Topic => Some(0),
+        }
+    }
+
+    /// Whether it speaks for that letter, other than by the key of a third one.
+    #[must_use]
+    pub fn takes(self, refused: &Replay, other: &Replay) -> bool {
+        let (letter, other) = (&refused.letter, &other.letter);
+        let alike = |least| other.message.topic() == letter.message.topic() && other.size() >= least;
+        let behind = other.position >= letter.position && letter.shares_key(other);
+        behind || other.position == letter.position || self.least(letter).is_some_and(alike)
+    }
 }
 
 /// What is known of letters when a relay begins, or somebody has touched them.
@@ -97,8 +145,8 @@ fn fingerprint(topic: &str, key: &[u8]) -> u128 {
     half(0) << 64 | half(1)
 }
 
-/// Keeps dead letters. A store without a place for them leaves every method as it is: it has none, and a
-/// message that should be parked ends the run.
+/// Keeps dead letters. What has no place for them leaves every method as it is: it has none, and a
+/// message that should be parked ends the run. An answer may take long; the relay does not stand still meanwhile.
 pub trait DeadLetterStore: Send {
     /// What is parked. Asked for at the beginning, and when [`Change::DeadLetters`](crate::Change::DeadLetters)
     /// says that somebody has touched them.
@@ -146,19 +194,26 @@ pub trait DeadLetterStore: Send {
         std::future::ready(Ok(()))
     }
 
-    /// A letter was refused again: it stays, and those behind it of its key, until somebody asks again.
+    /// A letter was refused again: it stays, and those that this speaks for, until somebody asks again.
     ///
     /// # Errors
     /// The store can't be written.
     fn refused_again(
         &mut self,
-        letter: &DeadLetter,
+        refused: &Replay,
         error: &str,
+        reach: Reach,
     ) -> impl Future<Output = Result<(), OutboxError>> + Send {
-        let _ = (letter, error);
+        let _ = (refused, error, reach);
         std::future::ready(Ok(()))
     }
 }
+
+/// No place for dead letters.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoDeadLetters;
+
+impl DeadLetterStore for NoDeadLetters {}
 
 #[cfg(test)]
 mod tests {

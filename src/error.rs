@@ -189,6 +189,11 @@ impl OutboxError {
         self.0.kind == Kind::Message
     }
 
+    /// Whether it was the size that was refused.
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(self.0.code, Some(10 | 18))
+    }
+
     /// Whether a setting or argument is wrong.
     #[must_use]
     pub fn is_usage(&self) -> bool {

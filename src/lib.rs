@@ -67,7 +67,7 @@ pub mod supervisor;
 pub mod telemetry;
 pub mod vitals;
 
-pub use dead_letters::{DeadLetter, DeadLetterStore};
+pub use dead_letters::{DeadLetter, DeadLetterStore, NoDeadLetters};
 pub use error::OutboxError;
 #[cfg(feature = "kafka")]
 pub use kafka::{KafkaPublisher, KafkaSettings};
@@ -79,5 +79,5 @@ pub use refusal::{OnRefusal, RetryConfig};
 #[cfg(feature = "kafka")]
 pub use relay::Relay;
 pub use store::{Batch, Change, OutboxStore};
-pub use supervisor::{Ends, Supervisor};
+pub use supervisor::{Ends, Opening, Supervisor};
 pub use vitals::{State, Vitals};

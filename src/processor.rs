@@ -11,9 +11,12 @@
 //! A message that can't be sent leaves the road here, see `letters`.
 //!
 //! The loop never waits for the broker: a full publisher closes the window, the store is not read, and
-//! status goes on. Not reading is safe back-pressure, not answering is not.
+//! status goes on. Not reading is safe back-pressure, not answering is not. While it waits for the table of dead
+//! letters, receipts and status go on as well, see `road`.
 
 mod letters;
+mod road;
+mod status;
 
 use std::future::Future;
 use std::pin::pin;
@@ -22,18 +25,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::dead_letters::DeadLetterStore;
+use crate::dead_letters::{DeadLetterStore, NoDeadLetters};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
 use crate::mutants::{self, Mutant};
-use crate::progress::Progress;
-use crate::publisher::{Offer, OutboxPublisher, Receipt};
+use crate::publisher::{Offer, OutboxPublisher};
 use crate::refusal::Docket;
 use crate::router::Router;
 use crate::store::{Batch, Change, OutboxStore};
 use crate::vitals::{State, Vitals};
 use letters::Letters;
+use road::Road;
+use status::StatusClock;
 
 /// How patient a processor is.
 #[derive(Clone, Copy, Debug)]
@@ -80,21 +84,20 @@ impl Default for Pace {
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct OutboxProcessor<S, P> {
-    store: S,
-    publisher: P,
+pub struct OutboxProcessor<S, P, L = NoDeadLetters> {
+    road: Road<S, P>,
+    /// Where letters are kept.
+    kept: L,
+    letters: Letters,
     router: Router,
-    progress: Progress,
     batch: Batch,
-    receipts: Vec<Receipt>,
-    status: StatusClock,
     pace: Pace,
-    vitals: Arc<Vitals>,
     /// The window is closed: the first change of the batch waits for a receipt.
     full: bool,
     /// What earlier lives found out about refused messages.
     docket: Docket,
-    letters: Letters,
+    /// The delivery that failed, until all is done that it is worth.
+    failure: Option<OutboxError>,
     /// The record in flight was sent alone, and the next one waits for its receipt.
     alone: bool,
     /// The last message that the publisher has taken.
@@ -121,23 +124,27 @@ enum Stop {
     Failed(OutboxError),
 }
 
-impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P> {
-    /// A processor over two open ends.
+impl<S: OutboxStore, P: OutboxPublisher> OutboxProcessor<S, P> {
+    /// A processor over two open ends. A message that can't be sent ends its run.
     pub fn new(store: S, publisher: P) -> Self {
+        OutboxProcessor::with_dead_letters(store, publisher, NoDeadLetters)
+    }
+}
+
+impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, P, L> {
+    /// A processor that has a place for messages that can't be sent.
+    pub fn with_dead_letters(store: S, publisher: P, kept: L) -> Self {
         let pace = Pace::default();
         OutboxProcessor {
-            store,
-            publisher,
+            road: Road::new(store, publisher, StatusClock::new(&pace)),
+            kept,
+            letters: Letters::default(),
             router: Router::default(),
-            progress: Progress::default(),
             batch: Batch::new(),
-            receipts: Vec::new(),
-            status: StatusClock::new(&pace),
             pace,
-            vitals: Arc::default(),
             full: false,
             docket: Docket::default(),
-            letters: Letters::default(),
+            failure: None,
             alone: false,
             last_taken: Position::default(),
         }
@@ -153,14 +160,14 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
     /// Tells its progress to `vitals`.
     #[must_use]
     pub fn with_vitals(mut self, vitals: Arc<Vitals>) -> Self {
-        self.vitals = vitals;
+        self.road.vitals = vitals;
         self
     }
 
     /// Replaces the default patience.
     #[must_use]
     pub fn with_pace(mut self, pace: Pace) -> Self {
-        self.status = StatusClock::new(&pace);
+        self.road.status = StatusClock::new(&pace);
         self.pace = pace;
         self
     }
@@ -173,50 +180,66 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
     pub async fn run(mut self, shutdown: impl Future<Output = ()> + Send) -> Result<(), OutboxError> {
         let mut shutdown = pin!(shutdown);
         if mutants::active(Mutant::SkipAfterReconnect) {
-            self.progress.keepalive(self.vitals.received());
+            self.road.progress.keepalive(self.road.vitals.received());
         }
-        self.vitals.enter(State::Streaming, "");
-        self.vitals.handed_over(0);
-        self.letters.learn(self.store.parked().await?);
+        self.road.vitals.enter(State::Streaming, "");
+        self.road.vitals.handed_over(0);
+        tokio::select! {
+            biased;
+            () = &mut shutdown => return self.drain().await,
+            learned = self.learn() => learned?,
+        }
         loop {
-            self.vitals.beat();
+            self.road.vitals.beat();
+            let Road { store, publisher, progress, receipts, status, .. } = &mut self.road;
             // Ranked: old work before new, and nothing before a stop. No branch starves the next for
             // long, since receipts and confirmations are bounded by what was fetched.
             tokio::select! {
                 biased;
                 () = &mut shutdown => return self.drain().await,
-                result = self.publisher.receipts(&mut self.receipts), if self.progress.in_flight() > 0 => {
-                    result?;
-                    self.settle_or_stop().await?;
-                }
-                () = sleep_until(self.status.due(self.full)) => self.confirm().await?,
-                result = self.store.fetch_pending(&mut self.batch), if !self.full => result?,
+                result = publisher.receipts(receipts), if progress.in_flight() > 0 => result?,
+                () = sleep_until(status.due(self.full)) => self.road.confirm().await?,
+                result = store.fetch_pending(&mut self.batch), if !self.full => result?,
             }
-            if let Err(stop) = self.advance().await {
+            // What it waits for may take long: the table of dead letters may be locked.
+            let advanced = tokio::select! {
+                biased;
+                () = &mut shutdown => return self.drain().await,
+                advanced = self.advance() => advanced,
+            };
+            if let Err(stop) = advanced {
                 return Err(self.end(stop).await);
             }
-            if self.status.is_due() {
-                self.confirm().await?;
+            if self.road.status.is_due() {
+                self.road.confirm().await?;
             }
         }
     }
 
-    /// Passes the batch on as far as it goes now.
+    /// Takes in the receipts that have come, and passes the batch on as far as it goes now.
+    ///
+    /// Cancel-safe: what it waits for is asked again by the next call, and no failure is forgotten.
     async fn advance(&mut self) -> Result<(), Stop> {
         loop {
+            self.settle_or_stop().await.map_err(Stop::Failed)?;
             let passed = self.forward();
             let parked = self.park().await?;
+            if passed.is_err() {
+                self.settle_or_stop().await.map_err(Stop::Failed)?;
+            }
+            // Receipts may have come while letters were stored.
+            let settled = self.road.receipts.is_empty();
             match passed? {
-                Pause::Empty => return Ok(()),
+                Pause::Empty if settled => return Ok(()),
                 // Parking may have made room.
-                Pause::Full if !parked => return Ok(()),
-                Pause::Full | Pause::Park => {}
+                Pause::Full if settled && !parked => return Ok(()),
                 Pause::Touched(request) => {
-                    if !self.replay(request).await? {
+                    if !self.replay(request).await? && self.road.receipts.is_empty() {
                         self.full = true;
                         return Ok(());
                     }
                 }
+                Pause::Empty | Pause::Full | Pause::Park => {}
             }
         }
     }
@@ -228,29 +251,34 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
         while let Some(change) = self.batch.pop_front() {
             match &change {
                 Change::Begin { commit_lsn, committed_at } => {
-                    self.progress.begin(*commit_lsn);
-                    self.vitals.set_committed_at(*committed_at);
+                    self.road.progress.begin(*commit_lsn);
+                    self.road.vitals.set_committed_at(*committed_at);
                 }
-                Change::Message { position, message } => {
-                    let offer = self.pass(*position, message).map_err(Stop::Refused)?;
-                    if offer == Offer::Full && !mutants::active(Mutant::DropOnFull) {
+                Change::Message { position, message } => match self.pass(*position, message) {
+                    Ok(Offer::Full) if !mutants::active(Mutant::DropOnFull) => {
                         self.batch.push_front(change);
                         self.full = true;
                         pause = Pause::Full;
                         break;
                     }
+                    Ok(_) => {}
+                    Err(refusal) => return Err(self.stopped_at(change, refusal)),
+                },
+                Change::Unfit { letter, advice } => {
+                    if let Err(refusal) = self.pass_unfit(letter, advice) {
+                        return Err(self.stopped_at(change, refusal));
+                    }
                 }
-                Change::Unfit { letter, advice } => self.pass_unfit(letter, advice).map_err(Stop::Refused)?,
                 Change::DeadLetters { commit_lsn } => {
                     pause = Pause::Touched(*commit_lsn);
                     self.batch.push_front(change);
                     break;
                 }
-                Change::Commit { end_lsn } => self.progress.commit(*end_lsn),
+                Change::Commit { end_lsn } => self.road.progress.commit(*end_lsn),
                 Change::Keepalive { wal_end, reply_requested } => {
-                    self.progress.keepalive(*wal_end);
+                    self.road.progress.keepalive(*wal_end);
                     if *reply_requested {
-                        self.status.want();
+                        self.road.status.want();
                     }
                 }
             }
@@ -259,9 +287,15 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
                 break;
             }
         }
-        self.vitals.handed_over(self.progress.in_flight());
-        self.note_progress();
+        self.road.vitals.handed_over(self.road.progress.in_flight());
+        self.road.note_progress();
         Ok(pause)
+    }
+
+    /// The line stops at this change. It stays where it is: should a stop come first, it is met again.
+    fn stopped_at(&mut self, change: Change, refusal: OutboxError) -> Stop {
+        self.batch.push_front(change);
+        Stop::Refused(refusal)
     }
 
     /// Offers a message to the publisher, unless it has to be parked.
@@ -270,16 +304,16 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
             return Ok(Offer::Taken);
         }
         let suspect = self.docket.suspects(position);
-        if (suspect || self.alone) && self.progress.in_flight() > 0 {
+        if (suspect || self.alone) && self.road.progress.in_flight() > 0 {
             return Ok(Offer::Full);
         }
         let offered = match self.router.route(message, position) {
-            Ok(record) => self.publisher.publish(self.progress.next_ticket(), &record),
+            Ok(record) => self.road.publisher.publish(self.road.progress.next_ticket(), &record),
             Err(refusal) => Err(refusal),
         };
         match offered {
             Ok(Offer::Taken) => {
-                self.progress.taken();
+                self.road.progress.taken();
                 (self.alone, self.last_taken) = (suspect, position);
                 Ok(Offer::Taken)
             }
@@ -294,95 +328,96 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
 
     /// Takes in the receipts that have come.
     fn settle(&mut self) -> Result<(), OutboxError> {
+        if self.road.receipts.is_empty() {
+            return Ok(());
+        }
         let mut acknowledged = 0;
-        for receipt in self.receipts.drain(..) {
+        for receipt in self.road.receipts.drain(..) {
             if let Err(error) = receipt.result {
                 if mutants::active(Mutant::ReorderAfterFailure) {
                     continue;
                 }
                 // One failed delivery stops the line: later records must not slip past it.
                 let Some(position) =
-                    self.letters.replayed_as(receipt.ticket).or(self.progress.position(receipt.ticket))
+                    self.letters.replayed_as(receipt.ticket).or(self.road.progress.position(receipt.ticket))
                 else {
                     return Err(error);
                 };
                 // A batch is refused as a whole: only who had no company is known to be meant.
-                let certain = self.alone || self.progress.in_flight() == 1 || !error.is_message();
+                let certain = self.alone || self.road.progress.in_flight() == 1 || !error.is_message();
                 return Err(if certain {
                     error.at(position)
                 } else {
                     error.among(position, self.last_taken)
                 });
             }
-            self.progress.acknowledged(receipt.ticket);
+            self.road.progress.acknowledged(receipt.ticket);
+            self.letters.acknowledged(receipt.ticket);
             acknowledged += 1;
         }
-        self.vitals.acknowledged(acknowledged, self.progress.in_flight());
-        self.note_progress();
+        self.road.vitals.acknowledged(acknowledged, self.road.progress.in_flight());
+        self.road.note_progress();
         Ok(())
     }
 
     /// Takes in the receipts. When one of them stops the line, what was acknowledged before it is worth a
     /// last confirmation, so that it does not come again.
     async fn settle_or_stop(&mut self) -> Result<(), OutboxError> {
-        let Err(failure) = self.settle() else { return Ok(()) };
-        let failure = self.keep_refused_again(failure).await?;
-        if let Err(error) = self.confirm().await {
+        if self.failure.is_none() {
+            self.failure = self.settle().err();
+        }
+        if self.failure.is_none() {
+            return Ok(());
+        }
+        // It stays until the end: should a stop come in between, it is met again.
+        self.keep_refused_again().await?;
+        if let Err(error) = self.road.confirm().await {
             tracing::debug!(error = error.chain(), "what was acknowledged last may come again");
         }
-        Err(failure)
-    }
-
-    fn note_progress(&mut self) {
-        self.status.note(self.progress.confirmed());
-        self.vitals.set_positions(self.progress.received(), self.status.sent);
-    }
-
-    async fn confirm(&mut self) -> Result<(), OutboxError> {
-        let confirmed = self.progress.confirmed();
-        self.store.mark_published(confirmed).await?;
-        self.status.sent(confirmed);
-        self.vitals.set_positions(self.progress.received(), confirmed);
-        Ok(())
+        self.failure.take().map_or(Ok(()), Err)
     }
 
     /// Told to stop: finishes the open transaction, so that a restart repeats nothing, waits for the
     /// receipts, confirms, and takes leave. Gives up waiting at the deadline; what is then still
     /// unconfirmed comes again.
     async fn drain(mut self) -> Result<(), OutboxError> {
-        self.vitals.enter(State::Draining, "told to stop");
+        self.road.vitals.enter(State::Draining, "told to stop");
         let deadline = Instant::now() + self.pace.drain_deadline;
-        self.drop_what_has_not_begun();
-        while self.progress.in_flight() > 0 || self.progress.is_open() {
-            self.vitals.beat();
-            let fetching = self.progress.is_open() && !self.full;
+        loop {
+            self.road.vitals.beat();
+            self.drop_what_has_not_begun();
+            match timeout_at(deadline, self.advance()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(stop)) => return Err(self.end(stop).await),
+                // Whoever takes letters does not answer.
+                Err(_) => break self.give_up_waiting(),
+            }
+            let Road { store, publisher, progress, receipts, status, .. } = &mut self.road;
+            if progress.in_flight() == 0 && !progress.is_open() {
+                break;
+            }
+            let fetching = progress.is_open() && !self.full;
             tokio::select! {
                 biased;
-                () = sleep_until(deadline) => {
-                    tracing::warn!(
-                        in_flight = self.progress.in_flight(),
-                        "stopped with records in flight: they will be sent again"
-                    );
-                    break;
-                }
-                result = self.publisher.receipts(&mut self.receipts), if self.progress.in_flight() > 0 => {
-                    result?;
-                    self.settle_or_stop().await?;
-                }
-                () = sleep_until(self.status.due(!fetching)) => self.confirm().await?,
-                result = self.store.fetch_pending(&mut self.batch), if fetching => result?,
-            }
-            self.drop_what_has_not_begun();
-            if let Err(stop) = self.advance().await {
-                return Err(self.end(stop).await);
+                () = sleep_until(deadline) => break self.give_up_waiting(),
+                result = publisher.receipts(receipts), if progress.in_flight() > 0 => result?,
+                () = sleep_until(status.due(!fetching)) => self.road.confirm().await?,
+                result = store.fetch_pending(&mut self.batch), if fetching => result?,
             }
         }
         self.take_leave(deadline).await
     }
 
+    fn give_up_waiting(&self) {
+        tracing::warn!(
+            in_flight = self.road.progress.in_flight(),
+            "stopped with records in flight: they will be sent again"
+        );
+    }
+
     /// While draining, only the open transaction goes on.
     fn drop_what_has_not_begun(&mut self) {
-        if self.progress.is_open() {
+        if self.road.progress.is_open() {
             let end = self.batch.iter().position(|change| matches!(change, Change::Commit { .. }));
             self.batch.truncate(end.map_or(self.batch.len(), |end| end + 1));
         } else {
@@ -396,9 +431,9 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
         let deadline = deadline.max(Instant::now() + Duration::from_secs(2));
         let leave = async {
             if !mutants::active(Mutant::LostLastStatus) {
-                self.confirm().await?;
+                self.road.confirm().await?;
             }
-            self.store.close().await
+            self.road.store.close().await
         };
         match timeout_at(deadline, leave).await {
             Ok(result) => result,
@@ -420,8 +455,8 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
     async fn finish_before(mut self, refusal: OutboxError) -> OutboxError {
         // Short, since nobody hears the server meanwhile, and it may want to stop.
         let deadline = Instant::now() + Duration::from_secs(3);
-        while self.progress.in_flight() > 0 {
-            match timeout_at(deadline, self.publisher.receipts(&mut self.receipts)).await {
+        while self.road.progress.in_flight() > 0 {
+            match timeout_at(deadline, self.road.publisher.receipts(&mut self.road.receipts)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return refusal,
             }
@@ -433,53 +468,5 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
             tracing::debug!(error = error.chain(), "what was in flight may come again");
         }
         refusal
-    }
-}
-
-/// When the next status is due.
-#[derive(Debug)]
-struct StatusClock {
-    interval: Duration,
-    gap: Duration,
-    last: Instant,
-    wanted: bool,
-    sent: Lsn,
-}
-
-impl StatusClock {
-    fn new(pace: &Pace) -> Self {
-        StatusClock {
-            interval: pace.status_interval,
-            gap: pace.status_gap,
-            last: Instant::now(),
-            wanted: false,
-            sent: Lsn::ZERO,
-        }
-    }
-
-    /// While the store is not read, a status is the only thing that notices the server's leave; so it goes out
-    /// more often.
-    fn due(&self, unread: bool) -> Instant {
-        let patience = if unread { self.interval.min(Duration::from_secs(1)) } else { self.interval };
-        self.last + if self.wanted { self.gap } else { patience }
-    }
-
-    fn is_due(&self) -> bool {
-        self.wanted && Instant::now() >= self.due(false)
-    }
-
-    fn want(&mut self) {
-        self.wanted = true;
-    }
-
-    /// A confirmation that moves the slot is wanted promptly.
-    fn note(&mut self, confirmed: Lsn) {
-        self.wanted |= confirmed > self.sent;
-    }
-
-    fn sent(&mut self, confirmed: Lsn) {
-        self.sent = confirmed;
-        self.last = Instant::now();
-        self.wanted = false;
     }
 }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use crate::error::OutboxError;
 use crate::kafka::{KafkaPublisher, KafkaSettings};
-use crate::postgres::{ReplicationSource, ReplicationStore, Settings, Target};
+use crate::postgres::{DeadLetterSession, ReplicationSource, ReplicationStore, Settings, Target};
 use crate::processor::Pace;
 use crate::refusal::{OnRefusal, RetryConfig};
-use crate::supervisor::{Ends, Supervisor};
+use crate::supervisor::{Ends, Opening, Supervisor};
 use crate::vitals::Vitals;
 
 /// What a relay needs to run.
@@ -63,12 +63,14 @@ struct RelayEnds {
 impl Ends for RelayEnds {
     type Store = ReplicationStore;
     type Publisher = KafkaPublisher;
+    type Letters = DeadLetterSession;
 
-    async fn open(&mut self) -> Result<(ReplicationStore, KafkaPublisher), OutboxError> {
+    async fn open(&mut self) -> Opening<Self> {
         // The slot first: whoever holds it is the one that publishes.
         let store = self.source.open().await?;
         let publisher = KafkaPublisher::open(&self.kafka, Arc::clone(&self.vitals))?;
         let publisher = if self.alone { publisher.ending_the_process_when_still()? } else { publisher };
-        Ok((store, publisher))
+        let letters = store.dead_letters();
+        Ok((store, publisher, letters))
     }
 }

@@ -40,16 +40,21 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Opens both ends of the road.
 pub trait Ends: Send {
     /// The durable side.
-    type Store: OutboxStore + DeadLetterStore;
+    type Store: OutboxStore;
     /// The broker's side.
     type Publisher: OutboxPublisher;
+    /// Where messages wait that can't be sent.
+    type Letters: DeadLetterStore;
 
     /// Opens both ends; what is half open when it fails is dropped.
     ///
     /// # Errors
     /// An end can't be opened, or what it needs is missing.
-    fn open(&mut self) -> impl Future<Output = Result<(Self::Store, Self::Publisher), OutboxError>> + Send;
+    fn open(&mut self) -> impl Future<Output = Opening<Self>> + Send;
 }
+
+/// What [`Ends::open`] gives.
+pub type Opening<E> = Result<(<E as Ends>::Store, <E as Ends>::Publisher, <E as Ends>::Letters), OutboxError>;
 
 /// How long to wait before trying again: doubled each time, capped, with jitter.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +125,7 @@ impl<E: Ends> Supervisor<E> {
         let mut shutdown = pin!(shutdown);
         let mut faults = Faults::default();
         // Progress is what need not be done again; records of a transaction that never ends are none.
-        let mut furthest = Lsn::ZERO;
+        let (mut furthest, mut settled) = (Lsn::ZERO, 0);
         let result = loop {
             let error = match self.live(shutdown.as_mut()).await {
                 Ok(()) => break Ok(()),
@@ -129,8 +134,9 @@ impl<E: Ends> Supervisor<E> {
             if self.vitals.phase().state == State::Draining {
                 break self.failed_stop(error);
             }
-            let progressed = self.vitals.confirmed() > furthest;
+            let progressed = self.vitals.confirmed() > furthest || self.vitals.times_settled() > settled;
             furthest = furthest.max(self.vitals.confirmed());
+            settled = self.vitals.times_settled();
             // Not the furthest: a slot that fell back brings refused messages again from before it.
             self.refusals.forget_before(self.vitals.confirmed());
             let Some(wait) = self.judge(&error, progressed, &mut faults) else { break Err(error) };
@@ -150,16 +156,18 @@ impl<E: Ends> Supervisor<E> {
         &mut self,
         mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
     ) -> Result<(), OutboxError> {
-        let (store, publisher) = tokio::select! {
+        let (store, publisher, letters) = tokio::select! {
             biased;
             () = &mut shutdown => return Ok(()),
             ends = open_alive(&mut self.ends, &self.vitals) => ends?,
         };
         tracing::info!("streaming");
-        let processor =
-            OutboxProcessor::new(store, publisher).with_pace(self.pace).with_vitals(Arc::clone(&self.vitals));
-        let processor = processor.with_docket(self.refusals.docket());
-        processor.run(shutdown).await
+        OutboxProcessor::with_dead_letters(store, publisher, letters)
+            .with_pace(self.pace)
+            .with_vitals(Arc::clone(&self.vitals))
+            .with_docket(self.refusals.docket())
+            .run(shutdown)
+            .await
     }
 
     /// How long to wait before the next try; `None` when there shall be none.
@@ -225,7 +233,7 @@ impl<E: Ends> Supervisor<E> {
 }
 
 /// Opens both ends, and shows meanwhile that the loop is alive: several hosts may take their time.
-async fn open_alive<E: Ends>(ends: &mut E, vitals: &Vitals) -> Result<(E::Store, E::Publisher), OutboxError> {
+async fn open_alive<E: Ends>(ends: &mut E, vitals: &Vitals) -> Opening<E> {
     let mut opening = pin!(timeout(OPEN_TIMEOUT, ends.open()));
     loop {
         tokio::select! {

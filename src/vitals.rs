@@ -3,7 +3,7 @@
 //! The loop writes here and never reads; health, the progress line and tests read and never write.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -65,10 +65,22 @@ pub struct Vitals {
     acked_ms: AtomicU64,
     published: AtomicU64,
     parked: AtomicU64,
+    settled: AtomicU64,
+    asked_ms: AtomicU64,
     in_flight: AtomicU64,
     received: AtomicU64,
     confirmed: AtomicU64,
     committed_us: AtomicU64,
+}
+
+/// A question that the table of dead letters has not answered.
+#[derive(Debug)]
+pub struct Asking(Arc<Vitals>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.0.asked_ms.store(0, Relaxed);
+    }
 }
 
 impl Default for Vitals {
@@ -84,6 +96,8 @@ impl Default for Vitals {
             acked_ms: AtomicU64::new(0),
             published: AtomicU64::new(0),
             parked: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            asked_ms: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             received: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -200,6 +214,30 @@ impl Vitals {
     /// That many messages were parked as dead letters.
     pub fn parked(&self, count: u64) {
         self.parked.fetch_add(count, Relaxed);
+    }
+
+    /// Letters that were asked for were sent, or refused again: those will not hold up the line once more.
+    pub fn letters_settled(&self) {
+        self.settled.fetch_add(1, Relaxed);
+    }
+
+    /// How often that happened.
+    #[must_use]
+    pub fn times_settled(&self) -> u64 {
+        self.settled.load(Relaxed)
+    }
+
+    /// The table of dead letters is asked something, until the answer is dropped.
+    #[must_use]
+    pub fn asking_for_letters(self: &Arc<Self>) -> Asking {
+        self.asked_ms.store(self.age_ms().max(1), Relaxed);
+        Asking(Arc::clone(self))
+    }
+
+    /// How long the table of dead letters has not answered; zero when it was not asked.
+    #[must_use]
+    pub fn since_asked_for_letters(&self) -> Duration {
+        self.since_noted(&self.asked_ms)
     }
 
     /// Messages parked as dead letters since the process began.

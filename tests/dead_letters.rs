@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use walpost::dead_letters::UnfitColumn;
 use walpost::memory::{Fault, MemoryPublisher, MemoryStore, MemoryTopic};
 use walpost::{
-    DeadLetter, DeadLetterStore, Ends, Lsn, OnRefusal, OutboxError, OutboxMessage, OutboxStore, Pace,
-    Position, RetryConfig, State, Supervisor, Vitals,
+    DeadLetter, DeadLetterStore, Ends, Lsn, NoDeadLetters, OnRefusal, Opening, OutboxError, OutboxMessage,
+    OutboxStore, Pace, Position, RetryConfig, State, Supervisor, Vitals,
 };
 
 struct MemoryEnds {
@@ -22,9 +22,10 @@ struct MemoryEnds {
 impl Ends for MemoryEnds {
     type Store = MemoryStore;
     type Publisher = MemoryPublisher;
+    type Letters = MemoryStore;
 
-    async fn open(&mut self) -> Result<(MemoryStore, MemoryPublisher), OutboxError> {
-        Ok((self.store.clone(), self.topic.publisher()))
+    async fn open(&mut self) -> Opening<Self> {
+        Ok((self.store.clone(), self.topic.publisher(), self.store.clone()))
     }
 }
 
@@ -292,33 +293,13 @@ async fn company_is_not_blamed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_without_a_place_for_them_ends_the_run_and_loses_nothing() {
-    struct Bare(MemoryStore);
-    impl walpost::DeadLetterStore for Bare {}
-    impl walpost::OutboxStore for Bare {
-        type Transaction<'t> = walpost::memory::MemoryTransaction;
-        async fn save<'t>(
-            &'t self,
-            transaction: &'t Self::Transaction<'t>,
-            message: &'t OutboxMessage,
-        ) -> Result<(), OutboxError> {
-            self.0.save(transaction, message).await
-        }
-        async fn fetch_pending(&mut self, into: &mut walpost::Batch) -> Result<(), OutboxError> {
-            self.0.fetch_pending(into).await
-        }
-        async fn mark_published(&mut self, through: Lsn) -> Result<(), OutboxError> {
-            self.0.mark_published(through).await
-        }
-        async fn close(self) -> Result<(), OutboxError> {
-            self.0.close().await
-        }
-    }
     struct BareEnds(MemoryStore, MemoryTopic);
     impl Ends for BareEnds {
-        type Store = Bare;
+        type Store = MemoryStore;
         type Publisher = MemoryPublisher;
-        async fn open(&mut self) -> Result<(Bare, MemoryPublisher), OutboxError> {
-            Ok((Bare(self.0.clone()), self.1.publisher()))
+        type Letters = NoDeadLetters;
+        async fn open(&mut self) -> Opening<Self> {
+            Ok((self.0.clone(), self.1.publisher(), NoDeadLetters))
         }
     }
     let (store, topic) = (MemoryStore::default(), MemoryTopic::default());

@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use walpost::memory::{Fault, MemoryPublisher, MemoryStore, MemoryTopic};
 use walpost::{
-    Ends, Lsn, OutboxError, OutboxMessage, OutboxProcessor, OutboxStore, Pace, State, Supervisor, Vitals,
+    Ends, Lsn, Opening, OutboxError, OutboxMessage, OutboxProcessor, OutboxStore, Pace, State, Supervisor,
+    Vitals,
 };
 
 fn message(payload: &'static str) -> OutboxMessage {
@@ -230,11 +231,12 @@ struct MemoryEnds {
 impl Ends for MemoryEnds {
     type Store = MemoryStore;
     type Publisher = MemoryPublisher;
+    type Letters = MemoryStore;
 
-    async fn open(&mut self) -> Result<(MemoryStore, MemoryPublisher), OutboxError> {
+    async fn open(&mut self) -> Opening<Self> {
         match self.errors.pop_front() {
             Some(error) => Err(error),
-            None => Ok((self.store.clone(), self.topic.publisher())),
+            None => Ok((self.store.clone(), self.topic.publisher(), self.store.clone())),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use tokio::sync::Notify;
 
-use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Replay};
+use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Reach, Replay};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
@@ -58,8 +58,7 @@ impl Kept {
     }
 
     fn shares_key(&self, other: &DeadLetter) -> bool {
-        let (own, other) = (&self.letter.message, &other.message);
-        own.key.is_some() && own.key == other.key && own.topic == other.topic
+        self.letter.shares_key(other)
     }
 }
 
@@ -330,13 +329,32 @@ impl DeadLetterStore for MemoryStore {
         Ok(())
     }
 
-    async fn refused_again(&mut self, letter: &DeadLetter, error: &str) -> Result<(), OutboxError> {
-        for (position, kept) in self.shared.log().letters.range_mut(letter.position..) {
-            if *position == letter.position {
+    async fn refused_again(
+        &mut self,
+        refused: &Replay,
+        error: &str,
+        reach: Reach,
+    ) -> Result<(), OutboxError> {
+        let letters = &mut self.shared.log().letters;
+        let of_request = |kept: &Kept| {
+            let same = |replay: Position| replay.commit_lsn == refused.send_as.commit_lsn;
+            !kept.done && kept.replay.is_some_and(same)
+        };
+        let alike = |kept: &&Kept| {
+            let other = Replay { send_as: refused.send_as, letter: kept.letter.clone() };
+            of_request(kept) && reach != Reach::Key && reach.takes(refused, &other)
+        };
+        let alike: Vec<DeadLetter> = letters.values().filter(alike).map(|kept| kept.letter.clone()).collect();
+        let own = &refused.letter;
+        for (position, kept) in letters.iter_mut().filter(|(_, kept)| !kept.done) {
+            let itself = *position == own.position;
+            if itself {
                 error.clone_into(&mut kept.letter.error);
                 kept.letter.attempts += 1;
             }
-            if *position == letter.position || kept.shares_key(letter) {
+            let behind = *position > own.position && kept.shares_key(own);
+            let with_another = |other: &DeadLetter| other.position == *position || kept.shares_key(other);
+            if itself || behind || (of_request(kept) && alike.iter().any(with_another)) {
                 (kept.requested, kept.replay) = (false, None);
             }
         }

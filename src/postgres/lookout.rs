@@ -156,7 +156,8 @@ async fn walk(
     }
 }
 
-async fn holder_of(client: &Client, target: &Target) -> Result<Option<i32>, OutboxError> {
+/// The server's process that holds the slot.
+pub(super) async fn holder_of(client: &Client, target: &Target) -> Result<Option<i32>, OutboxError> {
     let slot = quote_literal(&target.slot);
     let sql = format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = {slot}");
     let row = client.query_opt(&sql, &[]).await;

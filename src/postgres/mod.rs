@@ -15,6 +15,7 @@ mod decode_error;
 pub(crate) mod fuzzing;
 mod identity;
 mod intake;
+mod letters;
 mod lookout;
 mod names;
 #[doc(hidden)]
@@ -38,6 +39,7 @@ pub mod transaction;
 pub mod wal;
 
 pub use decode_error::DecodeError;
+pub use letters::DeadLetterSession;
 pub use names::{TableName, Target};
 pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters};
 #[cfg(feature = "cli")]

@@ -11,6 +11,7 @@ use tokio_postgres::{Client, Config, Transaction};
 use super::connection::{Connection, Wire};
 use super::identity::{Memory, System, Trail};
 use super::intake::Intake;
+use super::letters::DeadLetterSession;
 use super::lookout::{Beat, LOOK_EVERY, Lookout};
 use super::names::Target;
 use super::preflight::{Outcome, Preflight, inspect};
@@ -22,9 +23,8 @@ use super::slot;
 use super::table::{DeadLetterTable, OutboxTable};
 use super::takeover::Patience;
 use super::wal::StandbyStatus;
-use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Replay};
 use crate::error::OutboxError;
-use crate::lsn::{Lsn, Position};
+use crate::lsn::Lsn;
 use crate::message::OutboxMessage;
 use crate::store::{Batch, OutboxStore};
 use crate::vitals::Vitals;
@@ -135,7 +135,6 @@ impl ReplicationSource {
             )));
         }
         self.ensure_slot(&session, &preflight).await?;
-        session.be_durable().await?;
         let mut connection = open_replication(config).await?;
         let system = System::identify(&mut connection).await?;
         let (timeline, id) = (system.timeline, system.id.clone());
@@ -151,13 +150,15 @@ impl ReplicationSource {
             server = place(config), slot = self.target.slot, confirmed = %at, system = id, timeline, binary,
             "reading the log"
         );
-        Ok(self.stream(connection, session, &preflight, look))
+        let letters = (config.clone(), self.dead_letters.clone());
+        Ok(self.stream(connection, session, letters, &preflight, look))
     }
 
     fn stream(
         &self,
         connection: Connection<Box<dyn Wire>>,
         session: Session,
+        letters: (Config, DeadLetterTable),
         preflight: &Preflight,
         look: Look,
     ) -> ReplicationStore {
@@ -181,6 +182,7 @@ impl ReplicationSource {
             driver,
             lookout: Lookout::start(Arc::clone(&client), beat),
             client,
+            letters,
             trail,
             intake: Intake::new(
                 self.target.slot.clone(),
@@ -189,7 +191,6 @@ impl ReplicationSource {
             ),
             target: self.target.clone(),
             table: OutboxTable::of(self.target.table.clone()),
-            dead_letters: self.dead_letters.clone(),
             heard: Instant::now(),
             listening: None,
             failure: None,
@@ -261,8 +262,10 @@ impl ReplicationSource {
 /// A stream of changes from one slot.
 pub struct ReplicationStore {
     connection: Connection<Box<dyn Wire>>,
-    /// For what the store itself has to ask; the lookout asks beside it.
+    /// Of the session beside the stream.
     client: Arc<Client>,
+    /// Where dead letters are kept, and how to get there.
+    letters: (Config, DeadLetterTable),
     /// Hears first when the server shuts down.
     driver: Driver,
     lookout: Lookout,
@@ -270,7 +273,6 @@ pub struct ReplicationStore {
     trail: Arc<Trail>,
     intake: Intake,
     table: OutboxTable,
-    dead_letters: DeadLetterTable,
     heard: Instant,
     /// Since when somebody fetches; `None` while the window is closed.
     listening: Option<Instant>,
@@ -356,6 +358,13 @@ impl OutboxStore for ReplicationStore {
 }
 
 impl ReplicationStore {
+    /// Where the dead letters of this stream are kept, by a session of their own.
+    #[must_use]
+    pub fn dead_letters(&self) -> DeadLetterSession {
+        let (config, table) = self.letters.clone();
+        DeadLetterSession::new(config, self.target.clone(), table, Arc::clone(&self.client))
+    }
+
     /// Passes on everything that has been read. What goes wrong is kept until the changes before it have
     /// been fetched, so that they are published and confirmed first.
     fn take_all(&mut self, into: &mut Batch) {
@@ -384,27 +393,5 @@ impl ReplicationStore {
              pg_current_wal_lsn()); {}; insert again those that are missing, then start again",
             self.trail.finding(&self.target)
         ))
-    }
-}
-
-impl DeadLetterStore for ReplicationStore {
-    async fn parked(&mut self) -> Result<Parked, OutboxError> {
-        self.dead_letters.parked(&self.client).await
-    }
-
-    async fn park(&mut self, letters: &[DeadLetter]) -> Result<(), OutboxError> {
-        self.dead_letters.park(&self.client, letters).await
-    }
-
-    async fn to_replay(&mut self, request: Lsn, most: usize) -> Result<Vec<Replay>, OutboxError> {
-        self.dead_letters.to_replay(&self.client, request, most).await
-    }
-
-    async fn replayed(&mut self, letters: &[Position]) -> Result<(), OutboxError> {
-        self.dead_letters.replayed(&self.client, letters).await
-    }
-
-    async fn refused_again(&mut self, letter: &DeadLetter, error: &str) -> Result<(), OutboxError> {
-        self.dead_letters.refused_again(&self.client, letter, error).await
     }
 }

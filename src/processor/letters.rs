@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::{Offer, OutboxProcessor, Stop};
-use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Replay};
+use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Reach, Replay};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
@@ -20,20 +20,25 @@ const MOST_BYTES: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Letters {
     parked: Parked,
-    /// Taken off the road, and not stored yet.
-    pending: Vec<(Ticket, DeadLetter)>,
+    /// Taken off the road, and not stored yet; with their tickets.
+    pending: Vec<DeadLetter>,
+    tickets: Vec<Ticket>,
     bytes: usize,
     /// To be sent again.
     replay: VecDeque<Replay>,
     /// Sent again, without the store knowing it.
-    sent: Vec<(Ticket, DeadLetter)>,
+    sent: Vec<Sent>,
+}
+
+/// A letter that is on its way to the broker, or there.
+#[derive(Debug)]
+struct Sent {
+    ticket: Ticket,
+    replay: Replay,
+    acknowledged: bool,
 }
 
 impl Letters {
-    pub(super) fn learn(&mut self, parked: Parked) {
-        self.parked = parked;
-    }
-
     /// Whether letters have to be stored before more are taken off the road.
     pub(super) fn is_full(&self) -> bool {
         self.pending.len() >= MOST_LETTERS || self.bytes >= MOST_BYTES
@@ -41,12 +46,25 @@ impl Letters {
 
     /// The position of the letter that was sent again under this ticket.
     pub(super) fn replayed_as(&self, ticket: Ticket) -> Option<Position> {
-        let found = self.sent.iter().find(|(own, _)| *own == ticket);
-        found.map(|(_, letter)| letter.position)
+        let found = self.sent.iter().find(|sent| sent.ticket == ticket);
+        found.map(|sent| sent.replay.letter.position)
+    }
+
+    /// The broker has what was sent under this ticket.
+    pub(super) fn acknowledged(&mut self, ticket: Ticket) {
+        if let Some(sent) = self.sent.iter_mut().find(|sent| sent.ticket == ticket) {
+            sent.acknowledged = true;
+        }
     }
 }
 
-impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P> {
+impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, P, L> {
+    /// Asks what is parked.
+    pub(super) async fn learn(&mut self) -> Result<(), OutboxError> {
+        self.letters.parked = self.road.attend(self.kept.parked()).await?;
+        Ok(())
+    }
+
     /// Whether the message is not to be sent: it was settled before, or it has to be parked.
     pub(super) fn sets_aside(&mut self, position: Position, message: &OutboxMessage) -> bool {
         if self.letters.parked.is_settled(position, message) {
@@ -102,33 +120,33 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
 
     /// Takes a letter off the road; it counts as in flight until it is stored.
     fn take_off(&mut self, letter: DeadLetter) {
-        let ticket = self.progress.next_ticket();
-        self.progress.taken();
+        self.letters.tickets.push(self.road.progress.next_ticket());
+        self.road.progress.taken();
         self.letters.parked.keys.insert(letter.message.topic(), letter.message.key(), letter.position);
         self.letters.bytes += letter.message.payload().map_or(0, <[u8]>::len);
-        self.letters.pending.push((ticket, letter));
+        self.letters.pending.push(letter);
     }
 
     /// A message that needs no handling any more.
     fn skip(&mut self) {
-        let ticket = self.progress.next_ticket();
-        self.progress.taken();
-        self.progress.acknowledged(ticket);
+        let ticket = self.road.progress.next_ticket();
+        self.road.progress.taken();
+        self.road.progress.acknowledged(ticket);
     }
 
-    /// Stores what was taken off the road; true if there was anything.
+    /// Stores what was taken off the road; true if there was anything. Until that is done it stays pending.
     pub(super) async fn park(&mut self) -> Result<bool, Stop> {
         if self.letters.pending.is_empty() {
             return Ok(false);
         }
-        self.letters.bytes = 0;
-        let (tickets, letters): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.letters.pending).into_iter().unzip();
         if mutants::active(Mutant::DeadLetterNotDurable) {
-            tickets.iter().for_each(|ticket| self.progress.acknowledged(*ticket));
-            self.confirm().await.map_err(Stop::Failed)?;
+            self.letters.tickets.iter().for_each(|ticket| self.road.progress.acknowledged(*ticket));
+            self.road.confirm().await.map_err(Stop::Failed)?;
         }
-        self.store.park(&letters).await.map_err(Stop::Failed)?;
+        let parked = self.kept.park(&self.letters.pending);
+        self.road.attend(parked).await.map_err(Stop::Failed)?;
+        let letters = std::mem::take(&mut self.letters.pending);
+        self.letters.bytes = 0;
         if let Some(refused) = letters.iter().find(|letter| letter.attempts > 0) {
             tracing::warn!(
                 letters = letters.len(),
@@ -140,31 +158,25 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
         } else {
             tracing::debug!(letters = letters.len(), "parked behind dead letters of their keys");
         }
-        self.vitals.parked(letters.len() as u64);
-        for ticket in tickets {
-            self.progress.acknowledged(ticket);
+        self.road.vitals.parked(letters.len() as u64);
+        for ticket in self.letters.tickets.drain(..) {
+            self.road.progress.acknowledged(ticket);
         }
-        self.note_progress();
+        self.road.note_progress();
         Ok(true)
     }
 
     /// Sends the letters again that were asked for in the transaction at `request`; true when that is done, so
     /// that the road goes on. Everything before has to be acknowledged first, since it is older.
     pub(super) async fn replay(&mut self, request: Lsn) -> Result<bool, Stop> {
-        while self.progress.in_flight() == 0 {
-            if !self.letters.sent.is_empty() {
-                let positions: Vec<_> = self.letters.sent.iter().map(|(_, letter)| letter.position).collect();
-                self.store.replayed(&positions).await.map_err(Stop::Failed)?;
-                tracing::info!(letters = positions.len(), "dead letters sent again");
-                self.letters.sent.clear();
+        while self.road.progress.in_flight() == 0 {
+            self.note_sent().await.map_err(Stop::Failed)?;
+            if self.letters.replay.is_empty() {
+                let next = self.kept.to_replay(request, MOST_LETTERS);
+                self.letters.replay = self.road.attend(next).await.map_err(Stop::Failed)?.into();
             }
             if self.letters.replay.is_empty() {
-                let next = self.store.to_replay(request, MOST_LETTERS).await.map_err(Stop::Failed)?;
-                self.letters.replay = next.into();
-            }
-            if self.letters.replay.is_empty() {
-                let parked = self.store.parked().await.map_err(Stop::Failed)?;
-                self.letters.learn(parked);
+                self.learn().await.map_err(Stop::Failed)?;
                 self.batch.pop_front();
                 return Ok(true);
             }
@@ -173,39 +185,52 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
         Ok(false)
     }
 
-    /// Offers the letters to the publisher until it is full.
+    /// Tells the store which letters the broker has by now.
+    async fn note_sent(&mut self) -> Result<(), OutboxError> {
+        let sent = self.letters.sent.iter().filter(|sent| sent.acknowledged);
+        let positions: Vec<_> = sent.map(|sent| sent.replay.letter.position).collect();
+        if positions.is_empty() {
+            return Ok(());
+        }
+        self.road.attend(self.kept.replayed(&positions)).await?;
+        tracing::info!(letters = positions.len(), "dead letters sent again");
+        self.road.vitals.letters_settled();
+        self.letters.sent.retain(|sent| !sent.acknowledged);
+        Ok(())
+    }
+
+    /// Offers the letters to the publisher until it is full, or receipts have to be taken in first: one of them may
+    /// say that nothing more must be sent.
     async fn send_again(&mut self) -> Result<(), Stop> {
-        while let Some(next) = self.letters.replay.pop_front() {
+        while let Some(next) = self.letters.replay.front().filter(|_| self.road.receipts.is_empty()) {
             let message = &next.letter.message;
             let suspect = self.docket.suspects(next.letter.position);
-            if (suspect || self.alone) && self.progress.in_flight() > 0 {
-                self.letters.replay.push_front(next);
+            if (suspect || self.alone) && self.road.progress.in_flight() > 0 {
                 break;
             }
-            let ticket = self.progress.next_ticket();
+            let ticket = self.road.progress.next_ticket();
             let offered = match self.router.route(message, next.send_as) {
                 // What could be read of it is not what was written.
                 _ if next.letter.unfit.is_some() => Err(unsendable(&next.letter)),
-                Ok(record) => self.publisher.publish(ticket, &record),
+                Ok(record) => self.road.publisher.publish(ticket, &record),
                 Err(refusal) => Err(refusal),
             };
             match offered {
                 Ok(Offer::Taken) => {
-                    self.progress.taken();
+                    self.road.progress.taken();
                     (self.alone, self.last_taken) = (suspect, next.letter.position);
-                    self.letters.sent.push((ticket, next.letter));
+                    let replay = self.letters.replay.pop_front();
+                    let sent = replay.map(|replay| Sent { ticket, replay, acknowledged: false });
+                    self.letters.sent.extend(sent);
                 }
-                Ok(Offer::Full) => {
-                    self.letters.replay.push_front(next);
-                    break;
-                }
+                Ok(Offer::Full) => break,
                 Err(refusal) if refusal.is_message() => {
-                    self.keep(&next.letter, &refusal).await?;
-                    // Those behind it of its key stay too.
-                    let (topic, key) = (&message.topic, &message.key);
-                    let stays =
-                        |other: &OutboxMessage| key.is_some() && other.topic == *topic && other.key == *key;
-                    self.letters.replay.retain(|other| !stays(&other.letter.message));
+                    // It costs nothing to try the next ones, unless their topic takes none at all.
+                    let reach = if refusal.topic().is_some() { Reach::Topic } else { Reach::Key };
+                    let (next, why) = (next.clone(), refusal.reason());
+                    // Before the store knows of it: should a stop come in between, it is asked again.
+                    self.letters.replay.retain(|other| !reach.takes(&next, other));
+                    self.keep(&next, &why, refusal.advice(), reach).await.map_err(Stop::Failed)?;
                 }
                 Err(error) => return Err(Stop::Failed(error)),
             }
@@ -213,26 +238,38 @@ impl<S: OutboxStore + DeadLetterStore, P: OutboxPublisher> OutboxProcessor<S, P>
         Ok(())
     }
 
-    async fn keep(&mut self, letter: &DeadLetter, refusal: &OutboxError) -> Result<(), Stop> {
-        let error = refusal.reason();
-        tracing::warn!(position = %letter.position, error, advice = refusal.advice(), "a dead letter was refused again");
-        self.store.refused_again(letter, &error).await.map_err(Stop::Failed)
+    /// A letter was refused again, and stays with those that this speaks for.
+    async fn keep(
+        &mut self,
+        replay: &Replay,
+        error: &str,
+        advice: Option<&str>,
+        reach: Reach,
+    ) -> Result<(), OutboxError> {
+        tracing::warn!(position = %replay.letter.position, error, advice, "a dead letter was refused again");
+        self.road.attend(self.kept.refused_again(replay, error, reach)).await?;
+        self.road.vitals.letters_settled();
+        Ok(())
     }
 
-    /// A letter that was refused by the broker a second time stays a letter, without more tries.
-    pub(super) async fn keep_refused_again(
-        &mut self,
-        failure: OutboxError,
-    ) -> Result<OutboxError, OutboxError> {
-        let certain = failure.is_message() && failure.company().is_none();
-        let found =
-            self.letters.sent.iter().position(|(_, letter)| Some(letter.position) == failure.position());
-        let Some(index) = found.filter(|_| certain) else { return Ok(failure) };
-        let (_, letter) = self.letters.sent.swap_remove(index);
-        match self.keep(&letter, &failure).await {
-            Ok(()) => Ok(OutboxError::transient("a dead letter was refused again")),
-            Err(Stop::Refused(error) | Stop::Failed(error)) => Err(error),
+    /// A letter that was refused by the broker a second time stays a letter, without more tries. The producer has to be
+    /// made anew, which costs time, so that the broker's answer is taken for all that would be answered alike.
+    pub(super) async fn keep_refused_again(&mut self) -> Result<(), OutboxError> {
+        let Some(failure) = self.failure.as_ref().filter(|failure| failure.is_message()) else {
+            return Ok(());
+        };
+        let of_letter = |sent: &&Sent| Some(sent.replay.letter.position) == failure.position();
+        let Some(found) = self.letters.sent.iter().find(of_letter) else { return Ok(()) };
+        let refused = failure.company().is_none().then(|| found.replay.clone());
+        let (error, advice) = (failure.reason(), failure.advice().map(str::to_owned));
+        let reach = if failure.is_too_large() { Reach::AsLarge } else { Reach::Topic };
+        // Else these would come again.
+        self.note_sent().await?;
+        if let Some(refused) = refused {
+            self.keep(&refused, &error, advice.as_deref(), reach).await?;
+            self.failure = Some(OutboxError::transient("a dead letter was refused again"));
         }
+        Ok(())
     }
 }
 

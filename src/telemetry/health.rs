@@ -44,7 +44,7 @@ pub struct Ready {
     pub state: &'static str,
     /// How long it has been in that state, or the stage has stood still.
     pub since_seconds: f64,
-    /// The stage that stands still: `loop`, `reading` or `publishing`.
+    /// The stage that stands still: `loop`, `reading`, `dead letters` or `publishing`.
     pub stage: Option<&'static str>,
     /// What keeps messages from flowing, or why the relay is in its state.
     pub reason: Option<String>,
@@ -127,6 +127,11 @@ fn stall(vitals: &Vitals, state: State) -> Option<Stall> {
             heard,
             "nothing has come through the log's stream, although the server was asked,",
         );
+    }
+    let asked = vitals.since_asked_for_letters();
+    if asked >= STALLED_AFTER {
+        let what = "the table of dead letters (who locks it? see pg_stat_activity) has not answered";
+        return found("dead letters", asked, what);
     }
     let owed = vitals.unacknowledged_for();
     let patience = if vitals.broker_fault().is_some() { FAULTY_AFTER } else { STALLED_AFTER };
@@ -213,7 +218,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_stage_that_stands_still_is_named() {
-        let vitals = Vitals::default();
+        let vitals = std::sync::Arc::new(Vitals::default());
         let seen = || {
             let answer = ready(&vitals);
             (answer.good, answer.state, answer.stage, answer.since_seconds)
@@ -231,6 +236,14 @@ mod tests {
             vitals.database_answered();
             vitals.log_heard();
         }
+        let question = vitals.asking_for_letters();
+        pass(10).await;
+        vitals.beat();
+        assert_eq!(seen(), (false, "stalled", Some("dead letters"), 10.0));
+        drop(question);
+        vitals.database_answered();
+        vitals.log_heard();
+        assert!(ready(&vitals).good);
         vitals.handed_over(1);
         vitals.set_broker_fault(Some("down".to_owned()));
         pass(2).await;

@@ -124,6 +124,8 @@ pub(crate) struct Ledger {
     late_since: Option<Instant>,
     /// Until when, or for good, a late status has another reason.
     excused: Option<Instant>,
+    /// Until when it waits for a statement: receipts are taken in when that is done.
+    asking: Option<Instant>,
     ended: bool,
     /// A message was refused: the next one shows whether the relay goes on.
     refused: Option<RowId>,
@@ -157,6 +159,7 @@ impl Ledger {
             sent: Lsn::ZERO,
             late_since: None,
             excused: None,
+            asking: None,
             ended: false,
             refused: None,
             doubtful: 0,
@@ -273,6 +276,11 @@ impl Ledger {
         self.excused = self.excused.max(Some(until));
     }
 
+    /// The relay waits for a statement until then. That is no reason for silence.
+    pub(crate) fn asks(&mut self, until: Instant) {
+        self.asking = self.asking.max(Some(until));
+    }
+
     /// Whether there is another reason for silence.
     pub(crate) fn is_excused(&self, now: Instant) -> bool {
         self.excused.is_some_and(|until| now <= until + Duration::from_secs(1))
@@ -328,7 +336,7 @@ impl Ledger {
         else {
             return;
         };
-        let since = self.excused.map_or(since, |until| since.max(until));
+        let since = self.excused.max(self.asking).map_or(since, |until| since.max(until));
         if now > since + STATUS_PATIENCE {
             let late = (now - since).as_millis();
             self.late_since = None;

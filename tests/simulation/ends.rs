@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
-use walpost::dead_letters::{Parked, Replay};
+use walpost::dead_letters::{Parked, Reach, Replay};
 use walpost::{
     Batch, DeadLetter, DeadLetterStore, Ends, Lsn, Offer, OutboxError, OutboxMessage, OutboxPublisher,
     OutboxStore, Position, Receipt, Record, RetryConfig, Ticket,
@@ -31,8 +31,8 @@ pub(crate) struct World {
     pub(crate) most_replayed: usize,
 }
 
-/// A statement that hangs is given up after this.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest time that somebody locks the table.
+const LOCKED: u64 = 90_000;
 
 /// The world, and a bell that rings when the driver has changed it.
 #[derive(Clone)]
@@ -83,8 +83,9 @@ impl ModelEnds {
 impl Ends for ModelEnds {
     type Store = ModelStore;
     type Publisher = ModelPublisher;
+    type Letters = ModelLetters;
 
-    async fn open(&mut self) -> Result<(ModelStore, ModelPublisher), OutboxError> {
+    async fn open(&mut self) -> Result<(ModelStore, ModelPublisher, ModelLetters), OutboxError> {
         self.dawdle().await;
         let id = {
             let now = Instant::now();
@@ -104,7 +105,8 @@ impl Ends for ModelEnds {
             checker.happened("producer refused");
             return Err(OutboxError::transient("no thread for the producer"));
         }
-        Ok((store, ModelPublisher { shared: self.shared.clone(), id, client }))
+        let letters = ModelLetters { shared: self.shared.clone(), id };
+        Ok((store, ModelPublisher { shared: self.shared.clone(), id, client }, letters))
     }
 }
 
@@ -164,8 +166,30 @@ impl OutboxStore for ModelStore {
     }
 }
 
-impl ModelStore {
-    /// A statement in the session beside the stream. It may fail before it took effect or after, or hang.
+/// The table of letters, by a session of its own.
+pub(crate) struct ModelLetters {
+    shared: Shared,
+    id: u64,
+}
+
+impl ModelLetters {
+    /// Until the time is over, or all is well.
+    async fn wait(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            let changed = self.shared.changed.notified();
+            if self.shared.lock().dice.healed {
+                return sleep(Duration::from_millis(5).min(time)).await;
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = sleep_until(end) => {}
+            }
+        }
+    }
+
+    /// A statement in that session. It may fail before it took effect or after, or hang.
     async fn statement<T: Default>(
         &self,
         name: &'static str,
@@ -178,12 +202,13 @@ impl ModelStore {
             let (fault, takes_effect) = (dice.fault(25), dice.one_in(2));
             if fault && dice.one_in(3) {
                 checker.happened("statement hangs");
-                (before, after) = if takes_effect { (before, PATIENCE) } else { (PATIENCE, after) };
+                let locked = dice.millis(LOCKED);
+                (before, after) = if takes_effect { (before, locked) } else { (locked, after) };
             } else if fault {
                 checker.happened(if takes_effect { "statement's answer lost" } else { "statement failed" });
             }
             if let Some(ledger) = server.ledger(self.id) {
-                ledger.excuse(Instant::now() + before + after);
+                ledger.asks(Instant::now() + before + after);
                 if fault {
                     ledger.excuse_for_good();
                 }
@@ -191,7 +216,7 @@ impl ModelStore {
             checker.note(|| format!("relay: {name}{}", if fault { ", which fails" } else { "" }));
             (before, after, fault, takes_effect)
         };
-        sleep(before).await;
+        self.wait(before).await;
         let mut result = T::default();
         if takes_effect || !fault {
             let world = &mut *self.shared.lock();
@@ -200,15 +225,15 @@ impl ModelStore {
                 return Err(OutboxError::transient("the session is lost"));
             };
             // Later than planned, after a pause.
-            ledger.excuse(Instant::now() + after);
+            ledger.asks(Instant::now() + after);
             result = effect(world);
         }
-        sleep(after).await;
+        self.wait(after).await;
         if fault { Err(OutboxError::transient("the statement failed")) } else { Ok(result) }
     }
 }
 
-impl DeadLetterStore for ModelStore {
+impl DeadLetterStore for ModelLetters {
     async fn parked(&mut self) -> Result<Parked, OutboxError> {
         let id = self.id;
         let effect = |world: &mut World| {
@@ -250,10 +275,15 @@ impl DeadLetterStore for ModelStore {
         self.statement("replayed", |world| world.log.letters.replayed(letters)).await
     }
 
-    async fn refused_again(&mut self, letter: &DeadLetter, error: &str) -> Result<(), OutboxError> {
+    async fn refused_again(
+        &mut self,
+        refused: &Replay,
+        error: &str,
+        reach: Reach,
+    ) -> Result<(), OutboxError> {
         let effect = |world: &mut World| {
             world.checker.happened("letter refused again");
-            world.log.letters.refused_again(letter, error);
+            world.log.letters.refused_again(refused, error, reach);
         };
         self.statement("refused again", effect).await
     }

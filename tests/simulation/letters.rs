@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use tokio::time::Instant;
-use walpost::dead_letters::{Parked, Replay};
+use walpost::dead_letters::{Parked, Reach, Replay};
 use walpost::{DeadLetter, Lsn, Position};
 
 use crate::checker::Invariant;
@@ -50,6 +50,13 @@ impl Kept {
     fn shares_key(&self, other: &DeadLetter) -> bool {
         let (own, other) = (&self.letter.message, &other.message);
         own.key().is_some() && own.key() == other.key() && own.topic() == other.topic()
+    }
+
+    fn size(&self) -> usize {
+        let message = &self.letter.message;
+        message.key().map_or(0, <[u8]>::len)
+            + message.payload().map_or(0, <[u8]>::len)
+            + message.headers_json().len()
     }
 }
 
@@ -191,13 +198,30 @@ impl Table {
         }
     }
 
-    pub(crate) fn refused_again(&mut self, letter: &DeadLetter, error: &str) {
-        for (position, kept) in self.kept.range_mut(letter.position..).filter(|(_, kept)| kept.is_open()) {
-            if *position == letter.position {
+    /// A letter is refused again: those behind it of its key stay with it, and of its request all that would be
+    /// refused alike, with their keys.
+    pub(crate) fn refused_again(&mut self, refused: &Replay, error: &str, reach: Reach) {
+        let (own, request) = (&refused.letter, refused.send_as.commit_lsn);
+        let asked = |kept: &Kept| kept.is_open() && kept.replay.is_some_and(|at| at.commit_lsn == request);
+        let least = match reach {
+            Reach::Key => usize::MAX,
+            Reach::AsLarge => self.kept.get(&own.position).map_or(usize::MAX, Kept::size),
+            Reach::Topic => 0,
+        };
+        let alike = |kept: &&Kept| {
+            asked(kept) && kept.letter.message.topic() == own.message.topic() && kept.size() >= least
+        };
+        let alike: Vec<DeadLetter> =
+            self.kept.values().filter(alike).map(|kept| kept.letter.clone()).collect();
+        for (position, kept) in self.kept.iter_mut().filter(|(_, kept)| kept.is_open()) {
+            if *position == own.position {
                 error.clone_into(&mut kept.letter.error);
                 kept.letter.attempts += 1;
             }
-            if *position == letter.position || kept.shares_key(letter) {
+            let behind = *position > own.position && kept.shares_key(own);
+            let alike = asked(kept)
+                && alike.iter().any(|other| other.position == *position || kept.shares_key(other));
+            if *position == own.position || behind || alike {
                 (kept.requested, kept.replay) = (false, None);
             }
         }

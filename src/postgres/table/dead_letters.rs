@@ -1,17 +1,15 @@
 //! The table of dead letters, as the relay uses it.
 
-use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use bytestring::ByteString;
-use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
-use crate::dead_letters::{DeadLetter, Parked, Replay, UnfitColumn};
+use crate::dead_letters::{DeadLetter, Parked, Reach, Replay, UnfitColumn};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
@@ -19,14 +17,15 @@ use crate::postgres::names::{TableName, Target};
 use crate::postgres::session::{Cells, sql_error};
 use crate::postgres::table::Field;
 
-/// A statement that takes longer waits for somebody; meanwhile the server hears nothing from the relay.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Rows read at once. What one answer may hold is bounded, see `ration`.
 const PAGE: i64 = 1_000;
 /// Bytes of a key that is read together with others.
 const SHORT_KEY: i32 = 2_048;
 /// Bytes of letters read at once; of a larger one, piece by piece.
 const PAGE_BYTES: i32 = 4 << 20;
+
+/// Bytes of a letter, as `DeadLetter::size` counts them.
+const SIZE: &str = "(coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + coalesce(octet_length(headers), 0))";
 
 /// One relay's letters.
 #[derive(Clone, Debug)]
@@ -43,10 +42,14 @@ impl DeadLetterTable {
         DeadLetterTable { name, slot: target.slot.clone(), required }
     }
 
+    pub(crate) fn is_required(&self) -> bool {
+        self.required
+    }
+
     /// The open letters' keys, and the letters that the log may bring again. Removes what was done long ago.
     pub(crate) async fn parked(&self, client: &Client) -> Result<Parked, OutboxError> {
         let look = format!("SELECT FROM {} LIMIT 0", self.name);
-        match in_time(client.execute(&look, &[])).await? {
+        match client.execute(&look, &[]).await {
             Ok(_) => self.read_parked(client).await,
             // Set up by an earlier version, and not told to park anything.
             Err(error) if !self.required && error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
@@ -170,7 +173,7 @@ impl DeadLetterTable {
              requested_at = coalesce(t.requested_at, now()) \
              FROM chosen WHERE t.slot = $1::text AND t.commit_lsn = chosen.commit_lsn AND t.index = chosen.index"
         );
-        match in_time(client.execute(&number, &[&self.slot, &lsn])).await? {
+        match client.execute(&number, &[&self.slot, &lsn]).await {
             // Whoever may log in may ask; without a table there is nothing to send.
             Err(error) if !self.required && error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
                 return Ok(Vec::new());
@@ -218,24 +221,32 @@ impl DeadLetterTable {
         self.execute(client, &sql, &[&self.slot, &lsns, &indexes]).await
     }
 
-    /// This letter was refused again; it stays, and those behind it of its key.
+    /// This letter was refused again: it stays, and those that this speaks for.
     pub(crate) async fn refused_again(
         &self,
         client: &Client,
-        letter: &DeadLetter,
+        refused: &Replay,
         error: &str,
+        reach: Reach,
     ) -> Result<(), OutboxError> {
-        let (lsn, index) = pair(letter.position);
+        let (table, letter) = (&self.name, &refused.letter);
+        let of_request = format!(
+            "slot = $1::text AND done_at IS NULL AND replay_lsn = $7 AND topic = $5 AND $8::int8 IS NOT NULL"
+        );
         let sql = format!(
-            "UPDATE {} SET requested_at = NULL, replay_lsn = NULL, replay_index = NULL, \
+            "UPDATE {table} SET requested_at = NULL, replay_lsn = NULL, replay_index = NULL, \
              attempts = attempts + ((commit_lsn, index) = ($2, $3))::int4, \
              error = CASE WHEN (commit_lsn, index) = ($2, $3) THEN $4 ELSE error END \
              WHERE slot = $1::text AND done_at IS NULL AND ((commit_lsn, index) = ($2, $3) \
-               OR (topic, key) = ($5, $6::bytea) AND (commit_lsn, index) > ($2, $3))",
-            self.name
+               OR (topic, key) = ($5, $6::bytea) AND (commit_lsn, index) > ($2, $3) \
+               OR {of_request} AND ({SIZE} >= $8 \
+                 OR key IN (SELECT key FROM {table} WHERE {of_request} AND {SIZE} >= $8)))"
         );
-        let (topic, key) = (letter.message.topic(), letter.message.key());
-        self.execute(client, &sql, &[&self.slot, &lsn, &index, &error, &topic, &key]).await
+        let ((lsn, index), (topic, key)) =
+            (pair(letter.position), (letter.message.topic(), letter.message.key()));
+        let request = PgLsn::from(refused.send_as.commit_lsn.0);
+        let least = reach.least(letter).map(|least| i64::try_from(least).unwrap_or(i64::MAX));
+        self.execute(client, &sql, &[&self.slot, &lsn, &index, &error, &topic, &key, &request, &least]).await
     }
 
     async fn execute(
@@ -244,7 +255,7 @@ impl DeadLetterTable {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<(), OutboxError> {
-        let done = in_time(client.execute(sql, parameters)).await?;
+        let done = client.execute(sql, parameters).await;
         done.map(drop).map_err(|error| self.failed(error))
     }
 
@@ -254,7 +265,7 @@ impl DeadLetterTable {
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, OutboxError> {
-        in_time(client.query(sql, parameters)).await?.map_err(|error| self.failed(error))
+        client.query(sql, parameters).await.map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: tokio_postgres::Error) -> OutboxError {
@@ -274,13 +285,6 @@ impl DeadLetterTable {
         }
         failed
     }
-}
-
-async fn in_time<T>(statement: impl Future<Output = T>) -> Result<T, OutboxError> {
-    timeout(PATIENCE, statement).await.map_err(|_| {
-        OutboxError::transient("the table of dead letters did not answer within 5 s")
-            .with_advice("see pg_stat_activity for who locks it")
-    })
 }
 
 fn position(lsn: PgLsn, index: i64) -> Position {

@@ -1,0 +1,81 @@
+//! Both ends of the road and what is on it: what goes on while something else is waited for.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::status::StatusClock;
+use crate::error::OutboxError;
+use crate::progress::Progress;
+use crate::publisher::{OutboxPublisher, Receipt};
+use crate::store::OutboxStore;
+use crate::vitals::Vitals;
+
+/// After this long it is told that the table of dead letters does not answer.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
+
+/// The two ends, and how far all is between them.
+#[derive(Debug)]
+pub(super) struct Road<S, P> {
+    pub(super) store: S,
+    pub(super) publisher: P,
+    pub(super) progress: Progress,
+    /// Come, and not taken in yet.
+    pub(super) receipts: Vec<Receipt>,
+    pub(super) status: StatusClock,
+    pub(super) vitals: Arc<Vitals>,
+}
+
+impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
+    pub(super) fn new(store: S, publisher: P, status: StatusClock) -> Self {
+        let (progress, receipts, vitals) = (Progress::default(), Vec::new(), Arc::default());
+        Road { store, publisher, progress, receipts, status, vitals }
+    }
+
+    pub(super) fn note_progress(&mut self) {
+        self.status.note(self.progress.confirmed());
+        self.vitals.set_positions(self.progress.received(), self.status.sent);
+    }
+
+    pub(super) async fn confirm(&mut self) -> Result<(), OutboxError> {
+        let confirmed = self.progress.confirmed();
+        self.store.mark_published(confirmed).await?;
+        self.status.sent(confirmed);
+        self.vitals.set_positions(self.progress.received(), confirmed);
+        Ok(())
+    }
+
+    /// Waits for a statement about dead letters, however long it takes. Meanwhile receipts are collected, and the
+    /// server hears from us: a table that is locked must cost neither the slot nor the process.
+    ///
+    /// # Errors
+    /// The statement failed, or an end of the road did.
+    pub(super) async fn attend<T>(
+        &mut self,
+        statement: impl Future<Output = Result<T, OutboxError>>,
+    ) -> Result<T, OutboxError> {
+        let mut statement = pin!(statement);
+        let asked = Instant::now();
+        let (mut told, _answered) = (false, self.vitals.asking_for_letters());
+        loop {
+            self.vitals.beat();
+            tokio::select! {
+                biased;
+                answer = &mut statement => return answer,
+                result = self.publisher.receipts(&mut self.receipts), if self.progress.in_flight() > 0 => result?,
+                () = sleep_until(self.status.due(true)) => self.confirm().await?,
+            }
+            if !told && asked.elapsed() >= TOLD_AFTER {
+                told = true;
+                tracing::warn!(
+                    advice = "see pg_stat_activity for who locks it",
+                    "waiting: the table of dead letters has not answered for {} s",
+                    asked.elapsed().as_secs()
+                );
+            }
+        }
+    }
+}
