@@ -5,11 +5,17 @@ use std::time::Duration;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaRespErr;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use crate::life::get;
+use crate::stall::falls;
 use crate::support::{Consumed, KafkaBroker, PATIENCE, PostgresServer, Walpost, consume, eventually, unique};
 use crate::world::{World, stop};
+
+/// How the log begins to tell of a letter that was asked for in vain.
+const REFUSED_AGAIN: &str = r#""message":"a dead letter was refused again""#;
 
 /// A relay that parks after one quick retry.
 async fn parking(world: &World) -> Walpost {
@@ -274,6 +280,127 @@ async fn a_topic_that_takes_nothing_holds_nobody_up() {
     for text in ["authorization", "nknown topic"] {
         assert!(parked.iter().any(|letter| letter.1.contains(text)), "{text}: {:?}", &parked[..2]);
     }
+
+    // Asked for before anything is mended: one answer of each topic speaks for all its letters.
+    let asked = Instant::now();
+    replay_all(&world).await;
+    flows.push(insert(&client, "open", None, "\"behind\"").await);
+    world.caught_up().await;
+    println!("400 letters of two closed topics held up the line for {:.1?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+    assert_eq!(relay.log().matches(REFUSED_AGAIN).count(), 2);
+    assert_eq!(letters(&client).await.len(), 400);
+    let arrived = ids(&consume(&mock.bootstrap_servers(), "open", flows.len(), PATIENCE).await);
+    assert_eq!(arrived.last(), flows.last());
+    stop(relay).await;
+}
+
+/// Asked for before the topic takes them: none that is as large as one that was refused is tried in vain, and what is
+/// small enough is sent in its order.
+#[tokio::test]
+async fn a_replay_of_what_is_still_too_large_costs_few_answers() {
+    let (world, client) = too_large_world("stilllarge").await;
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut wanted: Vec<Vec<Uuid>> = Vec::new();
+    for key in 0..40 {
+        let payload = format!("\"{}\"", "x".repeat(random.usize(250_000..900_000)));
+        let (key, mut of_key) = (key.to_string(), Vec::new());
+        for payload in [payload.as_str(), "1", "2"] {
+            of_key.push(insert(&client, &world.topic, Some(&key), payload).await);
+        }
+        wanted.push(of_key);
+    }
+    let relay = parking(&world).await;
+    world.caught_up().await;
+    assert_eq!(letters(&client).await.len(), 120);
+    let asked = Instant::now();
+    replay_all(&world).await;
+    let behind = insert(&client, &world.topic, Some("other"), "3").await;
+    world.caught_up().await;
+    let answers = relay.log().matches(REFUSED_AGAIN).count();
+    println!("40 letters that are too large held up the line for {:.1?}, {answers} answers", asked.elapsed());
+    // One for each that is smaller than all before it: on the average the 40th harmonic number, 4.3.
+    assert!((1..=15).contains(&answers), "{answers}");
+    assert_eq!(ids(&world.consume(1).await), [behind]);
+    assert_eq!(letters(&client).await.len(), 120);
+
+    world.set_message_size("5000000").await;
+    replay_all(&world).await;
+    world.caught_up().await;
+    let records = world.consume(121).await;
+    for (key, wanted) in wanted.iter().enumerate() {
+        let key = key.to_string();
+        let of_key = records.iter().filter(|record| record.key.as_deref() == Some(key.as_bytes()));
+        let mut seen = std::collections::HashSet::new();
+        let mut first = ids(&of_key.cloned().collect::<Vec<_>>());
+        first.retain(|id| seen.insert(*id));
+        assert_eq!(&first, wanted, "key {key}");
+    }
+    assert_eq!(letters(&client).await, []);
+    stop(relay).await;
+}
+
+/// Parks a message of key b, and locks the table of letters.
+async fn locked(world: &World, client: &Client) -> (Vec<Uuid>, Client) {
+    let waits = vec![insert(client, &world.topic, Some("b"), &large()).await];
+    world.caught_up().await;
+    let locker = world.database.client().await;
+    locker.batch_execute("BEGIN; LOCK TABLE outbox.dead_letters IN EXCLUSIVE MODE").await.unwrap();
+    (waits, locker)
+}
+
+/// Longer than any patience: the kernel's with a loop that stands still, a standby's, the server's.
+#[tokio::test]
+async fn a_locked_table_of_letters_costs_neither_slot_nor_process() {
+    let (world, client) = too_large_world("locked").await;
+    let relay = parking(&world).await;
+    let address = relay.listen_address().await;
+    let (mut waits, locker) = locked(&world, &client).await;
+    let second = world.command(["run", "--on-refusal", "dead-letter"]).spawn();
+    second.wait_for_log("standing by", PATIENCE).await;
+    let lives = relay.log().matches("reading the log").count();
+    let mut flows = Vec::new();
+    client.batch_execute("BEGIN").await.unwrap();
+    for n in 0..100 {
+        flows.push(insert(&client, &world.topic, Some("a"), &n.to_string()).await);
+        waits.push(insert(&client, &world.topic, Some("b"), &n.to_string()).await);
+    }
+    client.batch_execute("COMMIT").await.unwrap();
+    let answer = falls(address, "the table of dead letters is locked").await;
+    assert_eq!((&answer["state"], &answer["stage"]), (&"stalled".into(), &"dead letters".into()), "{answer}");
+    tokio::time::sleep(Duration::from_secs(35)).await;
+    assert_eq!(get(address, "/healthz").await.0, 200);
+    assert!(!second.log().contains("\"streaming\""), "{}", second.log());
+    assert!(relay.log().contains("waiting: the table of dead letters has not answered"), "{}", relay.log());
+    locker.batch_execute("COMMIT").await.unwrap();
+    world.caught_up().await;
+    assert_eq!(relay.log().matches("reading the log").count(), lives, "{}", relay.log());
+    let parked: Vec<_> = letters(&client).await.iter().map(|letter| letter.0.unwrap()).collect();
+    assert_eq!(parked, waits);
+    assert_eq!(ids(&world.consume(flows.len()).await), flows, "each once");
+    stop(second).await;
+    stop(relay).await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_locked_table_of_letters() {
+    let (world, client) = too_large_world("lockedstop").await;
+    let command = world.command(["run", "--on-refusal", "dead-letter", "--drain-timeout", "3s"]);
+    let mut relay = quick(command).spawn();
+    relay.wait_for_log("\"streaming\"", PATIENCE).await;
+    let (mut waits, locker) = locked(&world, &client).await;
+    waits.push(insert(&client, &world.topic, Some("b"), "2").await);
+    relay.wait_for_log("waiting: the table of dead letters", PATIENCE).await;
+    relay.terminate();
+    assert_eq!(relay.wait(Duration::from_secs(10)).await.code(), Some(0), "{}", relay.log());
+    assert!(relay.log().contains("they will be sent again"), "{}", relay.log());
+    locker.batch_execute("COMMIT").await.unwrap();
+    let relay = parking(&world).await;
+    world.caught_up().await;
+    let parked: Vec<_> = letters(&client).await.iter().map(|letter| letter.0.unwrap()).collect();
+    assert_eq!(parked, waits);
     stop(relay).await;
 }
 

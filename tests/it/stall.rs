@@ -19,7 +19,7 @@ use crate::world::{World, stop};
 const NOTICED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Waits until readiness falls; gives the answer, and how long it took.
-async fn falls(address: std::net::SocketAddr, what: &str) -> Value {
+pub(crate) async fn falls(address: std::net::SocketAddr, what: &str) -> Value {
     let since = Instant::now();
     let answer = eventually(what, NOTICED_WITHIN, async || {
         let (code, body) = get(address, "/readyz").await;
