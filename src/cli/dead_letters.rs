@@ -63,6 +63,14 @@ fn asked_text(asked: &Asked, slot: &str) -> String {
         Some(pid) => format!("the relay that holds slot {slot} (PID {pid}) sends them now\n"),
         None => format!("nobody holds slot {slot} now: they are sent when `walpost run` starts\n"),
     });
+    if asked.foreign > 0 {
+        let verb = if asked.foreign == 1 { "lies" } else { "lie" };
+        text.push_str(&format!(
+            "{} of them {verb} beyond the end of the log, as after a restore into another database system: no relay \
+             sends these. Insert them again, then discard them: {}\n",
+            asked.foreign, asked.insert_again
+        ));
+    }
     text
 }
 
@@ -122,6 +130,10 @@ mod tests {
             "replay requested: 1 letter without a key\n1 of them was requested before\n\
              nobody holds slot s now: they are sent when `walpost run` starts\n"
         );
+        let asked =
+            Asked { letters: 2, keys: 1, foreign: 1, insert_again: "SQL;".to_owned(), ..Asked::default() };
+        assert!(asked_text(&asked, "s").contains("1 of them lies beyond the end of the log"));
+        assert!(asked_text(&asked, "s").ends_with("then discard them: SQL;\n"));
         let asked = Asked { letters: 5, keys: 1, keyless: 2, ..Asked::default() };
         assert!(
             asked_text(&asked, "s").starts_with("replay requested: 5 letters of 1 key, 2 of them without")

@@ -9,8 +9,6 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::life::get;
-use crate::stall::falls;
 use crate::support::{Consumed, KafkaBroker, PATIENCE, PostgresServer, Walpost, consume, eventually, unique};
 use crate::world::{World, stop};
 
@@ -18,48 +16,48 @@ use crate::world::{World, stop};
 const REFUSED_AGAIN: &str = r#""message":"a dead letter was refused again""#;
 
 /// A relay that parks after one quick retry.
-async fn parking(world: &World) -> Walpost {
+pub(crate) async fn parking(world: &World) -> Walpost {
     let relay = quick(world.command(["run", "--on-refusal", "dead-letter"])).spawn();
     relay.wait_for_log("streaming", PATIENCE).await;
     relay
 }
 
-fn quick(command: crate::support::walpost::Builder) -> crate::support::walpost::Builder {
+pub(crate) fn quick(command: crate::support::walpost::Builder) -> crate::support::walpost::Builder {
     command
         .env("WALPOST_MAX_RETRIES", "1")
         .env("WALPOST_BASE_DELAY", "100ms")
         .env("WALPOST_KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS", "1000")
 }
 
-async fn insert(client: &Client, topic: &str, key: Option<&str>, payload: &str) -> Uuid {
+pub(crate) async fn insert(client: &Client, topic: &str, key: Option<&str>, payload: &str) -> Uuid {
     let sql =
         "INSERT INTO outbox.messages (topic, key, payload) VALUES ($1, $2, $3::text::json) RETURNING id";
     client.query_one(sql, &[&topic, &key, &payload]).await.unwrap().get(0)
 }
 
 /// Open letters: id, error, attempts, in order.
-async fn letters(client: &Client) -> Vec<(Option<Uuid>, String, i32)> {
+pub(crate) async fn letters(client: &Client) -> Vec<(Option<Uuid>, String, i32)> {
     let sql = "SELECT id, error, attempts FROM outbox.dead_letters WHERE done_at IS NULL ORDER BY commit_lsn, index";
     let rows = client.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }
 
 /// Asks for a replay of all that is open.
-async fn replay_all(world: &World) {
+pub(crate) async fn replay_all(world: &World) {
     let output = world.command(["dead-letters", "replay", "--all"]).output().await;
     assert!(output.status.success(), "{output:?}");
 }
 
-fn ids(records: &[Consumed]) -> Vec<Uuid> {
+pub(crate) fn ids(records: &[Consumed]) -> Vec<Uuid> {
     records.iter().map(|record| record.header("id").unwrap().parse().unwrap()).collect()
 }
 
 /// A payload that the topic takes only after it was widened.
-fn large() -> String {
+pub(crate) fn large() -> String {
     format!("\"{}\"", "x".repeat(500_000))
 }
 
-async fn too_large_world(prefix: &str) -> (World, Client) {
+pub(crate) async fn too_large_world(prefix: &str) -> (World, Client) {
     let world = World::new(prefix, 1).await;
     world.set_message_size("200000").await;
     let client = world.database.client().await;
@@ -339,68 +337,6 @@ async fn a_replay_of_what_is_still_too_large_costs_few_answers() {
         assert_eq!(&first, wanted, "key {key}");
     }
     assert_eq!(letters(&client).await, []);
-    stop(relay).await;
-}
-
-/// Parks a message of key b, and locks the table of letters.
-async fn locked(world: &World, client: &Client) -> (Vec<Uuid>, Client) {
-    let waits = vec![insert(client, &world.topic, Some("b"), &large()).await];
-    world.caught_up().await;
-    let locker = world.database.client().await;
-    locker.batch_execute("BEGIN; LOCK TABLE outbox.dead_letters IN EXCLUSIVE MODE").await.unwrap();
-    (waits, locker)
-}
-
-/// Longer than any patience: the kernel's with a loop that stands still, a standby's, the server's.
-#[tokio::test]
-async fn a_locked_table_of_letters_costs_neither_slot_nor_process() {
-    let (world, client) = too_large_world("locked").await;
-    let relay = parking(&world).await;
-    let address = relay.listen_address().await;
-    let (mut waits, locker) = locked(&world, &client).await;
-    let second = world.command(["run", "--on-refusal", "dead-letter"]).spawn();
-    second.wait_for_log("standing by", PATIENCE).await;
-    let lives = relay.log().matches("reading the log").count();
-    let mut flows = Vec::new();
-    client.batch_execute("BEGIN").await.unwrap();
-    for n in 0..100 {
-        flows.push(insert(&client, &world.topic, Some("a"), &n.to_string()).await);
-        waits.push(insert(&client, &world.topic, Some("b"), &n.to_string()).await);
-    }
-    client.batch_execute("COMMIT").await.unwrap();
-    let answer = falls(address, "the table of dead letters is locked").await;
-    assert_eq!((&answer["state"], &answer["stage"]), (&"stalled".into(), &"dead letters".into()), "{answer}");
-    tokio::time::sleep(Duration::from_secs(35)).await;
-    assert_eq!(get(address, "/healthz").await.0, 200);
-    assert!(!second.log().contains("\"streaming\""), "{}", second.log());
-    assert!(relay.log().contains("waiting: the table of dead letters has not answered"), "{}", relay.log());
-    locker.batch_execute("COMMIT").await.unwrap();
-    world.caught_up().await;
-    assert_eq!(relay.log().matches("reading the log").count(), lives, "{}", relay.log());
-    let parked: Vec<_> = letters(&client).await.iter().map(|letter| letter.0.unwrap()).collect();
-    assert_eq!(parked, waits);
-    assert_eq!(ids(&world.consume(flows.len()).await), flows, "each once");
-    stop(second).await;
-    stop(relay).await;
-}
-
-#[tokio::test]
-async fn a_stop_does_not_wait_for_a_locked_table_of_letters() {
-    let (world, client) = too_large_world("lockedstop").await;
-    let command = world.command(["run", "--on-refusal", "dead-letter", "--drain-timeout", "3s"]);
-    let mut relay = quick(command).spawn();
-    relay.wait_for_log("\"streaming\"", PATIENCE).await;
-    let (mut waits, locker) = locked(&world, &client).await;
-    waits.push(insert(&client, &world.topic, Some("b"), "2").await);
-    relay.wait_for_log("waiting: the table of dead letters", PATIENCE).await;
-    relay.terminate();
-    assert_eq!(relay.wait(Duration::from_secs(10)).await.code(), Some(0), "{}", relay.log());
-    assert!(relay.log().contains("they will be sent again"), "{}", relay.log());
-    locker.batch_execute("COMMIT").await.unwrap();
-    let relay = parking(&world).await;
-    world.caught_up().await;
-    let parked: Vec<_> = letters(&client).await.iter().map(|letter| letter.0.unwrap()).collect();
-    assert_eq!(parked, waits);
     stop(relay).await;
 }
 

@@ -367,3 +367,24 @@ async fn a_missing_table_or_grant_is_named_with_its_mend() {
     says(&["check", "--on-refusal", "dead-letter"], 1, &["FAIL  dead letters", "walpost setup"]).await;
     says(&["status", "--json"], 0, &["\"dead_letters\":null"]).await;
 }
+
+/// Restored into another database system, letters bear positions of a log that is not there.
+#[tokio::test]
+async fn letters_of_another_system_are_told_with_what_inserts_them_again() {
+    let desk = Desk::new("letterforeign").await;
+    desk.park("0/A0+0", "orders", Some(b"ada"), 6).await;
+    desk.park("FFFF/A0+0", "orders", Some(b"bob"), 6).await;
+    desk.park("FFFF/A0+1", "orders", None, 6).await;
+    let (stdout, _) = desk.succeeds(&["replay", "--all"]).await;
+    assert!(stdout.contains("2 of them lie beyond the end of the log"), "{stdout}");
+    let sql = stdout.split("then discard them: ").nth(1).unwrap();
+    desk.client.batch_execute(sql).await.unwrap();
+    let sql = "SELECT topic, key, payload::text FROM outbox.messages ORDER BY created_at, key NULLS LAST";
+    let rows = desk.client.query(sql, &[]).await.unwrap();
+    let rows: Vec<(String, Option<String>, Option<String>)> =
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let keys: Vec<_> = rows.iter().map(|row| row.1.as_deref()).collect();
+    assert_eq!(keys, [Some("bob"), None], "{rows:?}");
+    let (stdout, _) = desk.succeeds(&["replay", "0/A0+0"]).await;
+    assert!(!stdout.contains("beyond"), "{stdout}");
+}

@@ -9,6 +9,7 @@ mod bytes;
 mod ddl;
 mod dead_letters;
 mod dead_letters_cli;
+mod dead_letters_wait;
 mod delivery;
 mod demo;
 mod desk;

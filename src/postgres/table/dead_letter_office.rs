@@ -30,6 +30,7 @@ pub(super) type Parameters<'a> = Vec<&'a (dyn ToSql + Sync)>;
 #[derive(Debug)]
 pub struct DeadLetterOffice {
     table: TableName,
+    pub(super) outbox: TableName,
     pub(super) slot: String,
 }
 
@@ -38,7 +39,7 @@ impl DeadLetterOffice {
     #[must_use]
     pub fn of(target: &Target) -> Self {
         let table = TableName { schema: target.table.schema.clone(), name: "dead_letters".to_owned() };
-        DeadLetterOffice { table, slot: target.slot.clone() }
+        DeadLetterOffice { table, outbox: target.table.clone(), slot: target.slot.clone() }
     }
 
     /// The table's name.

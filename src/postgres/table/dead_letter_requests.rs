@@ -12,6 +12,7 @@ use super::dead_letter_office::{DeadLetterOffice, Parameters, pair, position};
 use super::letter::{Asked, Chosen, Discarded};
 use crate::error::OutboxError;
 use crate::lsn::Position;
+use crate::postgres::names::quote_literal;
 use crate::postgres::session::{Cells, Session, sql_error};
 
 /// Prefix of the marker in the log, by which the relay knows it.
@@ -50,10 +51,11 @@ impl DeadLetterOffice {
             "WITH asked AS (UPDATE {} t SET requested_at = coalesce(t.requested_at, now()), \
                replay_lsn = coalesce(t.replay_lsn, pg_current_wal_insert_lsn()) \
                WHERE t.slot = $1::text AND t.done_at IS NULL AND {which} \
-               RETURNING t.topic, t.key, t.requested_at <> now() AS earlier) \
+               RETURNING t.topic, t.key, t.requested_at <> now() AS earlier, \
+               t.commit_lsn > pg_current_wal_insert_lsn() AS foreign_to_this) \
              SELECT count(*), count(*) FILTER (WHERE earlier), \
              count(DISTINCT (topic, key)) FILTER (WHERE topic IS NOT NULL AND key IS NOT NULL), \
-             count(*) FILTER (WHERE topic IS NULL OR key IS NULL) FROM asked",
+             count(*) FILTER (WHERE topic IS NULL OR key IS NULL), count(*) FILTER (WHERE foreign_to_this) FROM asked",
             self.table()
         );
         let row = transaction.query_one(&sql, &values).await.map_err(|error| sql_error(ASKING, error))?;
@@ -64,11 +66,27 @@ impl DeadLetterOffice {
             earlier: row.cell(1)?,
             keys: row.cell(2)?,
             keyless: row.cell(3)?,
+            foreign: row.cell(4)?,
+            insert_again: self.insert_again(),
             positions,
             relay_pid,
         };
         self.tell(transaction, asked.letters, chosen, ASKING).await?;
         Ok(asked)
+    }
+
+    /// The SQL that makes rows of letters whose positions are another system's. With ids of their own, since the
+    /// rows that they were may still be there.
+    fn insert_again(&self) -> String {
+        let (table, outbox) = (self.table(), &self.outbox);
+        format!(
+            "INSERT INTO {outbox} (topic, key, payload, event_type, headers, correlation_id, created_at) \
+             SELECT topic, convert_from(key, 'UTF8'), convert_from(payload, 'UTF8')::json, event_type, \
+             coalesce(convert_from(headers, 'UTF8')::jsonb, '{{}}'), correlation_id, coalesce(created_at, now()) FROM {table} \
+             WHERE slot = {} AND done_at IS NULL AND unfit_column IS NULL AND commit_lsn > pg_current_wal_insert_lsn() \
+             ORDER BY commit_lsn, index;",
+            quote_literal(&self.slot)
+        )
     }
 
     /// The chosen letters that are asked for, in order, read in parts.

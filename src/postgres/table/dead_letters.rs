@@ -48,9 +48,8 @@ impl DeadLetterTable {
 
     /// The open letters' keys, and the letters that the log may bring again. Removes what was done long ago.
     pub(crate) async fn parked(&self, client: &Client) -> Result<Parked, OutboxError> {
-        let look = format!("SELECT FROM {} LIMIT 0", self.name);
-        match client.execute(&look, &[]).await {
-            Ok(_) => self.read_parked(client).await,
+        match self.writers_gone(client).await {
+            Ok(()) => self.read_parked(client).await,
             // Set up by an earlier version, and not told to park anything.
             Err(error) if !self.required && error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
                 Ok(Parked::default())
@@ -67,6 +66,14 @@ impl DeadLetterTable {
             }
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    /// Waits until every transaction that has written to the table is over. The log tells of a request before others
+    /// see its transaction: a COMMIT that waits for a standby may be long in between. And a relay that has just died
+    /// may still be storing letters.
+    async fn writers_gone(&self, client: &Client) -> Result<(), tokio_postgres::Error> {
+        // Two statements, and so one transaction, which leaves nothing behind when it fails.
+        client.batch_execute(&format!("LOCK TABLE {} IN SHARE MODE; SELECT", self.name)).await
     }
 
     async fn read_parked(&self, client: &Client) -> Result<Parked, OutboxError> {
@@ -173,13 +180,14 @@ impl DeadLetterTable {
              requested_at = coalesce(t.requested_at, now()) \
              FROM chosen WHERE t.slot = $1::text AND t.commit_lsn = chosen.commit_lsn AND t.index = chosen.index"
         );
-        match client.execute(&number, &[&self.slot, &lsn]).await {
+        match self.writers_gone(client).await {
             // Whoever may log in may ask; without a table there is nothing to send.
             Err(error) if !self.required && error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
                 return Ok(Vec::new());
             }
-            done => done.map(drop).map_err(|error| self.failed(error))?,
+            gone => gone.map_err(|error| self.failed(error))?,
         }
+        self.execute(client, &number, &[&self.slot, &lsn]).await?;
         let next = format!(
             "SELECT commit_lsn, index, id, topic, CASE WHEN size <= {PAGE_BYTES} THEN key END, \
              CASE WHEN size <= {PAGE_BYTES} THEN payload END, event_type, CASE WHEN size <= {PAGE_BYTES} THEN headers END, \
@@ -230,9 +238,8 @@ impl DeadLetterTable {
         reach: Reach,
     ) -> Result<(), OutboxError> {
         let (table, letter) = (&self.name, &refused.letter);
-        let of_request = format!(
-            "slot = $1::text AND done_at IS NULL AND replay_lsn = $7 AND topic = $5 AND $8::int8 IS NOT NULL"
-        );
+        let of_request =
+            "slot = $1::text AND done_at IS NULL AND replay_lsn = $7 AND topic = $5 AND $8::int8 IS NOT NULL";
         let sql = format!(
             "UPDATE {table} SET requested_at = NULL, replay_lsn = NULL, replay_index = NULL, \
              attempts = attempts + ((commit_lsn, index) = ($2, $3))::int4, \

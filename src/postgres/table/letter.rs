@@ -113,6 +113,10 @@ pub struct Asked {
     pub keys: i64,
     /// How many have no key, and stand alone.
     pub keyless: i64,
+    /// How many lie beyond the end of the log, and so are of another database system: no relay sends these.
+    pub foreign: i64,
+    /// What inserts those again.
+    pub insert_again: String,
     /// The letters in the order in which they are sent, if somebody wants to wait for them.
     pub positions: Vec<Position>,
     /// The server process through which a relay reads the slot.

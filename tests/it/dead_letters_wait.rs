@@ -1,0 +1,113 @@
+//! What the relay waits for at the table of dead letters costs nothing else.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::dead_letters::{ids, insert, large, letters, parking, quick, too_large_world};
+use crate::life::get;
+use crate::stall::falls;
+use crate::support::{KafkaBroker, PATIENCE, PostgresServer, eventually};
+use crate::world::{World, stop};
+
+/// Parks a message of key b, and locks the table of letters.
+async fn locked(world: &World, client: &Client) -> (Vec<Uuid>, Client) {
+    let waits = vec![insert(client, &world.topic, Some("b"), &large()).await];
+    world.caught_up().await;
+    let locker = world.database.client().await;
+    locker.batch_execute("BEGIN; LOCK TABLE outbox.dead_letters IN EXCLUSIVE MODE").await.unwrap();
+    (waits, locker)
+}
+
+/// Longer than any patience: the kernel's with a loop that stands still, a standby's, the server's.
+#[tokio::test]
+async fn a_locked_table_of_letters_costs_neither_slot_nor_process() {
+    let (world, client) = too_large_world("locked").await;
+    let relay = parking(&world).await;
+    let address = relay.listen_address().await;
+    let (mut waits, locker) = locked(&world, &client).await;
+    let second = world.command(["run", "--on-refusal", "dead-letter"]).spawn();
+    second.wait_for_log("standing by", PATIENCE).await;
+    let lives = relay.log().matches("reading the log").count();
+    let mut flows = Vec::new();
+    client.batch_execute("BEGIN").await.unwrap();
+    for n in 0..100 {
+        flows.push(insert(&client, &world.topic, Some("a"), &n.to_string()).await);
+        waits.push(insert(&client, &world.topic, Some("b"), &n.to_string()).await);
+    }
+    client.batch_execute("COMMIT").await.unwrap();
+    let answer = falls(address, "the table of dead letters is locked").await;
+    assert_eq!((&answer["state"], &answer["stage"]), (&"stalled".into(), &"dead letters".into()), "{answer}");
+    tokio::time::sleep(Duration::from_secs(35)).await;
+    assert_eq!(get(address, "/healthz").await.0, 200);
+    assert!(!second.log().contains("\"streaming\""), "{}", second.log());
+    assert!(relay.log().contains("waiting: the table of dead letters has not answered"), "{}", relay.log());
+    locker.batch_execute("COMMIT").await.unwrap();
+    world.caught_up().await;
+    assert_eq!(relay.log().matches("reading the log").count(), lives, "{}", relay.log());
+    let parked: Vec<_> = letters(&client).await.iter().map(|letter| letter.0.unwrap()).collect();
+    assert_eq!(parked, waits);
+    assert_eq!(ids(&world.consume(flows.len()).await), flows, "each once");
+    stop(second).await;
+    stop(relay).await;
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_locked_table_of_letters() {
+    let (world, client) = too_large_world("lockedstop").await;
+    let command = world.command(["run", "--on-refusal", "dead-letter", "--drain-timeout", "3s"]);
+    let mut relay = quick(command).spawn();
+    relay.wait_for_log("\"streaming\"", PATIENCE).await;
+    let (mut waits, locker) = locked(&world, &client).await;
+    waits.push(insert(&client, &world.topic, Some("b"), "2").await);
+    relay.wait_for_log("waiting: the table of dead letters", PATIENCE).await;
+    relay.terminate();
+    assert_eq!(relay.wait(Duration::from_secs(10)).await.code(), Some(0), "{}", relay.log());
+    assert!(relay.log().contains("they will be sent again"), "{}", relay.log());
+    locker.batch_execute("COMMIT").await.unwrap();
+    let relay = parking(&world).await;
+    world.caught_up().await;
+    let parked: Vec<_> = letters(&client).await.iter().map(|letter| letter.0.unwrap()).collect();
+    assert_eq!(parked, waits);
+    stop(relay).await;
+}
+
+/// The log brings a request before its COMMIT has returned, and others can't see it yet: here it waits for a standby
+/// that is not there. It is met all the same.
+#[tokio::test]
+async fn a_request_that_nobody_sees_yet_is_waited_for() {
+    let server = PostgresServer::start(&[]).await;
+    let world = World::on(&server, KafkaBroker::shared().await, "unseen", 1).await;
+    world.set_message_size("200000").await;
+    let client = world.database.client().await;
+    let name = client.query_one("SELECT current_database()::text", &[]).await.unwrap().get::<_, String>(0);
+    client.batch_execute(&format!("ALTER DATABASE {name} SET synchronous_commit = 'local'")).await.unwrap();
+    let client = world.database.client().await;
+    let relay = parking(&world).await;
+    let letter = insert(&client, &world.topic, Some("a"), &large()).await;
+    world.caught_up().await;
+    assert_eq!(letters(&client).await.len(), 1);
+    world.set_message_size("5000000").await;
+    let standby = "ALTER SYSTEM SET synchronous_standby_names = 'nobody'";
+    client.batch_execute(standby).await.unwrap();
+    client.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
+    eventually("the standby to be waited for", PATIENCE, async || {
+        let name = client.query_one("SHOW synchronous_standby_names", &[]).await.unwrap();
+        (name.get::<_, &str>(0) == "nobody").then_some(())
+    })
+    .await;
+    let asking =
+        world.command(["dead-letters", "replay", "--all"]).env("PGOPTIONS", "-c synchronous_commit=on");
+    let asking = tokio::spawn(async move { asking.output().await });
+    // Waits for a COMMIT that is not seen yet.
+    relay.wait_for_log("waiting: the table of dead letters has not answered", PATIENCE).await;
+    assert_eq!(letters(&client).await.len(), 1);
+    client.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
+    client.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
+    assert!(asking.await.unwrap().status.success());
+    eventually("the letter to be sent", PATIENCE, async || letters(&client).await.is_empty().then_some(()))
+        .await;
+    assert_eq!(ids(&world.consume(1).await), [letter]);
+    stop(relay).await;
+}
