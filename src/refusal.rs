@@ -140,12 +140,6 @@ impl Refusals {
         Refusals { on_refusal, retry, attempts: BTreeMap::new(), docket }
     }
 
-    /// Whether a message that can't be sent is parked in the end.
-    #[must_use]
-    pub fn parks(&self) -> bool {
-        self.on_refusal == OnRefusal::DeadLetter
-    }
-
     /// For the next processor.
     #[must_use]
     pub fn docket(&self) -> Docket {

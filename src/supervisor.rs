@@ -186,9 +186,10 @@ impl<E: Ends> Supervisor<E> {
     }
 
     /// A stop during which an end failed is still a stop: nothing is lost, something may come again.
-    fn failed_stop(&self, error: OutboxError) -> Result<(), OutboxError> {
-        // A refused message will be parked by the next relay: nobody has to help.
-        if error.is_transient() || (error.is_message() && self.refusals.parks()) {
+    fn failed_stop(&mut self, error: OutboxError) -> Result<(), OutboxError> {
+        // A refused message is tried again, or parked, by the next relay, unless this one would give up by now.
+        let refused = error.is_message() && self.refusals.judge(&error) != Ruling::Halt;
+        if error.is_transient() || refused {
             tracing::warn!(
                 error = error.chain(),
                 "an end failed while stopping: what was in flight will be sent again"

@@ -8,6 +8,9 @@ use crate::config::Config;
 use crate::error::OutboxError;
 use crate::postgres::{Cells, DeadLetterOffice, Session, lag_sql};
 
+/// Transactions shorter than that, in seconds, hold back nothing to speak of.
+const LONG: f64 = 10.0;
+
 /// One row of `sql/lag.sql`, and what waits beside it.
 #[derive(Debug, Serialize)]
 struct Status {
@@ -24,6 +27,9 @@ struct Status {
     retained_bytes: Option<i64>,
     safe_bytes: Option<i64>,
     wal_status: Option<String>,
+    /// Who has written in a transaction that is still open, and since when: the log is kept from there on.
+    oldest_writer: Option<String>,
+    oldest_writer_seconds: Option<f64>,
     /// Open dead letters; none when there is no table, or it may not be read.
     dead_letters: Option<i64>,
 }
@@ -74,6 +80,8 @@ impl Status {
             retained_bytes: row.cell("retained_bytes")?,
             safe_bytes: row.cell("safe_bytes")?,
             wal_status: row.cell("wal_status")?,
+            oldest_writer: row.cell("oldest_writer")?,
+            oldest_writer_seconds: row.cell("oldest_writer_seconds")?,
             dead_letters,
         })
     }
@@ -101,15 +109,27 @@ impl Status {
         let room = self.safe_bytes.map(|bytes| format!(", {} until the slot is lost", bytes_text(bytes)));
         format!(
             "slot        {} ({})\nheld by     {holder}\nconfirmed   {}\nserver at   {}\nlag         {}{seconds}\n\
-             retained    {}{}\nparked      {letters}\n",
+             retained    {}{}\n{}parked      {letters}\n",
             self.slot,
             self.wal_status.as_deref().unwrap_or("unknown"),
             self.confirmed_lsn.as_deref().unwrap_or("nothing yet"),
             self.current_lsn,
             size(self.lag_bytes),
             size(self.retained_bytes),
-            room.unwrap_or_default()
+            room.unwrap_or_default(),
+            self.held_back()
         )
+    }
+
+    /// Who keeps the server from forgetting the log, if it is for so long that it is worth a line.
+    fn held_back(&self) -> String {
+        match (&self.oldest_writer, self.oldest_writer_seconds) {
+            (Some(who), Some(seconds)) if seconds >= LONG => format!(
+                "held back   by {who}, in a transaction that has been open for {seconds:.0} s: what follows it in the log \
+                 is published, and kept until it ends\n"
+            ),
+            _ => String::new(),
+        }
     }
 }
 

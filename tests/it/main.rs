@@ -5,6 +5,7 @@
 // A test says "this must hold" with these.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod authorization;
 mod bytes;
 mod ddl;
 mod dead_letters;
@@ -18,6 +19,7 @@ mod faults;
 mod hostile;
 mod identity;
 mod life;
+mod open_transaction;
 mod publication;
 mod restart;
 mod servers;
