@@ -127,4 +127,4 @@ fn fill(workload: &Workload, topic: &str) -> String {
 }
 
 /// Length of a payload whose text is empty.
-const EMPTY_PAYLOAD: u32 = r#"{"number":"0000000000","text":""}"#.len() as u32;
+pub(crate) const EMPTY_PAYLOAD: u32 = r#"{"number":"0000000000","text":""}"#.len() as u32;

@@ -10,8 +10,10 @@
 mod backlog;
 mod crash;
 mod drain;
+mod floor;
 mod idle;
 mod lab;
+mod latency;
 mod options;
 mod pairs;
 mod proc;
@@ -50,6 +52,7 @@ async fn run(options: &Options, chosen: &[Workload]) {
         match workload.kind {
             Kind::Drain => summary.extend(pairs::measure(&lab, options, workload).await),
             Kind::Crash => crash::measure(&lab, options, workload).await,
+            Kind::Latency { rate } => latency::measure(&lab, options, workload, rate).await,
             Kind::Idle => idle::measure(&lab).await,
         }
     }

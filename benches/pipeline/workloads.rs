@@ -1,6 +1,6 @@
 //! What is measured. One thing at a time differs from `drain-100`.
 
-/// A crash or a drain, and of what.
+/// Latency, a crash or a drain, and of what.
 #[derive(Clone, Copy)]
 pub(crate) struct Workload {
     pub(crate) name: &'static str,
@@ -22,6 +22,10 @@ pub(crate) struct Workload {
 pub(crate) enum Kind {
     Drain,
     Crash,
+    /// Rows per second.
+    Latency {
+        rate: u32,
+    },
     Idle,
 }
 
@@ -38,7 +42,7 @@ const USUAL: Workload = Workload {
     text: false,
 };
 
-pub(crate) const ALL: [Workload; 10] = [
+pub(crate) const ALL: [Workload; 12] = [
     USUAL,
     Workload { name: "drain-1", about: "in transactions of one row", rows: 200_000, together: 1, ..USUAL },
     Workload {
@@ -57,6 +61,18 @@ pub(crate) const ALL: [Workload; 10] = [
         name: "crash",
         about: "kill -9 in the middle of a drain, and how much comes again",
         kind: Kind::Crash,
+        ..USUAL
+    },
+    Workload {
+        name: "latency-500",
+        about: "from COMMIT to a consumer at 500 rows/s, beside a plain producer",
+        kind: Kind::Latency { rate: 500 },
+        ..USUAL
+    },
+    Workload {
+        name: "latency-5000",
+        about: "the same at 5,000 rows/s",
+        kind: Kind::Latency { rate: 5000 },
         ..USUAL
     },
     Workload { name: "idle", about: "a relay that has nothing to do: size, CPU", kind: Kind::Idle, ..USUAL },
