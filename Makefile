@@ -1,6 +1,6 @@
 # Walpost's errands. Each installs what it misses on Debian and Ubuntu; elsewhere it says what to install.
 .DEFAULT_GOAL := help
-.PHONY: help build test faults soak fuzz demo lint clean
+.PHONY: help build test faults soak bench fuzz demo lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -38,6 +38,14 @@ faults: ## minutes of real faults with figures (docs/faults.md); SCENARIO=relay-
 
 soak: ## the same for hours: SCENARIO=relay-kill HOURS=2, or DURATION=30m
 	@WALPOST_FAULTS_DURATION="$(or $(DURATION),$(or $(HOURS),1)h)" $(MAKE) --no-print-directory faults
+
+bench: ## figures beside pg_recvlogical and a plain producer; ARGS="--only drain-100 --rows 100000", ARGS="--list"
+	scripts/install bench
+	cargo build --release --locked
+	@# Cargo builds a second one for benchmarks, with other features of the crates below; measured is what users run.
+	@mkdir -p target/measured && cp target/release/walpost target/measured/
+	@WALPOST_TEST_LOCAL=1 cargo bench --locked --features cli --bench pipeline -- \
+	  --relay "$(CURDIR)/target/measured/walpost" $(ARGS)
 
 demo: ## the main job on this machine, nothing left behind; ARGS="--for 10s"
 	@scripts/install demo

@@ -1,5 +1,5 @@
 //! The fuzz targets: each takes any bytes at all. `fuzz/` runs them under libFuzzer, `tests/hostile/` over the kept
-//! inputs and mutations of them.
+//! inputs and mutations of them. The benchmarks of single parts come in here, too.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::postgres::fuzzing::{connection_settings, password_file};
 use crate::postgres::settings::Os;
 use crate::router::Router;
 
-pub use crate::postgres::fuzzing::{authentication, frames, pgoutput, replicate};
+pub use crate::postgres::fuzzing::{Stream, Table, authentication, frames, pgoutput, replicate};
 
 /// What takes any bytes at all.
 pub type Target = fn(&[u8]);

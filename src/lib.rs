@@ -38,7 +38,7 @@ pub mod dead_letters;
 #[doc(hidden)]
 pub mod demo;
 pub mod error;
-// Doors for `fuzz/` and `tests/hostile/`, which feed bytes to rooms that are private; for nobody else.
+// Doors for `fuzz/`, `tests/hostile/` and `benches/`, which feed bytes to rooms that are private; for nobody else.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

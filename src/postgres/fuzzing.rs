@@ -15,11 +15,14 @@ use super::auth::authenticate;
 use super::connection::{Connection, CopyEvent, Startup, Wire};
 use super::intake::Intake;
 use super::names::Target;
+use super::pgoutput::{Relation, Tuple};
 use super::preflight::Preflight;
 use super::relations::Relations;
 use super::settings;
+use super::table::{ColumnTypes, Layout};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
+use crate::message::OutboxMessage;
 use crate::progress::Progress;
 use crate::router::Router;
 use crate::store::{Batch, Change};
@@ -257,4 +260,42 @@ pub async fn replicate(server: SocketAddr) -> Result<(), OutboxError> {
     let wire =
         TcpStream::connect(server).await.map_err(|error| OutboxError::connection("connecting", error))?;
     converse(wire, 0, &mut Vec::new()).await
+}
+
+/// The table of a relation, for the benchmarks.
+pub struct Table(Layout);
+
+impl Table {
+    /// None if it is no outbox.
+    #[must_use]
+    pub fn of(relation: &Relation) -> Option<Self> {
+        let columns = relation.columns.iter().map(|column| (&*column.name, column.type_oid));
+        Layout::new(columns, &ColumnTypes::default()).ok().map(Table)
+    }
+
+    /// The message of a row.
+    #[must_use]
+    pub fn message(&self, row: &Tuple) -> Option<OutboxMessage> {
+        self.0.message(row).ok()
+    }
+}
+
+/// A connection's stream from its first frame on, for the benchmarks.
+pub struct Stream(Intake);
+
+impl Default for Stream {
+    fn default() -> Self {
+        let relations = Relations::new(&Target::default(), &Preflight::default());
+        Stream(Intake::new("walpost".to_owned(), relations, Arc::default()))
+    }
+}
+
+impl Stream {
+    /// Appends the changes that the body of a CopyData message brings.
+    ///
+    /// # Errors
+    /// It is not what a server sends.
+    pub fn take(&mut self, body: Bytes, into: &mut Batch) -> Result<(), OutboxError> {
+        self.0.take(CopyEvent::Data(body), into)
+    }
 }

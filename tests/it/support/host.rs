@@ -68,6 +68,14 @@ impl Host {
         }
     }
 
+    /// The server's first process, where it is one of this machine.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        match self {
+            Host::Named(_) | Host::Container(_) => None,
+            Host::Local(local) => local.process.lock().unwrap().as_ref().map(Process::id),
+        }
+    }
+
     /// Keeps the whole log where a failing test's folder is not swept away.
     pub(crate) fn keep_log(&self, to: &Path) {
         let kept = match self {
@@ -109,7 +117,7 @@ impl Host {
 }
 
 /// The processes that `parent` has started, by the table of Linux; empty elsewhere.
-fn children(parent: u32) -> Vec<u32> {
+pub(crate) fn children(parent: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let is_child = |pid: &u32| {

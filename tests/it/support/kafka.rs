@@ -25,16 +25,39 @@ const IMAGE: (&str, &str) = ("apache/kafka", "4.3.1");
 /// How much a broker of ours takes, and from whom.
 #[derive(Clone, Copy)]
 struct Size {
-    heap: &'static str,
+    /// Options of the virtual machine; first the heap, the one that a container takes.
+    java: &'static [&'static str],
     /// The largest request, in bytes; none leaves all as it is.
     record: Option<&'static str>,
     /// Whether it knows access control lists; who is in none may do everything.
     guarded: bool,
 }
 
-const SMALL: Size = Size { heap: "-Xmx512m", record: None, guarded: false };
-const LARGE: Size = Size { heap: "-Xmx3g", record: Some("1000000000"), ..SMALL };
+// Quick to start rather than quick at length; on two cores every thread of a collector is one too many.
+const SMALL: Size = Size {
+    java: &["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"],
+    record: None,
+    guarded: false,
+};
+const LARGE: Size = Size {
+    java: &["-Xmx3g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"],
+    record: Some("1000000000"),
+    ..SMALL
+};
 const GUARDED: Size = Size { guarded: true, ..SMALL };
+/// As `kafka-server-start.sh` starts it.
+const SHIPPED: Size = Size {
+    java: &[
+        "-Xmx1G",
+        "-Xms1G",
+        "-server",
+        "-XX:+UseG1GC",
+        "-XX:MaxGCPauseMillis=20",
+        "-XX:InitiatingHeapOccupancyPercent=35",
+        "-XX:+ExplicitGCInvokesConcurrent",
+    ],
+    ..SMALL
+};
 
 impl Size {
     fn settings(self) -> impl Iterator<Item = (&'static str, String)> {
@@ -99,6 +122,11 @@ impl KafkaBroker {
         Self::launch(None, GUARDED).await.unwrap_or_else(|error| panic!("Kafka: {error}"))
     }
 
+    /// A broker of one's own that is quick at length, for figures.
+    pub(crate) async fn start_as_shipped() -> KafkaBroker {
+        Self::launch(None, SHIPPED).await.unwrap_or_else(|error| panic!("Kafka: {error}"))
+    }
+
     /// A broker of the test's own that has a second door, to which a breakable wire leads.
     pub(crate) async fn start_behind_proxy() -> BehindProxy {
         let port = free_port();
@@ -114,7 +142,7 @@ impl KafkaBroker {
         let broker = if docker() {
             let mut settings = local_kafka::settings("0.0.0.0", port, controller, wired);
             settings.extend(size.settings());
-            settings.push(("heap.opts", size.heap.to_owned()));
+            settings.push(("heap.opts", size.java[0].to_owned()));
             let ports = [Some(port), wired.map(|wired| wired.port)];
             let host = Host::Container(container(ports.into_iter().flatten(), &settings).await?);
             KafkaBroker { host, brokers, _folder: None }
@@ -122,7 +150,7 @@ impl KafkaBroker {
             let folder = Scratch::new("kafka");
             let mut settings = local_kafka::settings("127.0.0.1", port, controller, wired);
             settings.extend(size.settings());
-            let host = Host::Local(local_kafka::prepare(&folder, &settings, size.heap)?);
+            let host = Host::Local(local_kafka::prepare(&folder, &settings, size.java)?);
             host.launch();
             KafkaBroker { host, brokers, _folder: Some(folder) }
         };

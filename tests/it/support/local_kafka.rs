@@ -57,7 +57,7 @@ pub(crate) fn settings(
 pub(crate) fn prepare(
     folder: &Scratch,
     settings: &[(&str, String)],
-    heap: &'static str,
+    options: &'static [&'static str],
 ) -> Result<Local, String> {
     let jars = cached("kafka");
     if !jars.exists() {
@@ -70,8 +70,7 @@ pub(crate) fn prepare(
 
     let java = move |main: &str| {
         let mut command = Command::new("java");
-        // Quick to start rather than quick at length; on two cores every thread of a collector is one too many.
-        command.args([heap, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]);
+        command.args(options);
         command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
         command.arg("-Dorg.slf4j.simpleLogger.showDateTime=true");
         command.arg("-cp").arg(jars.join("*")).arg(main);

@@ -79,8 +79,16 @@ pub(crate) struct Walpost {
 impl Walpost {
     /// With these arguments and none of the tester's own settings.
     pub(crate) fn with(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Builder {
+        Self::of(BINARY, args)
+    }
+
+    /// The same of a binary that cargo did not build for this test.
+    pub(crate) fn of(
+        binary: impl AsRef<OsStr>,
+        args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Builder {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary);
         command.args(args).current_dir(folder.path()).env("NO_COLOR", "1");
         let ours = |name: &OsString| {
             let name = name.to_string_lossy();

@@ -1,0 +1,127 @@
+//! What a topic holds: how far it has grown, and whether that is what was committed.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::task::block_in_place;
+
+use crate::lab::Lab;
+use crate::support::kafka::config;
+use crate::support::{PATIENCE, unique};
+
+/// A topic that is written in turns, each of which begins where the last one ended.
+pub(crate) struct Topic {
+    pub(crate) name: String,
+    brokers: String,
+    partitions: i32,
+    consumer: BaseConsumer,
+}
+
+impl Topic {
+    pub(crate) async fn create(lab: &Lab, partitions: i32) -> Topic {
+        let (name, brokers) = (unique("bench"), lab.broker.brokers().to_owned());
+        lab.broker.create_topic(&name, partitions).await;
+        let consumer = consumer(&brokers);
+        Topic { name, brokers, partitions, consumer }
+    }
+
+    /// The high watermark of each partition.
+    pub(crate) fn ends(&self) -> Vec<i64> {
+        let end = |partition| self.consumer.fetch_watermarks(&self.name, partition, PATIENCE).unwrap().1;
+        block_in_place(|| (0..self.partitions).map(end).collect())
+    }
+
+    /// How many records have come since.
+    pub(crate) fn grown(&self, since: &[i64]) -> u64 {
+        let grown: i64 = self.ends().iter().zip(since).map(|(end, start)| end - start).sum();
+        grown.unsigned_abs()
+    }
+
+    /// Reads what came since, and compares it with the rows of the backlog.
+    pub(crate) fn check(&self, since: &[i64], rows: u32) -> Verdict {
+        block_in_place(|| {
+            let ends = self.ends();
+            let mut judge = Judge::new(rows, ends.len());
+            let reader = consumer(&self.brokers);
+            assign(&reader, &self.name, since);
+            let mut left: i64 = ends.iter().zip(since).map(|(end, start)| end - start).sum();
+            let mut heard = Instant::now();
+            while left > 0 {
+                assert!(heard.elapsed() < PATIENCE, "{left} records can't be read");
+                let Some(message) = reader.poll(Duration::from_millis(100)) else { continue };
+                judge.hear(&message.unwrap());
+                heard = Instant::now();
+                left -= 1;
+            }
+            judge.verdict
+        })
+    }
+}
+
+/// As a consumer of the tests, in no group.
+pub(crate) fn consumer(brokers: &str) -> BaseConsumer {
+    let mut config = config(brokers);
+    config.set("group.id", unique("bench")).set("enable.auto.commit", "false");
+    config.create().unwrap()
+}
+
+pub(crate) fn assign(reader: &BaseConsumer, topic: &str, from: &[i64]) {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in (0..).zip(from) {
+        list.add_partition_offset(topic, partition, Offset::Offset(*offset)).unwrap();
+    }
+    reader.assign(&list).unwrap();
+}
+
+/// The number of the row that a record was made of: the end of its id.
+pub(crate) fn row_number(message: &BorrowedMessage<'_>) -> usize {
+    let id = header(message, "id");
+    usize::from_str_radix(&id[id.len() - 12..], 16).unwrap()
+}
+
+fn header<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> &'a str {
+    let headers = message.headers().expect("headers");
+    let header = headers.iter().find(|header| header.key == name).unwrap_or_else(|| panic!("no {name}"));
+    std::str::from_utf8(header.value.expect("a value")).unwrap()
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) missing: u64,
+    pub(crate) repeated: u64,
+    /// Not greater than the position before it in its partition, and no repeat.
+    pub(crate) reordered: u64,
+}
+
+struct Judge {
+    seen: Vec<bool>,
+    /// Of each partition, the greatest position so far.
+    last: Vec<(u64, u64)>,
+    verdict: Verdict,
+}
+
+impl Judge {
+    fn new(rows: u32, partitions: usize) -> Judge {
+        let verdict = Verdict { missing: rows.into(), ..Verdict::default() };
+        Judge { seen: vec![false; rows as usize], last: vec![(0, 0); partitions], verdict }
+    }
+
+    fn hear(&mut self, message: &BorrowedMessage<'_>) {
+        let (high, low) = header(message, "walpost.lsn").split_once('/').unwrap();
+        let part = |text: &str| u64::from_str_radix(text, 16).unwrap();
+        let position =
+            (part(high) << 32 | part(low), header(message, "walpost.index").parse::<u64>().unwrap());
+        if std::mem::replace(&mut self.seen[row_number(message)], true) {
+            self.verdict.repeated += 1;
+            return;
+        }
+        self.verdict.missing -= 1;
+        let last = &mut self.last[usize::try_from(message.partition()).unwrap()];
+        if position <= *last {
+            self.verdict.reordered += 1;
+        }
+        *last = position;
+    }
+}
