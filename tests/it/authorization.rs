@@ -31,7 +31,8 @@ async fn a_topic_that_may_not_be_written_is_named_and_parked_until_it_may() {
     let log = halting.log();
     assert!(log.contains(&closed) && log.contains("TopicAuthorizationFailed"), "{log}");
     assert!(log.contains("grant WRITE on it"), "{log}");
-    assert_eq!(arrivals(&world.consume(1).await), flows[..1], "nothing passes it");
+    // What was on its way to the other topic may have arrived; in its order.
+    assert!(flows.starts_with(&arrivals(&world.consume(1).await)));
 
     let relay = parking(&world).await;
     world.caught_up().await;
