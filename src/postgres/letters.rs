@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use tokio_postgres::{Client, Config};
 
-use super::lookout::holder_of;
-use super::names::Target;
-use super::session::Session;
+use super::session::{Cells, Session, place, sql_error};
 use super::table::DeadLetterTable;
 use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Reach, Replay};
 use crate::error::OutboxError;
@@ -19,7 +17,6 @@ use crate::lsn::{Lsn, Position};
 #[derive(Debug)]
 pub struct DeadLetterSession {
     config: Config,
-    target: Target,
     table: DeadLetterTable,
     /// The session beside the stream.
     beside: Arc<Client>,
@@ -27,8 +24,8 @@ pub struct DeadLetterSession {
 }
 
 impl DeadLetterSession {
-    pub(super) fn new(config: Config, target: Target, table: DeadLetterTable, beside: Arc<Client>) -> Self {
-        DeadLetterSession { config, target, table, beside, session: None }
+    pub(super) fn new(config: Config, table: DeadLetterTable, beside: Arc<Client>) -> Self {
+        DeadLetterSession { config, table, beside, session: None }
     }
 
     async fn open(&mut self) -> Result<&Client, OutboxError> {
@@ -36,15 +33,11 @@ impl DeadLetterSession {
             Some(session) => session,
             None => {
                 let session = Session::open(&self.config).await?;
-                // An address may lead to another server by now, which has the stream's letters no place to be.
-                let holders = (
-                    holder_of(&self.beside, &self.target).await?,
-                    holder_of(session.client(), &self.target).await?,
-                );
-                if holders.0.is_none() || holders.0 != holders.1 {
-                    let slot = &self.target.slot;
+                // An address may lead to another server by now, where the stream's letters have no place.
+                if born(&self.beside).await? != born(session.client()).await? {
+                    let where_to = place(&self.config);
                     return Err(OutboxError::transient(format!(
-                        "slot {slot} is no longer held by this relay"
+                        "{where_to} is no longer the server of the stream"
                     )));
                 }
                 session.be_durable().await?;
@@ -53,6 +46,13 @@ impl DeadLetterSession {
         };
         Ok(self.session.insert(session).client())
     }
+}
+
+/// When the server was started, which tells it from others.
+async fn born(client: &Client) -> Result<String, OutboxError> {
+    let sql = "SELECT extract(epoch FROM pg_postmaster_start_time())::text";
+    let row = client.query_one(sql, &[]).await;
+    row.map_err(|error| sql_error("asking for the server's start", error))?.cell(0)
 }
 
 impl DeadLetterStore for DeadLetterSession {

@@ -156,8 +156,7 @@ async fn walk(
     }
 }
 
-/// The server's process that holds the slot.
-pub(super) async fn holder_of(client: &Client, target: &Target) -> Result<Option<i32>, OutboxError> {
+async fn holder_of(client: &Client, target: &Target) -> Result<Option<i32>, OutboxError> {
     let slot = quote_literal(&target.slot);
     let sql = format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = {slot}");
     let row = client.query_opt(&sql, &[]).await;

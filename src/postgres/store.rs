@@ -362,7 +362,7 @@ impl ReplicationStore {
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetterSession {
         let (config, table) = self.letters.clone();
-        DeadLetterSession::new(config, self.target.clone(), table, Arc::clone(&self.client))
+        DeadLetterSession::new(config, table, Arc::clone(&self.client))
     }
 
     /// Passes on everything that has been read. What goes wrong is kept until the changes before it have
