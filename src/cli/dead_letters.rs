@@ -67,7 +67,8 @@ fn asked_text(asked: &Asked, slot: &str) -> String {
         let verb = if asked.foreign == 1 { "lies" } else { "lie" };
         text.push_str(&format!(
             "{} of them {verb} beyond the end of the log, as after a restore into another database system: no relay \
-             sends these. Insert them again, then discard them: {}\n",
+             sends these. Insert them again (adapt the statement to a table that `setup` has not made), then discard \
+             them: {}\n",
             asked.foreign, asked.insert_again
         ));
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::environment::{CONFIG_VARIABLE, Environment};
 use super::{file, property};
 use crate::error::OutboxError;
+use crate::kafka::canonical;
 
 /// The names of one setting in its three forms, and what holds when it is not written.
 #[derive(Debug)]
@@ -175,10 +176,15 @@ impl Layers {
 
     /// The properties of Kafka, those of a higher layer in the place of those of a lower one.
     pub(super) fn properties(&self) -> Vec<(String, String)> {
-        let mut merged = self.file.properties.clone();
-        merged.extend(self.environment.properties.clone());
-        merged.extend(self.flags.properties.clone());
-        merged.into_iter().collect()
+        let mut merged = BTreeMap::new();
+        // A property with two names is one property.
+        for layer in [&self.file, &self.environment, &self.flags] {
+            let named = |(name, value): (&String, &String)| {
+                (canonical(name).to_owned(), (name.clone(), value.clone()))
+            };
+            merged.extend(layer.properties.iter().map(named));
+        }
+        merged.into_values().collect()
     }
 
     fn place_in_file(&self, key: &str) -> String {

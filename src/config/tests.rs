@@ -109,7 +109,7 @@ fn properties_are_laid_over_each_other_key_by_key() {
             ("WALPOST_KAFKA_SASL_PASSWORD", "sesame"),
             ("WALPOST_KAFKA_ACKS", ""),
         ],
-        file: "[kafka]\nlinger.ms = 4\nsasl.password = 'file'\n'acks' = 'all'",
+        file: "[kafka]\n'queue.buffering.max.ms' = 4\nsasl.password = 'file'\n'acks' = 'all'",
         ..Given::default()
     });
     let kafka = config.unwrap().kafka;

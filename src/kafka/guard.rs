@@ -64,7 +64,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
 ];
 
 /// The name under which a property is known here.
-pub(super) fn canonical(name: &str) -> &str {
+pub(crate) fn canonical(name: &str) -> &str {
     ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name)
 }
 

@@ -23,7 +23,7 @@ mod watch;
 mod window;
 
 #[cfg(feature = "cli")]
-pub(crate) use guard::is_secret;
+pub(crate) use guard::{canonical, is_secret};
 pub use probe::{ProbeReport, probe};
 pub use producer::KafkaPublisher;
 pub use settings::KafkaSettings;

@@ -352,7 +352,8 @@ impl DeadLetterStore for MemoryStore {
                 error.clone_into(&mut kept.letter.error);
                 kept.letter.attempts += 1;
             }
-            let behind = *position > own.position && kept.shares_key(own);
+            let behind =
+                *position > own.position && kept.shares_key(own) && !kept.waits(refused.send_as.commit_lsn);
             let with_another = |other: &DeadLetter| other.position == *position || kept.shares_key(other);
             if itself || behind || (of_request(kept) && alike.iter().any(with_another)) {
                 (kept.requested, kept.replay) = (false, None);

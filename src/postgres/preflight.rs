@@ -260,7 +260,7 @@ async fn publication(session: &Session, target: &Target, report: &mut Preflight)
          EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = p.pubname AND EXISTS ( \
            SELECT FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace \
            WHERE n.nspname = t.schemaname AND r.relname = t.tablename \
-           AND (r.oid = c.oid OR r.oid IN (SELECT relid FROM pg_partition_tree(c.oid))))), \
+           AND (r.oid = c.oid OR NOT p.pubviaroot AND r.oid IN (SELECT relid FROM pg_partition_tree(c.oid))))), \
          (SELECT string_agg(format('%I.%I', t.schemaname, t.tablename), ', ') FROM pg_publication_tables t \
            WHERE t.pubname = p.pubname AND NOT EXISTS (SELECT FROM pg_class r \
              JOIN pg_namespace n ON n.oid = r.relnamespace WHERE n.nspname = t.schemaname \
@@ -289,7 +289,11 @@ async fn publication(session: &Session, target: &Target, report: &mut Preflight)
         let advice = format!("ALTER PUBLICATION {shown} SET (publish = 'insert');");
         report.fail("publication", format!("publication {shown} does not publish inserts"), advice);
     } else if !has_table {
-        let advice = format!("ALTER PUBLICATION {shown} ADD TABLE {};", target.table);
+        let advice = format!(
+            "ALTER PUBLICATION {shown} ADD TABLE {}; -- what was committed before that is not sent: compare its rows with \
+             the topics, and insert again those that are missing",
+            target.table
+        );
         report.fail("publication", format!("publication {shown} does not publish {}", target.table), advice);
     } else if kind.as_deref() == Some("p") && !via_root {
         // Partitions would come under their own names, new ones under names that nobody knows yet.

@@ -37,6 +37,8 @@ pub(super) struct Published {
     inserts: bool,
     via_root: bool,
     partitioned: bool,
+    /// The outbox's name is that of another table by now, which is not published.
+    replaced: bool,
     members: Vec<Member>,
     /// How many tables and schemas it lists.
     listed: i64,
@@ -78,6 +80,11 @@ pub(super) async fn look(
     } else {
         ""
     };
+    let schema_of_other = if server_version >= 150_000 {
+        "AND NOT EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = o.relnamespace)"
+    } else {
+        ""
+    };
     let listed = if server_version >= 150_000 {
         " + (SELECT count(*) FROM pg_publication_namespace s WHERE s.pnpubid = p.oid)"
     } else {
@@ -96,9 +103,17 @@ pub(super) async fn look(
              'filter', m.filter, 'columns', m.columns)::text \
            FROM (SELECT r.oid, r.prrelid AS of, 'table' AS kind, to_jsonb(r) ->> 'prqual' AS filter, \
                to_jsonb(r) ->> 'prattrs' AS columns FROM pg_publication_rel r \
-               WHERE r.prpubid = p.oid AND r.prrelid IN (SELECT oid FROM kin) {schemas}) m ORDER BY m.oid) \
+               WHERE r.prpubid = p.oid AND r.prrelid IN (SELECT oid FROM kin) {schemas}) m ORDER BY m.oid), \
+         EXISTS (SELECT FROM pg_class o JOIN pg_namespace n ON n.oid = o.relnamespace \
+           WHERE n.nspname = {schema} AND o.relname = {name} AND o.oid <> {table_oid} AND NOT p.puballtables \
+           AND NOT EXISTS (WITH RECURSIVE kin AS (SELECT o.oid AS oid UNION \
+               SELECT i.inhparent FROM kin JOIN pg_inherits i ON i.inhrelid = kin.oid) \
+             SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid IN (SELECT oid FROM kin)) \
+           {schema_of_other}) \
          FROM (SELECT) one LEFT JOIN pg_publication p ON p.pubname = {publication}",
         slot = quote_literal(&target.slot),
+        schema = quote_literal(&target.table.schema),
+        name = quote_literal(&target.table.name),
         publication = quote_literal(&target.publication),
     );
     let row =
@@ -124,6 +139,7 @@ fn published(oid: u32, row: &Row) -> Result<Published, OutboxError> {
         via_root: row.cell(9)?,
         partitioned: row.cell::<Option<bool>, _>(10)?.unwrap_or_default(),
         listed: row.cell(11)?,
+        replaced: row.cell(13)?,
         members: members.iter().filter_map(|member| serde_json::from_str(member).ok()).collect(),
     })
 }
@@ -142,6 +158,11 @@ impl Published {
         }
         if self.via_root && !now.via_root && now.partitioned {
             return broken(&format!("now publishes the partitions of {table} under their own names"));
+        }
+        if now.replaced && !self.replaced {
+            return Change::Broken(format!(
+                "{table} is another table than before, which publication {shown} does not publish"
+            ));
         }
         let lost = self.members.iter().find(|member| !now.members.contains(member));
         let kept = self.members.iter().any(|member| member.filter.is_none() && now.members.contains(member));
@@ -222,6 +243,7 @@ mod tests {
             inserts: true,
             via_root: true,
             partitioned: true,
+            replaced: false,
             members: vec![member(2, None)],
             listed: 1,
         }

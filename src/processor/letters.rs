@@ -227,6 +227,10 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
                 Err(refusal) if refusal.is_message() => {
                     // It costs nothing to try the next ones, unless their topic takes none at all.
                     let reach = if refusal.topic().is_some() { Reach::Topic } else { Reach::Key };
+                    if reach == Reach::Topic && self.road.progress.in_flight() > 0 {
+                        // It would speak for those too that are on their way.
+                        break;
+                    }
                     let (next, why) = (next.clone(), refusal.reason());
                     // Before the store knows of it: should a stop come in between, it is asked again.
                     self.letters.replay.retain(|other| !reach.takes(&next, other));

@@ -64,9 +64,10 @@ impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
             self.vitals.beat();
             tokio::select! {
                 biased;
+                // First, since it looks at the lease: whoever has slept over an answer must not act on it.
+                () = sleep_until(self.status.due(true)) => self.confirm().await?,
                 answer = &mut statement => return answer,
                 result = self.publisher.receipts(&mut self.receipts), if self.progress.in_flight() > 0 => result?,
-                () = sleep_until(self.status.due(true)) => self.confirm().await?,
             }
             if !told && asked.elapsed() >= TOLD_AFTER {
                 told = true;

@@ -391,3 +391,29 @@ async fn without_the_table_a_relay_that_parks_does_not_start() {
     world.caught_up().await;
     stop(relay).await;
 }
+
+/// Whoever may log in may write into the log; that must not stop a relay that has no right to the letters and needs none.
+#[tokio::test]
+async fn a_request_stops_no_relay_that_may_not_see_the_letters() {
+    let world = World::new("denied", 1).await;
+    let client = world.database.client().await;
+    let role = unique("relay");
+    let sql = format!(
+        "CREATE ROLE {role} LOGIN REPLICATION PASSWORD 'secret'; GRANT USAGE ON SCHEMA outbox TO {role}; \
+         GRANT SELECT ON outbox.messages TO {role}; GRANT SELECT ON outbox.dead_letters TO {role}"
+    );
+    client.batch_execute(&sql).await.unwrap();
+    let url = &world.database.url;
+    let start = url.find("://").unwrap() + 3;
+    let end = url[start..].find('@').map_or(start, |at| start + at + 1);
+    let theirs = format!("{}{role}:secret@{}", &url[..start], &url[end..]);
+    let relay = world.command(["run"]).env("WALPOST_DATABASE_URL", theirs).spawn();
+    relay.wait_for_log("streaming", PATIENCE).await;
+    let sql = format!("SELECT pg_logical_emit_message(true, 'walpost.dead_letters', '{}')", world.slot);
+    client.batch_execute(&sql).await.unwrap();
+    let id = insert(&client, &world.topic, None, "1").await;
+    assert_eq!(ids(&world.consume(1).await), [id]);
+    assert!(relay.log().contains("a request to replay dead letters can't be met"), "{}", relay.log());
+    stop(relay).await;
+    client.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+}

@@ -32,6 +32,23 @@ const CASES: &[Case] = &[
         says: "publication walpost had outbox.messages dropped and added again",
     },
     Case {
+        name: "swapped",
+        made: PLAIN,
+        change: "ALTER TABLE outbox.messages RENAME TO messages_old; \
+                 CREATE TABLE outbox.messages (LIKE outbox.messages_old INCLUDING ALL)",
+        undo: "SELECT",
+        says: "outbox.messages is another table than before, which publication walpost does not publish",
+    },
+    Case {
+        name: "partitioned",
+        made: PLAIN,
+        change: "ALTER TABLE outbox.messages RENAME TO messages_old; \
+                 CREATE TABLE outbox.messages (LIKE outbox.messages_old INCLUDING DEFAULTS) PARTITION BY LIST (topic); \
+                 CREATE TABLE outbox.messages_new PARTITION OF outbox.messages DEFAULT",
+        undo: "SELECT",
+        says: "outbox.messages is another table than before, which publication walpost does not publish",
+    },
+    Case {
         name: "noinsert",
         made: PLAIN,
         change: "ALTER PUBLICATION walpost SET (publish = 'delete')",

@@ -305,6 +305,7 @@ pub(crate) struct ModelPublisher {
 impl OutboxPublisher for ModelPublisher {
     fn publish(&mut self, ticket: Ticket, record: &Record<'_>) -> Result<Offer, OutboxError> {
         let World { dice, log, server, broker, checker, .. } = &mut *self.shared.lock();
+        self.client.holds_slot = server.ledger(self.id).is_some();
         let offer = self.client.publish(ticket, record, broker, log, dice, checker);
         let Some(ledger) = server.ledger(self.id) else { return offer };
         match &offer {

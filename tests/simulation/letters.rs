@@ -218,7 +218,8 @@ impl Table {
                 error.clone_into(&mut kept.letter.error);
                 kept.letter.attempts += 1;
             }
-            let behind = *position > own.position && kept.shares_key(own);
+            // Asked for again meanwhile, it is the later request's.
+            let behind = *position > own.position && kept.shares_key(own) && !kept.waits(request);
             let alike = asked(kept)
                 && alike.iter().any(|other| other.position == *position || kept.shares_key(other));
             if *position == own.position || behind || alike {

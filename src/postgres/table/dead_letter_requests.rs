@@ -75,8 +75,8 @@ impl DeadLetterOffice {
         Ok(asked)
     }
 
-    /// The SQL that makes rows of letters whose positions are another system's. With ids of their own, since the
-    /// rows that they were may still be there.
+    /// The SQL that makes rows of letters whose positions are another system's, in a table as `setup` makes it.
+    /// With ids of their own, since the rows that they were may still be there.
     fn insert_again(&self) -> String {
         let (table, outbox) = (self.table(), &self.outbox);
         format!(

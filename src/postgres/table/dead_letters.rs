@@ -54,18 +54,26 @@ impl DeadLetterTable {
             Err(error) if !self.required && error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
                 Ok(Parked::default())
             }
-            Err(error) if !self.required && error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-                tracing::warn!(
-                    advice = format!(
-                        "GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO <the relay's role>;",
-                        self.name
-                    ),
-                    "whether there are dead letters can't be seen"
-                );
-                Ok(Parked::default())
-            }
+            // To look may be allowed, and to wait not.
+            Err(error) if self.is_only_denied(&error) => match self.read_parked(client).await {
+                Err(error) if error.sqlstate() == Some(SqlState::INSUFFICIENT_PRIVILEGE.code()) => {
+                    self.warn_of_denial("whether there are dead letters can't be seen");
+                    Ok(Parked::default())
+                }
+                read => read,
+            },
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    /// Whether it is a missing grant, in a relay that can do without.
+    fn is_only_denied(&self, error: &tokio_postgres::Error) -> bool {
+        !self.required && error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE)
+    }
+
+    fn warn_of_denial(&self, what: &str) {
+        let advice = format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO <the relay's role>;", self.name);
+        tracing::warn!(advice, "{what}");
     }
 
     /// Waits until every transaction that has written to the table is over. The log tells of a request before others
@@ -185,6 +193,11 @@ impl DeadLetterTable {
             Err(error) if !self.required && error.code() == Some(&SqlState::UNDEFINED_TABLE) => {
                 return Ok(Vec::new());
             }
+            // Else whoever may log in could stop this relay for good.
+            Err(error) if self.is_only_denied(&error) => {
+                self.warn_of_denial("a request to replay dead letters can't be met");
+                return Ok(Vec::new());
+            }
             gone => gone.map_err(|error| self.failed(error))?,
         }
         self.execute(client, &number, &[&self.slot, &lsn]).await?;
@@ -246,14 +259,17 @@ impl DeadLetterTable {
              error = CASE WHEN (commit_lsn, index) = ($2, $3) THEN $4 ELSE error END \
              WHERE slot = $1::text AND done_at IS NULL AND ((commit_lsn, index) = ($2, $3) \
                OR (topic, key) = ($5, $6::bytea) AND (commit_lsn, index) > ($2, $3) \
+                 AND (replay_lsn IS NULL OR replay_lsn <= $7) \
                OR {of_request} AND ({SIZE} >= $8 \
                  OR key IN (SELECT key FROM {table} WHERE {of_request} AND {SIZE} >= $8)))"
         );
         let ((lsn, index), (topic, key)) =
             (pair(letter.position), (letter.message.topic(), letter.message.key()));
         let request = PgLsn::from(refused.send_as.commit_lsn.0);
+        // The server's text knows no NUL.
+        let error = &error.replace('\0', "\u{FFFD}");
         let least = reach.least(letter).map(|least| i64::try_from(least).unwrap_or(i64::MAX));
-        self.execute(client, &sql, &[&self.slot, &lsn, &index, &error, &topic, &key, &request, &least]).await
+        self.execute(client, &sql, &[&self.slot, &lsn, &index, error, &topic, &key, &request, &least]).await
     }
 
     async fn execute(
