@@ -38,6 +38,8 @@ pub mod transaction;
 pub mod wal;
 
 pub use decode_error::DecodeError;
+#[cfg(feature = "cli")]
+pub(crate) use names::quote_literal;
 pub use names::{TableName, Target};
 pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters};
 #[cfg(feature = "cli")]

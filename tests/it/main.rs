@@ -12,6 +12,7 @@ mod dead_letters_cli;
 mod delivery;
 mod demo;
 mod desk;
+mod environment;
 mod failover;
 mod faults;
 mod hostile;
