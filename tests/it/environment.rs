@@ -1,8 +1,13 @@
 //! What goes on around the relay: transactions that stay open, clocks that jump, disks that fill, names that move.
 
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
+use crate::life::get;
+use crate::support::clock::Clock;
 use crate::support::{KafkaBroker, PATIENCE, PostgresServer, check, eventually};
 use crate::world::{World, stop};
 
@@ -106,4 +111,102 @@ async fn a_prepared_one_is_named(world: &World, client: &Client) {
     assert!(text.contains("ROLLBACK PREPARED 'it''s forgotten'"), "{text}");
     client.batch_execute("ROLLBACK PREPARED 'it''s forgotten'").await.unwrap();
     assert_eq!(status(world).await["oldest_transaction"], Value::Null);
+}
+
+/// How many days ahead of ours the clock was that stamped a line of the log.
+fn days_ahead(line: &str) -> i64 {
+    let line: Value = serde_json::from_str(line).unwrap();
+    let stamp = line["timestamp"].as_str().unwrap();
+    let date = |text: &str| -> i64 {
+        let output = std::process::Command::new("date").args(["-u", "-d", text, "+%s"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    };
+    // A test may wait for a minute, not for half a day.
+    (date(stamp) - date("now") + 43_200).div_euclid(86_400)
+}
+
+/// Rows flow until `done` ends.
+async fn while_rows_flow<T>(world: &World, client: &Client, done: impl Future<Output = T>) -> T {
+    let flow = async {
+        loop {
+            world.insert(client, 20).await;
+        }
+    };
+    tokio::select! {
+        result = done => result,
+        () = flow => unreachable!("it never ends"),
+    }
+}
+
+/// Forward it looks like a sleep of the machine, in which another relay may have taken the slot: the lease is given
+/// up. Back it would keep librdkafka's threads waiting: the producer is given up. Both are taken anew at once.
+#[tokio::test]
+async fn a_clock_that_jumps_loses_nothing() {
+    let world = World::new("clock", 1).await;
+    let oracle = world.oracle().await;
+    let client = world.database.client().await;
+    let clock = Clock::new();
+    let relay = clock.of(world.command(["run"])).spawn();
+    let line = relay.wait_for_log("\"streaming\"", PATIENCE).await;
+    assert_eq!(days_ahead(&line), 0, "{line}");
+    for (day, says) in [(1, "stopped publishing"), (-1, "the clock was put back")] {
+        let took = while_rows_flow(&world, &client, async {
+            world.caught_up().await;
+            let (mark, jumped) = (relay.mark(), Instant::now());
+            clock.set_days(day);
+            let line = relay.wait_for_log_since(mark, says, PATIENCE).await;
+            assert_eq!(days_ahead(&line), day, "{line}");
+            relay.wait_for_log_since(mark, "\"streaming\"", PATIENCE).await;
+            let took = jumped.elapsed();
+            world.caught_up().await;
+            took
+        })
+        .await;
+        world.caught_up().await;
+        let committed = oracle.committed_ids().await;
+        let tally = check(&committed, &world.consume(committed.len()).await);
+        println!(
+            "to day {day}: streaming again after {took:.2?}, {} of {} repeated",
+            tally.repeated,
+            committed.len()
+        );
+        tally.assert_nothing_lost();
+        // As long as a relay needs that finds the session of its former self still there.
+        assert!(took < Duration::from_secs(10), "{took:?}");
+    }
+    assert_eq!(relay.log().matches("\"retrying\"").count(), 2, "{}", relay.log());
+    stop(relay).await;
+}
+
+/// librdkafka's threads wait for moments of the wall clock: put back, such a wait could last for days.
+#[tokio::test]
+async fn a_clock_put_back_during_an_outage_delays_nothing() {
+    let broker = KafkaBroker::start_behind_proxy().await;
+    let world = World::behind(PostgresServer::shared().await, &broker, "putback", 1).await;
+    let client = world.database.client().await;
+    let clock = Clock::new();
+    let relay = clock.of(world.command(["run"])).spawn();
+    relay.wait_for_log("\"streaming\"", PATIENCE).await;
+    let mut sent = world.insert(&client, 5).await;
+    world.caught_up().await;
+    broker.proxy.cut();
+    sent.extend(world.insert(&client, 5).await);
+    let address = relay.listen_address().await;
+    eventually("the broker to be missed", PATIENCE, async || {
+        (get(address, "/readyz").await.0 == 503).then_some(())
+    })
+    .await;
+    clock.set_days(-2);
+    sent.extend(world.insert(&client, 5).await);
+    let healed = Instant::now();
+    broker.proxy.heal();
+    world.caught_up().await;
+    println!("two days back in an outage: caught up after {:.2?}", healed.elapsed());
+    check(&sent, &world.consume(sent.len()).await).assert_nothing_lost();
+    eventually("the broker's fault to be over", PATIENCE, async || {
+        (get(address, "/readyz").await.0 == 200).then_some(())
+    })
+    .await;
+    assert!(healed.elapsed() < Duration::from_secs(20), "{:?}", healed.elapsed());
+    stop(relay).await;
 }

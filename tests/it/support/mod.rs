@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod check;
+pub(crate) mod clock;
 pub(crate) mod consume;
 pub(crate) mod container;
 pub(crate) mod database;
