@@ -8,7 +8,8 @@ use tokio_postgres::Client;
 
 use crate::life::get;
 use crate::support::clock::Clock;
-use crate::support::{KafkaBroker, PATIENCE, PostgresServer, check, eventually};
+use crate::support::room::Room;
+use crate::support::{KafkaBroker, PATIENCE, PostgresServer, Proxy, Walpost, check, eventually};
 use crate::world::{World, stop};
 
 async fn status(world: &World) -> Value {
@@ -208,5 +209,66 @@ async fn a_clock_put_back_during_an_outage_delays_nothing() {
     })
     .await;
     assert!(healed.elapsed() < Duration::from_secs(20), "{:?}", healed.elapsed());
+    stop(relay).await;
+}
+
+/// How long a relay takes to go on, counted from now, and by which way it then reaches the server.
+async fn goes_on_by(relay: &Walpost, mark: usize, way: &Proxy) -> Duration {
+    let moved = Instant::now();
+    relay.wait_for_log_since(mark, "\"streaming\"", PATIENCE).await;
+    assert!(way.connections() > 0);
+    moved.elapsed()
+}
+
+/// The name of the database leads to another address, and for a while to none.
+#[tokio::test]
+async fn a_name_that_moves_is_followed() {
+    let world = World::new("moves", 1).await;
+    let oracle = world.oracle().await;
+    let client = world.database.client().await;
+    let (old, url) = world.wire().await;
+    let mut elsewhere = old.address();
+    elsewhere.set_ip([127, 0, 0, 2].into());
+    let new = Proxy::start_at(elsewhere, old.target()).await;
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    let lead_to = |lines: &str| std::fs::write(hosts.path(), lines).unwrap();
+    let room = Room::new(&format!("mount --bind '{}' /etc/hosts", hosts.path().display())).await;
+    lead_to("127.0.0.1 database.walpost.test\n");
+    let url = url.replace("127.0.0.1", "database.walpost.test");
+    let relay = world.command(["run"]).env("WALPOST_DATABASE_URL", url).inside(&room).spawn();
+    goes_on_by(&relay, 0, &old).await;
+    world.insert(&client, 5).await;
+    world.caught_up().await;
+
+    let mark = relay.mark();
+    lead_to("127.0.0.2 database.walpost.test\n");
+    old.cut();
+    world.insert(&client, 5).await;
+    println!("moved: streaming again after {:.2?}", goes_on_by(&relay, mark, &new).await);
+    world.caught_up().await;
+
+    let mark = relay.mark();
+    lead_to("");
+    new.cut();
+    world.insert(&client, 5).await;
+    relay.wait_for_log_since(mark, "\"retrying\"", PATIENCE).await;
+    let address = relay.listen_address().await;
+    eventually("the name to be missed", PATIENCE, async || {
+        let (code, body) = get(address, "/readyz").await;
+        (code == 503 && body.contains("database.walpost.test")).then_some(())
+    })
+    .await;
+    old.heal();
+    let mark = relay.mark();
+    lead_to("127.0.0.1 database.walpost.test\n");
+    let took = goes_on_by(&relay, mark, &old).await;
+    println!("known again: streaming again after {took:.2?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    world.insert(&client, 5).await;
+    world.caught_up().await;
+    let committed = oracle.committed_ids().await;
+    let records = world.consume(committed.len()).await;
+    assert_eq!(committed.len(), 20);
+    check(&committed, &records).assert_nothing_lost();
     stop(relay).await;
 }

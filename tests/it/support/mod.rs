@@ -16,6 +16,7 @@ pub(crate) mod local_postgres;
 pub(crate) mod oracle;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
+pub(crate) mod room;
 pub(crate) mod walpost;
 
 use std::net::TcpListener;
