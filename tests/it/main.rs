@@ -12,6 +12,7 @@ mod dead_letters_cli;
 mod delivery;
 mod demo;
 mod desk;
+mod disk;
 mod environment;
 mod failover;
 mod faults;
