@@ -12,39 +12,39 @@ use crate::support::{Consumed, KafkaBroker, PATIENCE, PostgresServer, Walpost, c
 use crate::world::{World, stop};
 
 /// A relay that parks after one quick retry.
-async fn parking(world: &World) -> Walpost {
+pub(crate) async fn parking(world: &World) -> Walpost {
     let relay = quick(world.command(["run", "--on-refusal", "dead-letter"])).spawn();
     relay.wait_for_log("streaming", PATIENCE).await;
     relay
 }
 
-fn quick(command: crate::support::walpost::Builder) -> crate::support::walpost::Builder {
+pub(crate) fn quick(command: crate::support::walpost::Builder) -> crate::support::walpost::Builder {
     command
         .env("WALPOST_MAX_RETRIES", "1")
         .env("WALPOST_BASE_DELAY", "100ms")
         .env("WALPOST_KAFKA_TOPIC_METADATA_PROPAGATION_MAX_MS", "1000")
 }
 
-async fn insert(client: &Client, topic: &str, key: Option<&str>, payload: &str) -> Uuid {
+pub(crate) async fn insert(client: &Client, topic: &str, key: Option<&str>, payload: &str) -> Uuid {
     let sql =
         "INSERT INTO outbox.messages (topic, key, payload) VALUES ($1, $2, $3::text::json) RETURNING id";
     client.query_one(sql, &[&topic, &key, &payload]).await.unwrap().get(0)
 }
 
 /// Open letters: id, error, attempts, in order.
-async fn letters(client: &Client) -> Vec<(Option<Uuid>, String, i32)> {
+pub(crate) async fn letters(client: &Client) -> Vec<(Option<Uuid>, String, i32)> {
     let sql = "SELECT id, error, attempts FROM outbox.dead_letters WHERE done_at IS NULL ORDER BY commit_lsn, index";
     let rows = client.query(sql, &[]).await.unwrap();
     rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
 }
 
 /// Asks for a replay of all that is open.
-async fn replay_all(world: &World) {
+pub(crate) async fn replay_all(world: &World) {
     let output = world.command(["dead-letters", "replay", "--all"]).output().await;
     assert!(output.status.success(), "{output:?}");
 }
 
-fn ids(records: &[Consumed]) -> Vec<Uuid> {
+pub(crate) fn ids(records: &[Consumed]) -> Vec<Uuid> {
     records.iter().map(|record| record.header("id").unwrap().parse().unwrap()).collect()
 }
 

@@ -5,6 +5,7 @@
 // A test says "this must hold" with these.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod authorization;
 mod bytes;
 mod ddl;
 mod dead_letters;

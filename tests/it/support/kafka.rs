@@ -22,24 +22,34 @@ use super::{PATIENCE, Proxy, free_port, local_kafka};
 const NAMED: &str = "WALPOST_TEST_BROKERS";
 const IMAGE: (&str, &str) = ("apache/kafka", "4.3.1");
 
-/// How much a broker of ours takes.
+/// How much a broker of ours takes, and from whom.
 #[derive(Clone, Copy)]
 struct Size {
     heap: &'static str,
     /// The largest request, in bytes; none leaves all as it is.
     record: Option<&'static str>,
+    /// Whether it looks at access control lists; what has none is open to all.
+    guarded: bool,
 }
 
-const SMALL: Size = Size { heap: "-Xmx512m", record: None };
-const LARGE: Size = Size { heap: "-Xmx3g", record: Some("1000000000") };
+const SMALL: Size = Size { heap: "-Xmx512m", record: None, guarded: false };
+const GUARDED: Size = Size { guarded: true, ..SMALL };
+const LARGE: Size = Size { heap: "-Xmx3g", record: Some("1000000000"), guarded: false };
 
 impl Size {
     fn settings(self) -> impl Iterator<Item = (&'static str, String)> {
         let names = ["message.max.bytes", "socket.request.max.bytes", "replica.fetch.max.bytes"];
+        let guard = [
+            ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer"),
+            ("allow.everyone.if.no.acl.found", "true"),
+        ];
         names
             .into_iter()
             .zip(std::iter::repeat(self.record))
             .filter_map(|(name, most)| Some((name, most?.to_owned())))
+            .chain(
+                guard.into_iter().filter(move |_| self.guarded).map(|(name, value)| (name, value.to_owned())),
+            )
     }
 }
 
@@ -83,6 +93,11 @@ impl KafkaBroker {
     /// A broker of the test's own that takes records of up to a gigabyte.
     pub(crate) async fn start_for_large_records() -> KafkaBroker {
         Self::launch(None, LARGE).await.unwrap_or_else(|error| panic!("Kafka: {error}"))
+    }
+
+    /// A broker of the test's own that looks at access control lists, see `acl`.
+    pub(crate) async fn start_guarded() -> KafkaBroker {
+        Self::launch(None, GUARDED).await.unwrap_or_else(|error| panic!("Kafka: {error}"))
     }
 
     /// A broker of the test's own that has a second door, to which a breakable wire leads.

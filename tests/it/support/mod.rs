@@ -3,6 +3,7 @@
 // Tools are kept whole, whether or not a test needs each of their handles today.
 #![allow(dead_code)]
 
+pub(crate) mod acl;
 pub(crate) mod check;
 pub(crate) mod clock;
 pub(crate) mod consume;
