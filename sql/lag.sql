@@ -14,16 +14,31 @@ SELECT
     s.wal_status::text                                                    AS wal_status,
     s.safe_wal_size                                                       AS safe_bytes,
     extract(epoch FROM r.flush_lag)::float8                               AS lag_seconds,
-    o.who                                                                 AS oldest_writer,
-    extract(epoch FROM now() - o.since)::float8                           AS oldest_writer_seconds
+    o.xid::text                                                           AS oldest_xid,
+    o.pid                                                                 AS oldest_pid,
+    o.gid                                                                 AS oldest_prepared,
+    o.application                                                         AS oldest_application,
+    o.usename::text                                                       AS oldest_user,
+    o.datname::text                                                       AS oldest_database,
+    o.state                                                               AS oldest_state,
+    o.since::text                                                         AS oldest_since,
+    extract(epoch FROM clock_timestamp() - o.since)::float8               AS oldest_seconds
 FROM pg_replication_slots s
 LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
--- The log is kept from where the oldest transaction began that has written and not ended, whatever is confirmed.
-LEFT JOIN LATERAL (
-    SELECT format('PID %s of role %s', pid, usename) AS who, xact_start AS since
-    FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
-    UNION ALL
-    SELECT format('prepared transaction %L of role %s', gid, owner), prepared FROM pg_prepared_xacts
-    ORDER BY since NULLS LAST LIMIT 1
+-- The oldest transaction, of any database, that has written and is still open: the server keeps the log from there on.
+-- When it began and what it does is shown to its own user, a superuser and members of pg_read_all_stats.
+LEFT JOIN (
+    SELECT *
+    FROM (
+        SELECT backend_xid AS xid, pid, NULL AS gid, application_name::text AS application, usename, datname,
+               state, xact_start AS since
+        FROM pg_stat_activity
+        WHERE backend_xid IS NOT NULL
+        UNION ALL
+        SELECT transaction, NULL, gid, NULL, owner, database, 'prepared', prepared
+        FROM pg_prepared_xacts
+    ) open_transactions
+    ORDER BY age(xid) DESC
+    LIMIT 1
 ) o ON true
 WHERE s.slot_name = 'walpost';

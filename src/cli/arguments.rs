@@ -53,7 +53,7 @@ pub enum Command {
     Run(RunArguments),
     /// Check every precondition, and say how to mend what is missing
     Check(CheckArguments),
-    /// Show how far the relay is: position, lag, retained log, who holds the slot
+    /// Show how far the relay is: position, lag, retained log and what holds it back, who holds the slot
     Status(StatusArguments),
     /// List, show, replay or discard messages that could not be sent
     ///

@@ -95,7 +95,7 @@ fn count(number: i64, one: &str, more: &str) -> String {
 }
 
 /// Text from a message or a server, with what would move a terminal's cursor or turn its text made visible.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         let turns =

@@ -1,15 +1,13 @@
 //! `walpost status`: where the slot stands.
 
+use crate::cli::dead_letters::escape;
 use crate::cli::output;
 use serde::Serialize;
 use tokio_postgres::Row;
 
 use crate::config::Config;
 use crate::error::OutboxError;
-use crate::postgres::{Cells, DeadLetterOffice, Session, lag_sql};
-
-/// Transactions shorter than that, in seconds, hold back nothing to speak of.
-const LONG: f64 = 10.0;
+use crate::postgres::{Cells, DeadLetterOffice, Session, lag_sql, quote_literal};
 
 /// One row of `sql/lag.sql`, and what waits beside it.
 #[derive(Debug, Serialize)]
@@ -27,11 +25,26 @@ struct Status {
     retained_bytes: Option<i64>,
     safe_bytes: Option<i64>,
     wal_status: Option<String>,
-    /// Who has written in a transaction that is still open, and since when: the log is kept from there on.
-    oldest_writer: Option<String>,
-    oldest_writer_seconds: Option<f64>,
+    /// What the server keeps log for, beyond what the relay has not confirmed.
+    oldest_transaction: Option<OpenTransaction>,
     /// Open dead letters; none when there is no table, or it may not be read.
     dead_letters: Option<i64>,
+}
+
+/// The oldest transaction that has written and has not ended. Of a session of another user most is hidden, unless
+/// the role may read all statistics.
+#[derive(Debug, Default, Serialize)]
+struct OpenTransaction {
+    xid: String,
+    pid: Option<i32>,
+    /// The name of one that was prepared; no session has it.
+    prepared: Option<String>,
+    application: Option<String>,
+    user: Option<String>,
+    database: Option<String>,
+    state: Option<String>,
+    since: Option<String>,
+    seconds: Option<f64>,
 }
 
 /// Prints position, lag, retained log and who holds the slot.
@@ -80,8 +93,7 @@ impl Status {
             retained_bytes: row.cell("retained_bytes")?,
             safe_bytes: row.cell("safe_bytes")?,
             wal_status: row.cell("wal_status")?,
-            oldest_writer: row.cell("oldest_writer")?,
-            oldest_writer_seconds: row.cell("oldest_writer_seconds")?,
+            oldest_transaction: OpenTransaction::of(row)?,
             dead_letters,
         })
     }
@@ -106,30 +118,72 @@ impl Status {
             Some(1) => "1 dead letter: `walpost dead-letters list`".to_owned(),
             Some(count) => format!("{count} dead letters: `walpost dead-letters list`"),
         };
+        let open = self.oldest_transaction.as_ref().map_or_else(|| "none".to_owned(), OpenTransaction::text);
         let room = self.safe_bytes.map(|bytes| format!(", {} until the slot is lost", bytes_text(bytes)));
         format!(
             "slot        {} ({})\nheld by     {holder}\nconfirmed   {}\nserver at   {}\nlag         {}{seconds}\n\
-             retained    {}{}\n{}parked      {letters}\n",
+             retained    {}{}\noldest open {open}\nparked      {letters}\n",
             self.slot,
             self.wal_status.as_deref().unwrap_or("unknown"),
             self.confirmed_lsn.as_deref().unwrap_or("nothing yet"),
             self.current_lsn,
             size(self.lag_bytes),
             size(self.retained_bytes),
-            room.unwrap_or_default(),
-            self.held_back()
+            room.unwrap_or_default()
         )
     }
+}
 
-    /// Who keeps the server from forgetting the log, if it is for so long that it is worth a line.
-    fn held_back(&self) -> String {
-        match (&self.oldest_writer, self.oldest_writer_seconds) {
-            (Some(who), Some(seconds)) if seconds >= LONG => format!(
-                "held back   by {who}, in a transaction that has been open for {seconds:.0} s: what follows it in the log \
-                 is published, and kept until it ends\n"
+impl OpenTransaction {
+    fn of(row: &Row) -> Result<Option<OpenTransaction>, OutboxError> {
+        let Some(xid) = row.cell("oldest_xid")? else { return Ok(None) };
+        Ok(Some(OpenTransaction {
+            xid,
+            pid: row.cell("oldest_pid")?,
+            prepared: row.cell("oldest_prepared")?,
+            application: row.cell("oldest_application")?,
+            user: row.cell("oldest_user")?,
+            database: row.cell("oldest_database")?,
+            state: row.cell("oldest_state")?,
+            since: row.cell("oldest_since")?,
+            seconds: row.cell("oldest_seconds")?,
+        }))
+    }
+
+    fn text(&self) -> String {
+        let application = self.application.as_deref().filter(|name| !name.is_empty());
+        let known =
+            [("", application), ("user ", self.user.as_deref()), ("database ", self.database.as_deref())];
+        let known =
+            known.iter().filter_map(|(what, name)| name.map(|name| format!(", {what}{}", escape(name))));
+        let state = self.state.as_ref().map(|state| format!(", {state}")).unwrap_or_default();
+        let since = match (&self.since, self.seconds) {
+            (Some(since), Some(seconds)) => format!(" since {since} ({})", age_text(seconds)),
+            _ => ", since when is hidden: GRANT pg_read_all_stats to this role".to_owned(),
+        };
+        let (of, end) = match (&self.prepared, self.pid) {
+            (Some(gid), _) => (
+                String::new(),
+                format!("COMMIT PREPARED or ROLLBACK PREPARED {}", escape(&quote_literal(gid))),
             ),
-            _ => String::new(),
-        }
+            (None, Some(pid)) => (format!(" of PID {pid}"), format!("SELECT pg_terminate_backend({pid})")),
+            (None, None) => return format!("transaction {}", self.xid),
+        };
+        format!(
+            "transaction {}{of}{}{state}{since}\n            \
+             the server keeps the log from its first write on until it ends; to end it: {end}",
+            self.xid,
+            known.collect::<String>()
+        )
+    }
+}
+
+/// How long something lasts already, in the unit that keeps it short.
+fn age_text(seconds: f64) -> String {
+    let units = [(86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")];
+    match units.iter().find(|(size, _)| seconds >= *size) {
+        Some((size, unit)) => format!("{:.1} {unit}", seconds / size),
+        None => format!("{seconds:.1} seconds"),
     }
 }
 
@@ -158,5 +212,30 @@ mod tests {
         ] {
             assert_eq!(bytes_text(bytes), text);
         }
+    }
+
+    #[test]
+    fn an_open_transaction_is_named_with_what_is_known() {
+        let hidden = OpenTransaction { xid: "742".into(), pid: Some(17), ..OpenTransaction::default() };
+        assert!(
+            hidden.text().starts_with("transaction 742 of PID 17, since when is hidden"),
+            "{}",
+            hidden.text()
+        );
+        let known = OpenTransaction {
+            application: Some("psql".into()),
+            user: Some("shop".into()),
+            database: Some("orders".into()),
+            state: Some("idle in transaction".into()),
+            since: Some("2026-11-28 03:00:00+00".into()),
+            seconds: Some(5400.0),
+            ..hidden
+        };
+        let text = known.text();
+        let line = "transaction 742 of PID 17, psql, user shop, database orders, idle in transaction \
+                    since 2026-11-28 03:00:00+00 (1.5 hours)\n";
+        assert!(text.starts_with(line) && text.ends_with("pg_terminate_backend(17)"), "{text}");
+        let prepared = OpenTransaction { prepared: Some("it's".into()), pid: None, ..known };
+        assert!(prepared.text().ends_with("ROLLBACK PREPARED 'it''s'"), "{}", prepared.text());
     }
 }

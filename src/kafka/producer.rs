@@ -9,6 +9,7 @@ use rdkafka::producer::{BaseRecord, Producer, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
+use super::clock::Seen;
 use super::context::{Context, KafkaProducer};
 use super::dead_man::DeadMan;
 use super::delivery::{Inbox, Report, failure, overtaken};
@@ -47,6 +48,7 @@ pub struct KafkaPublisher {
     topic: String,
     introductions: Introductions,
     dead_man: Option<DeadMan>,
+    clock: Seen,
 }
 
 impl KafkaPublisher {
@@ -80,6 +82,7 @@ impl KafkaPublisher {
             topic: String::new(),
             introductions: Introductions::default(),
             dead_man: None,
+            clock: Seen::now(),
         })
     }
 
@@ -204,7 +207,11 @@ impl OutboxPublisher for KafkaPublisher {
     /// once its receipt is appended.
     async fn receipts(&mut self, into: &mut Vec<Receipt>) -> Result<(), OutboxError> {
         self.touch(!self.window.is_empty());
-        if !self.inbox.take(&mut self.reports).await {
+        let polled = tokio::select! {
+            polled = self.inbox.take(&mut self.reports) => polled,
+            by = self.clock.put_back() => return Err(put_back(by)),
+        };
+        if !polled {
             return Err(OutboxError::transient("the thread that polls Kafka has ended"));
         }
         for (number, delivered) in self.reports.drain(..) {
@@ -265,6 +272,13 @@ impl Drop for Poller {
         self.inbox.close();
         self.producer = None;
     }
+}
+
+fn put_back(by: Duration) -> OutboxError {
+    let by = by.as_secs();
+    OutboxError::transient(format!(
+        "the clock was put back by {by} s, and librdkafka waits by it: starting a new producer"
+    ))
 }
 
 /// What was being sent, without a word of it.

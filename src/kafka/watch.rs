@@ -42,6 +42,8 @@ struct State {
 
 impl Watch {
     pub(super) fn new(vitals: Arc<Vitals>) -> Self {
+        // A producer that is stuck can't take its own fault along.
+        vitals.set_broker_fault(None);
         Watch { vitals, doubt: AtomicBool::new(false), state: Mutex::default() }
     }
 

@@ -40,6 +40,8 @@ pub mod wal;
 
 pub use decode_error::DecodeError;
 pub use letters::DeadLetterSession;
+#[cfg(feature = "cli")]
+pub(crate) use names::quote_literal;
 pub use names::{TableName, Target};
 pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters};
 #[cfg(feature = "cli")]

@@ -10,7 +10,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use walpost::kafka::{KafkaPublisher, KafkaSettings};
-use walpost::{Headers, Offer, OutboxPublisher, Receipt, Record, Ticket, Vitals};
+use walpost::{Headers, Offer, OutboxError, OutboxPublisher, Receipt, Record, Ticket, Vitals};
 
 pub(crate) type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -52,12 +52,17 @@ impl Bench {
 
     /// Publishes as the contract asks: the very same record first after the next receipt.
     pub(crate) async fn publish(&mut self, record: &Record<'_>) {
-        let ticket = Ticket(self.next);
-        self.next += 1;
-        while self.publisher.publish(ticket, record).expect("taken or full") == Offer::Full {
+        self.offer(record).await.expect("taken or full");
+    }
+
+    /// The same when the publisher may have failed by now, and takes nothing more.
+    pub(crate) async fn offer(&mut self, record: &Record<'_>) -> Result<(), OutboxError> {
+        while self.publisher.publish(Ticket(self.next), record)? == Offer::Full {
             self.fulls += 1;
             in_time(self.publisher.receipts(&mut self.receipts)).await.expect("a receipt");
         }
+        self.next += 1;
+        Ok(())
     }
 
     /// Publishes numbers as values.

@@ -5,9 +5,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use super::guard::Scratch;
 use super::host::Local;
+use super::room::Room;
 
 /// The folder with `initdb` and `postgres`: what `pg_config` names, else the newest that Debian's packages hold.
 pub(crate) fn binaries() -> Result<PathBuf, String> {
@@ -28,11 +30,38 @@ pub(crate) fn binaries() -> Result<PathBuf, String> {
 
 /// Makes a cluster in `folder` and returns the process that will serve it.
 pub(crate) fn prepare(bin: &Path, folder: &Scratch, port: u16, settings: &[String]) -> Result<Local, String> {
+    make(bin, folder, port, settings, Runner { owner: owner(folder.path())?, room: None })
+}
+
+/// The same on a disk of so many megabytes; gives the room in which it is mounted.
+pub(crate) async fn prepare_on_disk(
+    bin: &Path,
+    folder: &Scratch,
+    port: u16,
+    settings: &[String],
+    megabytes: u32,
+) -> Result<(Local, Arc<Room>), String> {
     let owner = owner(folder.path())?;
+    let data = folder.path().join("data");
+    fs::create_dir(&data).map_err(|error| error.to_string())?;
+    let ids = owner.map(|(uid, gid)| format!(",uid={uid},gid={gid}")).unwrap_or_default();
+    let mount = format!("mount -t tmpfs -o size={megabytes}m,mode=0700{ids} tmpfs '{}'", data.display());
+    let room = Arc::new(Room::new(&mount).await);
+    let runner = Runner { owner, room: Some(Arc::clone(&room)) };
+    Ok((make(bin, folder, port, settings, runner)?, room))
+}
+
+fn make(
+    bin: &Path,
+    folder: &Scratch,
+    port: u16,
+    settings: &[String],
+    runner: Runner,
+) -> Result<Local, String> {
     // Others may use the socket and read the log; the cluster itself is closed to them by initdb.
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).map_err(|e| e.to_string())?;
     let data = folder.path().join("data");
-    let mut initdb = command_as(owner, &bin.join("initdb"));
+    let mut initdb = runner.command(&bin.join("initdb"));
     initdb.args([
         "--no-sync",
         "--auth=trust",
@@ -45,7 +74,7 @@ pub(crate) fn prepare(bin: &Path, folder: &Scratch, port: u16, settings: &[Strin
     if !output.status.success() {
         return Err(format!("initdb: {}", String::from_utf8_lossy(&output.stderr)));
     }
-    Ok(process(bin, folder, owner, port, settings))
+    Ok(process(bin, folder, runner, port, settings))
 }
 
 /// Makes a standby in `folder` out of the files of a running server, between its `pg_backup_start` and `_stop`.
@@ -82,14 +111,14 @@ pub(crate) fn standby(bin: &Path, folder: &Scratch, port: u16, settings: &[Strin
             chown(folder.path().join("data").join(file), Some(uid), Some(gid)).map_err(|e| e.to_string())?;
         }
     }
-    Ok(process(bin, folder, owner, port, settings))
+    Ok(process(bin, folder, Runner { owner, room: None }, port, settings))
 }
 
-fn process(bin: &Path, folder: &Scratch, owner: Option<(u32, u32)>, port: u16, settings: &[String]) -> Local {
+fn process(bin: &Path, folder: &Scratch, runner: Runner, port: u16, settings: &[String]) -> Local {
     let (program, socket, settings) = (bin.join("postgres"), folder.path().to_owned(), settings.to_vec());
     let data = folder.path().join("data");
     Local::new(folder.path().join("server.log"), "QUIT", move || {
-        let mut command = command_as(owner, &program);
+        let mut command = runner.command(&program);
         command.arg("-D").arg(&data).arg("-p").arg(port.to_string());
         command.arg("-c").arg(format!("unix_socket_directories={}", socket.display()));
         command.args(["-c", "listen_addresses=127.0.0.1"]);
@@ -119,17 +148,34 @@ fn owner(folder: &Path) -> Result<Option<(u32, u32)>, String> {
     Ok(Some((uid, gid)))
 }
 
-fn command_as(owner: Option<(u32, u32)>, program: &Path) -> Command {
-    let mut command = Command::new(program);
-    // The tester's own PG* settings and working directory are nothing to this server.
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PG") {
-            command.env_remove(name);
+/// As whom, and where.
+struct Runner {
+    owner: Option<(u32, u32)>,
+    room: Option<Arc<Room>>,
+}
+
+impl Runner {
+    fn command(&self, program: &Path) -> Command {
+        let mut command = match (&self.room, self.owner) {
+            (Some(room), owner) => {
+                let mut command = room.command_of_a_user(owner);
+                command.arg(program);
+                command
+            }
+            (None, Some((uid, gid))) => {
+                let mut command = Command::new(program);
+                command.uid(uid).gid(gid);
+                command
+            }
+            (None, None) => Command::new(program),
+        };
+        // The tester's own PG* settings and working directory are nothing to this server.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PG") {
+                command.env_remove(name);
+            }
         }
+        command.current_dir("/").env("LC_ALL", "C");
+        command
     }
-    command.current_dir("/").env("LC_ALL", "C");
-    if let Some((uid, gid)) = owner {
-        command.uid(uid).gid(gid);
-    }
-    command
 }

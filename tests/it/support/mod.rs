@@ -5,6 +5,7 @@
 
 pub(crate) mod acl;
 pub(crate) mod check;
+pub(crate) mod clock;
 pub(crate) mod consume;
 pub(crate) mod container;
 pub(crate) mod database;
@@ -16,6 +17,7 @@ pub(crate) mod local_postgres;
 pub(crate) mod oracle;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
+pub(crate) mod room;
 pub(crate) mod walpost;
 
 use std::net::TcpListener;

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use testcontainers::core::{ContainerPort, Mount};
@@ -14,6 +15,7 @@ use super::container::Container;
 use super::database::Database;
 use super::guard::Scratch;
 use super::host::{Host, cached, docker};
+use super::room::Room;
 use super::{PATIENCE, free_port, local_postgres, unique};
 
 const NAMED: &str = "WALPOST_TEST_DATABASE_URL";
@@ -40,6 +42,7 @@ pub(crate) struct PostgresServer {
     url: String,
     /// Socket and port; none where the server is not ours.
     socket: Option<(PathBuf, u16)>,
+    room: Option<Arc<Room>>,
     _folder: Option<Scratch>,
 }
 
@@ -49,7 +52,8 @@ impl PostgresServer {
         static SHARED: OnceCell<Result<PostgresServer, String>> = OnceCell::const_new();
         let start = async || match env::var(NAMED) {
             Ok(url) => {
-                let server = PostgresServer { host: Host::Named(NAMED), url, socket: None, _folder: None };
+                let server =
+                    PostgresServer { host: Host::Named(NAMED), url, socket: None, room: None, _folder: None };
                 server.ready().await.map(|()| server)
             }
             Err(_) => Self::launch(Source::any()?, &[]).await,
@@ -82,6 +86,27 @@ impl PostgresServer {
         started.unwrap_or_else(|error| panic!("{}: {error}", bin.display()))
     }
 
+    /// A server of this machine whose files lie on a disk of so many megabytes.
+    pub(crate) async fn start_on_disk(megabytes: u32) -> PostgresServer {
+        let bin = local_postgres::binaries().unwrap_or_else(|error| panic!("{error}"));
+        let (folder, port) = (Scratch::new("postgres"), free_port());
+        let made = local_postgres::prepare_on_disk(&bin, &folder, port, &settings(&[]), megabytes).await;
+        let (local, room) = made.unwrap_or_else(|error| panic!("PostgreSQL: {error}"));
+        let host = Host::Local(local);
+        host.launch();
+        let url = format!("postgresql://postgres@127.0.0.1:{port}/postgres");
+        let socket = Some((folder.path().to_owned(), port));
+        let server = PostgresServer { host, url, socket, room: Some(room), _folder: Some(folder) };
+        server.ready().await.unwrap_or_else(|error| panic!("PostgreSQL: {error}"));
+        server
+    }
+
+    /// A file beside the server's own, as seen from here; of a server from [`start_on_disk`](Self::start_on_disk).
+    pub(crate) fn beside_its_files(&self, name: &str) -> PathBuf {
+        let (room, (folder, _)) = (self.room.as_ref().unwrap(), self.socket.as_ref().unwrap());
+        room.path(&folder.join("data").join(name))
+    }
+
     /// A physical standby that streams from this server, as `pg_basebackup` would make it; for servers from
     /// [`start_with_bin`](Self::start_with_bin).
     pub(crate) async fn standby(&self, bin: &Path, options: &[(&str, &str)]) -> PostgresServer {
@@ -98,7 +123,7 @@ impl PostgresServer {
         host.launch();
         let url = format!("postgresql://postgres@127.0.0.1:{port}/postgres");
         let socket = Some((folder.path().to_owned(), port));
-        let server = PostgresServer { host, url, socket, _folder: Some(folder) };
+        let server = PostgresServer { host, url, socket, room: None, _folder: Some(folder) };
         server.ready().await.unwrap_or_else(|error| panic!("standby: {error}"));
         server
     }
@@ -116,7 +141,7 @@ impl PostgresServer {
         };
         let url = format!("postgresql://postgres@127.0.0.1:{port}/postgres");
         let socket = Some((folder.path().to_owned(), port));
-        let server = PostgresServer { host, url, socket, _folder: Some(folder) };
+        let server = PostgresServer { host, url, socket, room: None, _folder: Some(folder) };
         server.ready().await.map(|()| server)
     }
 

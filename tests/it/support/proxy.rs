@@ -66,6 +66,7 @@ struct Shared {
 pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Shared,
+    target: String,
     connections: Arc<AtomicUsize>,
     listening: JoinHandle<()>,
 }
@@ -73,13 +74,24 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Listens on a free port and forwards to `target`. Lives in the runtime of the test that starts it.
     pub(crate) async fn start(target: impl Into<String>) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(([127, 0, 0, 1], 0).into(), target).await
+    }
+
+    /// The same at an address of this machine.
+    pub(crate) async fn start_at(address: SocketAddr, target: impl Into<String>) -> Proxy {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let open = State { up: Flow::Open, down: Flow::Open, cut: false, resets: 0, abandoned: 0 };
         let shared = Shared { state: watch::channel(open).0, fuse: Arc::default() };
         let connections = Arc::new(AtomicUsize::new(0));
-        let listening = tokio::spawn(listen(listener, target.into(), shared.clone(), connections.clone()));
-        Proxy { address, shared, connections, listening }
+        let target = target.into();
+        let listening = tokio::spawn(listen(listener, target.clone(), shared.clone(), connections.clone()));
+        Proxy { address, shared, target, connections, listening }
+    }
+
+    /// Where it forwards to.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

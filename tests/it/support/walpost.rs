@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::PATIENCE;
 use super::guard::Process;
+use super::room::Room;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_walpost");
 
@@ -38,6 +39,20 @@ impl Builder {
     /// Puts a file beside the process, for instance a walpost.toml.
     pub(crate) fn file(self, name: &str, text: &str) -> Builder {
         std::fs::write(self.folder.path().join(name), text).unwrap();
+        self
+    }
+
+    /// Where it sees the room's mounts.
+    pub(crate) fn inside(mut self, room: &Room) -> Builder {
+        let mut command = room.command(BINARY);
+        command.args(self.command.get_args()).current_dir(self.folder.path());
+        for (name, value) in self.command.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        self.command = command;
         self
     }
 
