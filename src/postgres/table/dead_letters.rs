@@ -175,13 +175,15 @@ impl DeadLetterTable {
         // Whole keys, since what is behind a letter must not stay behind; and each under one number for ever. When the
         // log comes again, letters from behind this request wait for a later one, and so do keys that were asked for
         // or numbered later: under this one's position they would come as something old.
+        // The server knows nothing yet of a table that has just been filled, and takes a few rows for one: each part is
+        // written so that it is read once all the same, not once for each row of another.
         let number = format!(
-            "WITH chosen AS (SELECT d.commit_lsn, d.index, row_number() OVER (ORDER BY d.commit_lsn, d.index) - 1 \
+            "WITH chosen AS MATERIALIZED (SELECT d.commit_lsn, d.index, row_number() OVER (ORDER BY d.commit_lsn, d.index) - 1 \
                + (SELECT coalesce(max(replay_index) + 1, 0) FROM {table} WHERE slot = $1::text AND replay_lsn = $2) AS number \
                FROM {table} d WHERE d.slot = $1::text AND d.done_at IS NULL AND d.commit_lsn < $2 \
                AND (d.replay_lsn IS NULL OR d.replay_lsn < $2) \
-               AND NOT EXISTS (SELECT FROM {table} w WHERE w.slot = $1::text AND w.done_at IS NULL AND w.replay_lsn > $2 \
-                 AND (w.topic, w.key) = (d.topic, d.key)) \
+               AND ((d.topic, d.key) IN (SELECT w.topic, w.key FROM {table} w \
+                 WHERE w.slot = $1::text AND w.done_at IS NULL AND w.replay_lsn > $2)) IS NOT TRUE \
                AND (d.requested_at IS NOT NULL OR (d.topic, d.key) IN (SELECT r.topic, r.key FROM {table} r \
                  WHERE r.slot = $1::text AND r.done_at IS NULL AND r.requested_at IS NOT NULL))) \
              UPDATE {table} t SET replay_lsn = $2, replay_index = chosen.number, \
