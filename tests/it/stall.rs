@@ -124,6 +124,9 @@ async fn a_stopped_relay_is_not_ready_when_it_wakes() {
     let world = World::new("paused", 1).await;
     let relay = world.relay().await;
     let address = relay.listen_address().await;
+    // Past its start: one that has not asked yet who holds the slot asks when it wakes, and may go on.
+    world.insert(&world.database.client().await, 1).await;
+    world.caught_up().await;
     rises(address).await;
     relay.stop();
     tokio::time::sleep(Duration::from_secs(11)).await;
