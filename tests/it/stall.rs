@@ -125,7 +125,8 @@ async fn a_stopped_relay_is_not_ready_when_it_wakes() {
     let relay = world.relay().await;
     let address = relay.listen_address().await;
     // Past its start: one that has not asked yet who holds the slot asks when it wakes, and may go on.
-    world.insert(&world.database.client().await, 1).await;
+    let client = world.database.client().await;
+    client.batch_execute("SELECT pg_logical_emit_message(true, 'others', 'business')").await.unwrap();
     world.caught_up().await;
     rises(address).await;
     relay.stop();
