@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+
 use super::connection::{Connection, Wire};
 use super::names::Target;
 use crate::error::OutboxError;
@@ -33,14 +35,25 @@ impl System {
     /// Asks the server.
     pub(super) async fn identify<S: Wire>(connection: &mut Connection<S>) -> Result<System, OutboxError> {
         let values = connection.first_row("identifying the server", "IDENTIFY_SYSTEM").await?;
-        let text = |index: usize| {
-            let bytes = values.get(index).and_then(Option::as_ref);
-            bytes.map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned())
-        };
-        let (id, timeline) = (text(0), text(1).parse().unwrap_or_default());
+        let (id, timeline) = (text(&values, 0), text(&values, 1).parse().unwrap_or_default());
         let branched_at = if timeline > 1 { branch(connection, timeline).await? } else { Lsn::ZERO };
         Ok(System { id, timeline, branched_at })
     }
+}
+
+/// The server's process behind a connection: who holds the slot, once it streams. Asked for, since what the server
+/// told at the login may have gone to a pooler in between.
+pub(super) async fn reader<S: Wire>(connection: &mut Connection<S>) -> Result<i32, OutboxError> {
+    let values = connection.first_row("asking for the process", "SELECT pg_backend_pid()").await?;
+    text(&values, 0)
+        .parse()
+        .map_err(|error| OutboxError::protocol("the server's process id can't be read", error))
+}
+
+/// A column of a row; empty if it is null or not there.
+fn text(values: &[Option<Bytes>], index: usize) -> String {
+    let bytes = values.get(index).and_then(Option::as_ref);
+    bytes.map_or_else(String::new, |bytes| String::from_utf8_lossy(bytes).into_owned())
 }
 
 /// Where a timeline begins. A server may have lost the file that says so.

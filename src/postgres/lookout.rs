@@ -53,6 +53,8 @@ impl Moment {
 #[derive(Debug)]
 pub(super) struct Beat {
     pub(super) target: Target,
+    /// The server's process behind the stream.
+    pub(super) reader: i32,
     pub(super) table_oid: u32,
     pub(super) server_version: i32,
     /// The publication as it was when the stream started.
@@ -131,22 +133,19 @@ async fn walk(
 ) -> Result<std::convert::Infallible, OutboxError> {
     let mut ticks = interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut ours, mut looked, mut warned) = (None, Instant::now(), false);
+    let (mut looked, mut warned) = (Instant::now(), false);
     loop {
         ticks.tick().await;
         let mut asked = Moment::now();
         let mut holder = holder_of(client, &beat.target).await?;
         if holder.is_none() {
-            // The server has ended the stream, and the stream says why if it is given the time.
-            tokio::time::sleep_until(Instant::now() + LAST_WORDS).await;
+            last_words().await;
             asked = Moment::now();
             holder = holder_of(client, &beat.target).await?;
         }
-        if holder.is_none() || ours.is_some_and(|ours| Some(ours) != holder) {
-            let slot = &beat.target.slot;
-            return Err(OutboxError::transient(format!("slot {slot} is no longer held by this relay")));
+        if holder != Some(beat.reader) {
+            return Err(no_longer_held(&beat.target.slot));
         }
-        ours = holder;
         holding.send_replace(asked);
         beat.vitals.database_answered();
         if looked.elapsed() >= beat.look_every {
@@ -154,6 +153,15 @@ async fn walk(
             look(client, &mut beat, &mut warned).await?;
         }
     }
+}
+
+/// Gives a stream that has ended the time to say why, which it knows better than who asks beside it.
+pub(super) async fn last_words() {
+    tokio::time::sleep_until(Instant::now() + LAST_WORDS).await;
+}
+
+pub(super) fn no_longer_held(slot: &str) -> OutboxError {
+    OutboxError::transient(format!("slot {slot} is no longer held by this relay"))
 }
 
 async fn holder_of(client: &Client, target: &Target) -> Result<Option<i32>, OutboxError> {

@@ -313,7 +313,10 @@ async fn publication(session: &Session, target: &Target, report: &mut Preflight)
         Some(others) => report.warn(
             "publication",
             format!("publication {shown} also publishes {others}, whose rows are ignored"),
-            format!("ALTER PUBLICATION {shown} DROP TABLE {others};"),
+            format!(
+                "ALTER PUBLICATION {shown} DROP TABLE {others}; -- or, if it names their schema, make one for the outbox \
+                 table alone with `walpost setup`"
+            ),
         ),
         None => {}
     }

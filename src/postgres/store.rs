@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::{Client, Config, Transaction};
 
 use super::connection::{Connection, Wire};
-use super::identity::{Memory, System, Trail};
+use super::identity::{Memory, System, Trail, reader};
 use super::intake::Intake;
 use super::letters::DeadLetterSession;
 use super::lookout::{Beat, LOOK_EVERY, Lookout};
@@ -137,6 +137,7 @@ impl ReplicationSource {
         self.ensure_slot(&session, &preflight).await?;
         let mut connection = open_replication(config).await?;
         let system = System::identify(&mut connection).await?;
+        let reader = reader(&mut connection).await?;
         let (timeline, id) = (system.timeline, system.id.clone());
         self.memory.meet(system, &place(config))?;
         let look = self.look(&session, &preflight).await?;
@@ -150,13 +151,14 @@ impl ReplicationSource {
             server = place(config), slot = self.target.slot, confirmed = %at, system = id, timeline, binary,
             "reading the log"
         );
-        let letters = (config.clone(), self.dead_letters.clone());
-        Ok(self.stream(connection, session, letters, &preflight, look))
+        let letters = (config.clone(), self.dead_letters.read_by(reader));
+        Ok(self.stream(connection, reader, session, letters, &preflight, look))
     }
 
     fn stream(
         &self,
         connection: Connection<Box<dyn Wire>>,
+        reader: i32,
         session: Session,
         letters: (Config, DeadLetterTable),
         preflight: &Preflight,
@@ -170,6 +172,7 @@ impl ReplicationSource {
         self.vitals.log_heard();
         let beat = Beat {
             target: self.target.clone(),
+            reader,
             table_oid: preflight.table_oid.unwrap_or_default(),
             server_version: preflight.server_version,
             published: look.published,

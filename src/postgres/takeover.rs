@@ -30,6 +30,8 @@ pub(super) struct Patience {
     seen: Option<Seen>,
     /// The server does not let us; said once.
     refused: bool,
+    /// The holder of another name that was told of.
+    stranger: Option<i32>,
 }
 
 #[derive(Debug)]
@@ -52,19 +54,25 @@ impl Patience {
     /// Looks at the holder, and ends it if it has been silent for long enough.
     pub(super) async fn look(&mut self, session: &Session, target: &Target) -> Result<(), OutboxError> {
         let slot = quote_literal(&target.slot);
-        // Only relays are judged: other clients may have their reasons to be silent. And only what can be seen: to a
-        // role that may not read statistics every holder would seem silent, and its `state` is null.
+        // Only what can be seen is judged: to a role that may not read statistics every holder would seem silent, and
+        // its `state` is null.
         let sql = format!(
             "SELECT r.pid, r.backend_start::text, coalesce(r.reply_time::text, ''), \
-             coalesce(a.wait_event, '') \
+             coalesce(a.wait_event, ''), coalesce(r.application_name, ''), \
+             coalesce(r.application_name, '') = current_setting('application_name') \
              FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid \
-             JOIN pg_stat_activity a ON a.pid = r.pid WHERE s.slot_name = {slot} AND r.state IS NOT NULL \
-             AND r.application_name = current_setting('application_name')"
+             JOIN pg_stat_activity a ON a.pid = r.pid WHERE s.slot_name = {slot} AND r.state IS NOT NULL"
         );
         let Some(row) = session.query_one_row("looking at the slot's holder", &sql).await? else {
             self.seen = None;
             return Ok(());
         };
+        if !row.cell(5)? {
+            // Only relays are judged: other clients may have their reasons to be silent.
+            self.seen = None;
+            self.tell_of_stranger(row.cell(0)?, row.cell(4)?, target);
+            return Ok(());
+        }
         let holder = Holder { pid: row.cell(0)?, started: row.cell(1)?, status_at: row.cell(2)? };
         let waits = row.cell::<String, _>(3)?.to_ascii_lowercase().starts_with("walsender");
         let now = Instant::now();
@@ -72,6 +80,19 @@ impl Patience {
             return Ok(());
         }
         self.end(session, &holder, target).await
+    }
+
+    /// Says once that the holder may be no relay at all, behind which nothing would be published.
+    fn tell_of_stranger(&mut self, pid: i32, application_name: &str, target: &Target) {
+        if self.stranger.replace(pid) == Some(pid) {
+            return;
+        }
+        let slot = &target.slot;
+        let advice = format!(
+            "if it is no relay, nothing is published until it leaves: SELECT pg_terminate_backend({pid}); if it is one, \
+             give both the same application_name, so that one can take over from the other when it falls silent"
+        );
+        tracing::warn!(slot, pid, application_name, advice, "the slot is held by a client of another name");
     }
 
     /// How long nothing has been heard of this holder.

@@ -1,11 +1,16 @@
-//! What the relay waits for at the table of dead letters costs nothing else.
+//! What the relay waits for at the table of dead letters costs nothing else, and who may write to it.
 
 use std::time::Duration;
 
 use tokio_postgres::Client;
 use uuid::Uuid;
+use walpost::dead_letters::{DeadLetter, DeadLetterStore, Reach, Replay};
+use walpost::postgres::settings::{Os, Settings};
+use walpost::postgres::{DeadLetterSession, ReplicationSource, Target};
+use walpost::{Lsn, OutboxMessage, Position};
 
 use crate::dead_letters::{ids, insert, large, letters, parking, quick, too_large_world};
+use crate::identity::statement;
 use crate::life::get;
 use crate::stall::falls;
 use crate::support::{KafkaBroker, PATIENCE, PostgresServer, eventually};
@@ -110,4 +115,79 @@ async fn a_request_that_nobody_sees_yet_is_waited_for() {
         .await;
     assert_eq!(ids(&world.consume(1).await), [letter]);
     stop(relay).await;
+}
+
+fn letter(commit_lsn: Lsn, key: &'static str) -> DeadLetter {
+    let message = OutboxMessage::new("t", "1").with_key(key);
+    let position = Position { commit_lsn, index: 0 };
+    DeadLetter { position, message, unfit: None, error: "too large".to_owned(), attempts: 1 }
+}
+
+/// Everything in the table, whatever became of it.
+async fn all_letters(client: &Client) -> Vec<String> {
+    let rows = client.query("SELECT d::text FROM outbox.dead_letters d ORDER BY 1", &[]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// A relay that stood still may be continued in the midst of a statement on letters, which are no longer its own.
+#[tokio::test]
+async fn who_has_lost_the_slot_writes_no_letter() {
+    let world = World::new("fenced", 1).await;
+    let client = world.database.client().await;
+    let target = Target { slot: world.slot.clone(), ..Target::default() };
+    let settings = Settings::resolve(Some(&world.database.url), |_| None, &Os::detect()).unwrap();
+    let source = || ReplicationSource::new(settings.clone(), target.clone()).with_dead_letters();
+    let (one, two) = (letter(Lsn(100), "a"), letter(Lsn(200), "b"));
+
+    let first = source().open().await.unwrap();
+    let mut of_first: DeadLetterSession = first.dead_letters();
+    of_first.park(std::slice::from_ref(&one)).await.unwrap();
+    client
+        .execute("UPDATE outbox.dead_letters SET requested_at = now(), replay_lsn = '0/1'", &[])
+        .await
+        .unwrap();
+    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = $1";
+    client.execute(end, &[&world.slot]).await.unwrap();
+    world.slot_is_free().await;
+    let second = source().open().await.unwrap();
+    let mut of_second = second.dead_letters();
+    let before = all_letters(&client).await;
+
+    let replay = Replay { send_as: Position { commit_lsn: Lsn(300), index: 0 }, letter: one.clone() };
+    let errors = [
+        of_first.park(std::slice::from_ref(&two)).await.unwrap_err(),
+        of_first.to_replay(Lsn(300), 10).await.unwrap_err(),
+        of_first.replayed(&[one.position]).await.unwrap_err(),
+        of_first.refused_again(&replay, "no", Reach::Topic).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.is_transient() && error.to_string().contains("no longer held"), "{error}");
+    }
+    assert_eq!(all_letters(&client).await, before, "nothing was written");
+
+    of_second.park(std::slice::from_ref(&two)).await.unwrap();
+    assert_eq!(of_second.to_replay(Lsn(300), 10).await.unwrap().len(), 1);
+    of_second.refused_again(&replay, "no", Reach::Key).await.unwrap();
+    of_second.replayed(&[two.position]).await.unwrap();
+    let open = letters(&client).await;
+    assert_eq!(open, [(Some(one.message.id()), "no".to_owned(), 2)]);
+}
+
+/// In a restored database the log comes to positions that it has had before.
+#[tokio::test]
+async fn a_letter_whose_place_is_taken_by_another_message_is_not_dropped() {
+    let world = World::new("taken", 1).await;
+    let client = world.database.client().await;
+    let target = Target { slot: world.slot.clone(), ..Target::default() };
+    let settings = Settings::resolve(Some(&world.database.url), |_| None, &Os::detect()).unwrap();
+    let store = ReplicationSource::new(settings, target).with_dead_letters().open().await.unwrap();
+    let mut desk = store.dead_letters();
+    let (old, new) = (letter(Lsn(0x100), "a"), letter(Lsn(0x100), "a"));
+    desk.park(std::slice::from_ref(&old)).await.unwrap();
+    desk.park(std::slice::from_ref(&old)).await.unwrap();
+    let error = desk.park(std::slice::from_ref(&new)).await.unwrap_err();
+    assert!(!error.is_transient() && error.to_string().contains("0/100"), "{error}");
+    client.batch_execute(&statement(error.advice().unwrap(), "UPDATE", ";")).await.unwrap();
+    desk.park(std::slice::from_ref(&new)).await.unwrap();
+    assert_eq!(letters(&client).await.len(), 2, "both are kept");
 }

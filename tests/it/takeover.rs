@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use walpost::{Lsn, Position};
 
+use crate::identity::statement;
 use crate::life::get;
 use crate::support::kafka::BehindProxy;
 use crate::support::{Consumed, KafkaBroker, PATIENCE, PostgresServer, Walpost, eventually};
@@ -229,6 +230,25 @@ async fn a_short_pause_changes_nothing() {
     assert_one_writer(&two.world.consume(153).await);
     stop(two.first).await;
     stop(two.second).await;
+}
+
+/// It may be no relay at all, behind which nothing is published; and a relay that is judged by nobody is never ended.
+#[tokio::test]
+async fn a_holder_of_another_name_is_told_and_left_alone() {
+    let world = World::new("stranger", 1).await;
+    let stranger = world.command(["run"]).env("PGAPPNAME", "somebody else").spawn();
+    stranger.wait_for_log("\"streaming\"", PATIENCE).await;
+    stranger.stop();
+    let second = world.command(["run"]).spawn();
+    second.wait_for_log("the slot is held by a client of another name", PATIENCE).await;
+    assert!(second.log().contains("\"application_name\":\"somebody else\""), "{}", second.log());
+    sleep(SILENT).await;
+    assert!(!second.log().contains("ended the session"), "{}", second.log());
+    assert_eq!(second.log().matches("a client of another name").count(), 1, "{}", second.log());
+    let advice = statement(&second.log(), "SELECT pg_terminate_backend(", ")");
+    world.database.client().await.batch_execute(&advice).await.unwrap();
+    second.wait_for_log("\"streaming\"", PATIENCE).await;
+    stop(second).await;
 }
 
 /// A role that may not read statistics sees nothing of the other one's statuses. Whom it can't judge it leaves alone.

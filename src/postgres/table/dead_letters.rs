@@ -13,7 +13,8 @@ use crate::dead_letters::{DeadLetter, Parked, Reach, Replay, UnfitColumn};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
-use crate::postgres::names::{TableName, Target};
+use crate::postgres::lookout::{last_words, no_longer_held};
+use crate::postgres::names::{TableName, Target, quote_literal};
 use crate::postgres::session::{Cells, sql_error};
 use crate::postgres::table::Field;
 
@@ -27,6 +28,9 @@ const PAGE_BYTES: i32 = 4 << 20;
 /// Bytes of a letter, as `DeadLetter::size` counts them.
 const SIZE: &str = "(coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + coalesce(octet_length(headers), 0))";
 
+/// The condition of a statement in [`fenced`](DeadLetterTable::fenced).
+const HELD: &str = "(SELECT yes FROM held)";
+
 /// One relay's letters.
 #[derive(Clone, Debug)]
 pub(crate) struct DeadLetterTable {
@@ -34,12 +38,19 @@ pub(crate) struct DeadLetterTable {
     slot: String,
     /// Without the table the relay must not run: it has to park what can't be sent.
     required: bool,
+    /// The session that reads the slot for this relay. Once it does not any more, nothing is written.
+    reader: i32,
 }
 
 impl DeadLetterTable {
     pub(crate) fn of(target: &Target, required: bool) -> Self {
         let name = TableName { schema: target.table.schema.clone(), name: "dead_letters".to_owned() };
-        DeadLetterTable { name, slot: target.slot.clone(), required }
+        DeadLetterTable { name, slot: target.slot.clone(), required, reader: 0 }
+    }
+
+    /// The same table, for the relay whose stream is the server's process `reader`.
+    pub(crate) fn read_by(&self, reader: i32) -> Self {
+        DeadLetterTable { reader, ..self.clone() }
     }
 
     pub(crate) fn is_required(&self) -> bool {
@@ -89,9 +100,9 @@ impl DeadLetterTable {
         let confirmed = "(SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = $1::text)";
         if self.required {
             let purge = format!(
-                "DELETE FROM {table} WHERE slot = $1::text AND done_at < now() - interval '1 day' AND commit_lsn < {confirmed}"
+                "DELETE FROM {table} WHERE {HELD} AND slot = $1::text AND done_at < now() - interval '1 day' AND commit_lsn < {confirmed}"
             );
-            self.execute(client, &purge, &[&self.slot]).await?;
+            self.write(client, &self.fenced("1", &purge, ""), &[&self.slot]).await?;
         }
         let page = format!(
             "SELECT commit_lsn, index, topic, CASE WHEN octet_length(key) <= {SHORT_KEY} THEN key END, \
@@ -158,10 +169,37 @@ impl DeadLetterTable {
              created_at, unfit_column, unfit_value, error, attempts) \
              SELECT $1::text, * FROM unnest($2::pg_lsn[], $3::int8[], $4::uuid[], $5::text[], $6::bytea[], $7::bytea[], \
              $8::text[], $9::bytea[], $10::text[], $11::timestamptz[], $12::text[], $13::bytea[], $14::text[], $15::int4[]) \
-             ON CONFLICT (slot, commit_lsn, index) DO NOTHING",
+             WHERE {HELD} ON CONFLICT (slot, commit_lsn, index) DO NOTHING",
             self.name
         );
-        self.execute(client, &sql, &column.parameters(&self.slot)).await
+        let taken = format!(
+            "LEFT JOIN (SELECT commit_lsn, index FROM {} t \
+             JOIN unnest($2::pg_lsn[], $3::int8[], $4::uuid[]) AS new (commit_lsn, index, id) USING (commit_lsn, index) \
+             WHERE t.slot = $1::text AND t.id IS DISTINCT FROM new.id LIMIT 1) taken ON true",
+            self.name
+        );
+        let sql = self.fenced("taken.commit_lsn, taken.index", &sql, &taken);
+        let row = self.write(client, &sql, &column.parameters(&self.slot)).await?;
+        match (row.cell::<Option<PgLsn>, _>(1)?, row.cell::<Option<i64>, _>(2)?) {
+            (Some(lsn), Some(index)) => Err(self.place_is_taken(position(lsn, index))),
+            _ => Ok(()),
+        }
+    }
+
+    /// In a restored database the log comes to positions a second time.
+    fn place_is_taken(&self, position: Position) -> OutboxError {
+        let (table, slot) = (&self.name, quote_literal(&self.slot));
+        let Position { commit_lsn, index } = position;
+        OutboxError::definite(
+            format!(
+                "a message can't be parked at {commit_lsn}, index {index}: {table} holds a letter of another message there"
+            ),
+            format!(
+                "it is of another life of this database (restored, or copied); keep it under another name of a slot: \
+                 UPDATE {table} SET slot = slot || ' before' WHERE slot = {slot} AND commit_lsn = '{commit_lsn}' \
+                 AND index = {index};"
+            ),
+        )
     }
 
     /// The next letters to send again.
@@ -188,7 +226,7 @@ impl DeadLetterTable {
                  WHERE r.slot = $1::text AND r.done_at IS NULL AND r.requested_at IS NOT NULL))) \
              UPDATE {table} t SET replay_lsn = $2, replay_index = chosen.number, \
              requested_at = coalesce(t.requested_at, now()) \
-             FROM chosen WHERE t.slot = $1::text AND t.commit_lsn = chosen.commit_lsn AND t.index = chosen.index"
+             FROM chosen WHERE {HELD} AND t.slot = $1::text AND t.commit_lsn = chosen.commit_lsn AND t.index = chosen.index"
         );
         match self.writers_gone(client).await {
             // Whoever may log in may ask; without a table there is nothing to send.
@@ -202,7 +240,7 @@ impl DeadLetterTable {
             }
             gone => gone.map_err(|error| self.failed(error))?,
         }
-        self.execute(client, &number, &[&self.slot, &lsn]).await?;
+        self.write(client, &self.fenced("1", &number, ""), &[&self.slot, &lsn]).await?;
         let next = format!(
             "SELECT commit_lsn, index, id, topic, CASE WHEN size <= {PAGE_BYTES} THEN key END, \
              CASE WHEN size <= {PAGE_BYTES} THEN payload END, event_type, CASE WHEN size <= {PAGE_BYTES} THEN headers END, \
@@ -238,10 +276,10 @@ impl DeadLetterTable {
         let (lsns, indexes): (Vec<_>, Vec<_>) = letters.iter().copied().map(pair).unzip();
         let sql = format!(
             "UPDATE {} t SET done_at = now(), outcome = 'sent' FROM unnest($2::pg_lsn[], $3::int8[]) AS s (commit_lsn, index) \
-             WHERE t.slot = $1::text AND t.commit_lsn = s.commit_lsn AND t.index = s.index AND t.done_at IS NULL",
+             WHERE {HELD} AND t.slot = $1::text AND t.commit_lsn = s.commit_lsn AND t.index = s.index AND t.done_at IS NULL",
             self.name
         );
-        self.execute(client, &sql, &[&self.slot, &lsns, &indexes]).await
+        self.write(client, &self.fenced("1", &sql, ""), &[&self.slot, &lsns, &indexes]).await.map(drop)
     }
 
     /// This letter was refused again: it stays, and those that this speaks for.
@@ -259,7 +297,7 @@ impl DeadLetterTable {
             "UPDATE {table} SET requested_at = NULL, replay_lsn = NULL, replay_index = NULL, \
              attempts = attempts + ((commit_lsn, index) = ($2, $3))::int4, \
              error = CASE WHEN (commit_lsn, index) = ($2, $3) THEN $4 ELSE error END \
-             WHERE slot = $1::text AND done_at IS NULL AND ((commit_lsn, index) = ($2, $3) \
+             WHERE {HELD} AND slot = $1::text AND done_at IS NULL AND ((commit_lsn, index) = ($2, $3) \
                OR (topic, key) = ($5, $6::bytea) AND (commit_lsn, index) > ($2, $3) \
                  AND (replay_lsn IS NULL OR replay_lsn <= $7) \
                OR {of_request} AND ({SIZE} >= $8 \
@@ -271,17 +309,37 @@ impl DeadLetterTable {
         // The server's text knows no NUL.
         let error = &error.replace('\0', "\u{FFFD}");
         let least = reach.least(letter).map(|least| i64::try_from(least).unwrap_or(i64::MAX));
-        self.execute(client, &sql, &[&self.slot, &lsn, &index, error, &topic, &key, &request, &least]).await
+        let values: [&(dyn ToSql + Sync); 8] =
+            [&self.slot, &lsn, &index, error, &topic, &key, &request, &least];
+        self.write(client, &self.fenced("1", &sql, ""), &values).await.map(drop)
     }
 
-    async fn execute(
+    /// A statement that writes, if its condition is [`HELD`], only while the slot is this relay's, and selects whether
+    /// it was. That is looked at behind the table's lock, for which a relay that takes over waits before it reads
+    /// (`writers_gone`): so either this is done before, or not at all.
+    fn fenced(&self, also: &str, write: &str, join: &str) -> String {
+        let reader = self.reader;
+        format!(
+            "WITH held AS MATERIALIZED (SELECT EXISTS (SELECT FROM pg_replication_slots \
+             WHERE slot_name = $1::text AND active_pid = {reader}) AS yes), done AS ({write}) \
+             SELECT held.yes, {also} FROM held {join}"
+        )
+    }
+
+    /// Executes what [`fenced`](Self::fenced) made.
+    async fn write(
         &self,
         client: &Client,
         sql: &str,
         parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<(), OutboxError> {
-        let done = client.execute(sql, parameters).await;
-        done.map(drop).map_err(|error| self.failed(error))
+    ) -> Result<Row, OutboxError> {
+        let row = client.query_one(sql, parameters).await.map_err(|error| self.failed(error))?;
+        if row.cell(0)? {
+            return Ok(row);
+        }
+        // The stream is heard meanwhile.
+        last_words().await;
+        Err(no_longer_held(&self.slot))
     }
 
     async fn query(
