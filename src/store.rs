@@ -96,6 +96,12 @@ pub trait OutboxStore: Send {
     /// The connection is lost.
     fn mark_published(&mut self, through: Lsn) -> impl Future<Output = Result<(), OutboxError>> + Send;
 
+    /// What only a person can mend, if the store has that to say as it ends; changes that come meanwhile are dropped. To be
+    /// asked before a life ends by what somebody else has said.
+    fn last_words(&mut self) -> impl Future<Output = Option<OutboxError>> + Send {
+        std::future::ready(None)
+    }
+
     /// Takes leave: returns once the server has taken the last confirmation.
     ///
     /// # Errors

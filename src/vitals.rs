@@ -205,13 +205,11 @@ impl Vitals {
         SystemTime::now().duration_since(committed).unwrap_or_default()
     }
 
-    /// The highest position that the server has spoken of, and the one that is confirmed. Until there is one on a new
-    /// connection, that of the one before stands.
+    /// The highest position that the server has spoken of, and the one that is confirmed, on this connection: a slot may
+    /// have fallen back since the one before.
     pub fn set_positions(&self, received: Lsn, confirmed: Lsn) {
         self.received.store(received.0, Relaxed);
-        if confirmed > Lsn::ZERO {
-            self.confirmed.store(confirmed.0, Relaxed);
-        }
+        self.confirmed.store(confirmed.0, Relaxed);
     }
 
     /// That many messages were parked as dead letters.
@@ -267,7 +265,7 @@ impl Vitals {
         Lsn(self.received.load(Relaxed))
     }
 
-    /// The position last confirmed to the server.
+    /// The position confirmed to the server on this connection.
     #[must_use]
     pub fn confirmed(&self) -> Lsn {
         Lsn(self.confirmed.load(Relaxed))

@@ -33,7 +33,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 pub(super) const LEASE: Duration = Duration::from_secs(8);
 
 /// How long a stream that has ended gets to say why.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A moment by both clocks: the monotonic one stands still while a machine sleeps.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +139,8 @@ async fn walk(
         let mut asked = Moment::now();
         let mut holder = holder_of(client, &beat.target).await?;
         if holder.is_none() {
-            last_words().await;
+            // The server has ended the stream, and the stream says why if it is given the time.
+            tokio::time::sleep_until(Instant::now() + LAST_WORDS).await;
             asked = Moment::now();
             holder = holder_of(client, &beat.target).await?;
         }
@@ -153,11 +154,6 @@ async fn walk(
             look(client, &mut beat, &mut warned).await?;
         }
     }
-}
-
-/// Gives a stream that has ended the time to say why, which it knows better than who asks beside it.
-pub(super) async fn last_words() {
-    tokio::time::sleep_until(Instant::now() + LAST_WORDS).await;
 }
 
 pub(super) fn no_longer_held(slot: &str) -> OutboxError {

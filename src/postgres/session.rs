@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
@@ -44,7 +45,7 @@ pub struct Session {
 
 /// The task behind a session; it ends with the session, and the session with it.
 #[derive(Debug)]
-pub(crate) struct Driver(tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>);
+pub(crate) struct Driver(Option<JoinHandle<Result<(), tokio_postgres::Error>>>);
 
 impl Session {
     /// Connects to the one server of `config`.
@@ -72,7 +73,7 @@ impl Session {
         })?;
         let connect = config.connect_raw(Rationed::new(wire), NoTls);
         let (client, connection) = connect.await.map_err(|error| cannot_log_in(config, error))?;
-        let session = Session { client, driver: Driver(tokio::spawn(connection)) };
+        let session = Session { client, driver: Driver(Some(tokio::spawn(connection))) };
         let wanted = config.get_target_session_attrs();
         if wanted != TargetSessionAttrs::Any {
             let row = session.query_one_row("asking for the kind of server", READ_ONLY).await?;
@@ -158,14 +159,17 @@ impl Session {
 impl Driver {
     /// Whether the server has ended the session.
     pub(crate) fn has_ended(&self) -> bool {
-        self.0.is_finished()
+        self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits until the server ends the session, and says why.
-    ///
-    /// Cancel-safe. After it has resolved once it must not be awaited again.
+    /// Waits until the server ends the session, and says why; the reason is told once. Cancel-safe.
     pub(crate) async fn ended(&mut self) -> OutboxError {
-        match (&mut self.0).await {
+        let ended = match &mut self.0 {
+            Some(task) => task.await,
+            None => Ok(Ok(())),
+        };
+        self.0 = None;
+        match ended {
             Ok(Err(error)) => sql_error("the server ended the session", error),
             _ => OutboxError::transient("the server ended the session"),
         }
@@ -174,7 +178,9 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::connection::{Connection, Wire};
 use super::identity::{Memory, System, Trail, reader};
 use super::intake::Intake;
 use super::letters::DeadLetterSession;
-use super::lookout::{Beat, LOOK_EVERY, Lookout};
+use super::lookout::{Beat, LAST_WORDS, LOOK_EVERY, Lookout};
 use super::names::Target;
 use super::preflight::{Outcome, Preflight, inspect};
 use super::publication::{self, Change as PublicationChange, Look, Published};
@@ -353,6 +353,23 @@ impl OutboxStore for ReplicationStore {
             Ok(result) => result,
             Err(_) => Err(OutboxError::transient("the server takes no more bytes")),
         }
+    }
+
+    async fn last_words(&mut self) -> Option<OutboxError> {
+        let listen = async {
+            let mut dropped = Batch::new();
+            loop {
+                self.take_all(&mut dropped);
+                dropped.clear();
+                if let Some(failure) = self.failure.take() {
+                    return failure;
+                }
+                if let Err(failure) = self.connection.fill().await {
+                    return failure;
+                }
+            }
+        };
+        timeout(LAST_WORDS, listen).await.ok().filter(|failure| !failure.is_transient())
     }
 
     async fn close(self) -> Result<(), OutboxError> {

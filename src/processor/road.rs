@@ -57,6 +57,17 @@ impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
         &mut self,
         statement: impl Future<Output = Result<T, OutboxError>>,
     ) -> Result<T, OutboxError> {
+        match self.wait_for(statement).await {
+            // The stream was not heard meanwhile. What only a person can mend would come from it again in every life.
+            Err(error) if error.is_transient() => Err(self.store.last_words().await.unwrap_or(error)),
+            answer => answer,
+        }
+    }
+
+    async fn wait_for<T>(
+        &mut self,
+        statement: impl Future<Output = Result<T, OutboxError>>,
+    ) -> Result<T, OutboxError> {
         let mut statement = pin!(statement);
         let asked = Instant::now();
         let (mut told, _answered) = (false, self.vitals.asking_for_letters());

@@ -10,7 +10,7 @@ use walpost::postgres::{DeadLetterSession, ReplicationSource, Target};
 use walpost::{Lsn, OutboxMessage, Position};
 
 use crate::dead_letters::{ids, insert, large, letters, parking, quick, too_large_world};
-use crate::identity::statement;
+use crate::identity::{ends_saying, statement};
 use crate::life::get;
 use crate::stall::falls;
 use crate::support::{KafkaBroker, PATIENCE, PostgresServer, eventually};
@@ -76,6 +76,21 @@ async fn a_stop_does_not_wait_for_a_locked_table_of_letters() {
     let parked: Vec<_> = letters(&client).await.iter().map(|letter| letter.0.unwrap()).collect();
     assert_eq!(parked, waits);
     stop(relay).await;
+}
+
+/// A stream that fails for good is not heard while a letter waits. What only a person can mend must come out all the
+/// same, and not be hidden for ever behind the slot that was lost by it.
+#[tokio::test]
+async fn what_the_stream_said_last_is_told_although_a_letter_was_waited_for() {
+    let (world, client) = too_large_world("lastwords").await;
+    let mut relay = parking(&world).await;
+    let (_, locker) = locked(&world, &client).await;
+    insert(&client, &world.topic, Some("b"), "2").await;
+    relay.wait_for_log("waiting: the table of dead letters", PATIENCE).await;
+    client.batch_execute("DROP PUBLICATION walpost").await.unwrap();
+    insert(&client, &world.topic, Some("a"), "3").await;
+    ends_saying(&mut relay, PATIENCE, &["SQLSTATE 42704", "the publication was missing"]).await;
+    locker.batch_execute("COMMIT").await.unwrap();
 }
 
 /// The log brings a request before its COMMIT has returned, and others can't see it yet: here it waits for a standby

@@ -13,7 +13,7 @@ use crate::dead_letters::{DeadLetter, Parked, Reach, Replay, UnfitColumn};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
-use crate::postgres::lookout::{last_words, no_longer_held};
+use crate::postgres::lookout::no_longer_held;
 use crate::postgres::names::{TableName, Target, quote_literal};
 use crate::postgres::session::{Cells, sql_error};
 use crate::postgres::table::Field;
@@ -102,7 +102,8 @@ impl DeadLetterTable {
             let purge = format!(
                 "DELETE FROM {table} WHERE {HELD} AND slot = $1::text AND done_at < now() - interval '1 day' AND commit_lsn < {confirmed}"
             );
-            self.write(client, &self.fenced("1", &purge, ""), &[&self.slot]).await?;
+            // It may wait for another time.
+            self.query(client, &self.fenced("1", &purge, ""), &[&self.slot]).await?;
         }
         let page = format!(
             "SELECT commit_lsn, index, topic, CASE WHEN octet_length(key) <= {SHORT_KEY} THEN key END, \
@@ -196,8 +197,8 @@ impl DeadLetterTable {
             ),
             format!(
                 "it is of another life of this database (restored, or copied); keep it under another name of a slot: \
-                 UPDATE {table} SET slot = slot || ' before' WHERE slot = {slot} AND commit_lsn = '{commit_lsn}' \
-                 AND index = {index};"
+                 UPDATE {table} SET slot = left(slot::text, 40) || ' until ' || now()::date WHERE slot = {slot} \
+                 AND commit_lsn = '{commit_lsn}' AND index = {index};"
             ),
         )
     }
@@ -334,12 +335,7 @@ impl DeadLetterTable {
         parameters: &[&(dyn ToSql + Sync)],
     ) -> Result<Row, OutboxError> {
         let row = client.query_one(sql, parameters).await.map_err(|error| self.failed(error))?;
-        if row.cell(0)? {
-            return Ok(row);
-        }
-        // The stream is heard meanwhile.
-        last_words().await;
-        Err(no_longer_held(&self.slot))
+        if row.cell(0)? { Ok(row) } else { Err(no_longer_held(&self.slot)) }
     }
 
     async fn query(
