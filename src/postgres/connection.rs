@@ -185,15 +185,15 @@ impl<S: Wire> Connection<S> {
         Ok(None)
     }
 
-    /// Reads what has come, at least one byte.
+    /// Reads what has come, at least one byte, and tells whether there may be more.
     ///
     /// Cancel-safe: bytes are either in the buffer or still in the socket.
-    pub(crate) async fn fill(&mut self) -> Result<(), OutboxError> {
+    pub(crate) async fn fill(&mut self) -> Result<bool, OutboxError> {
         // The buffer grows with what has really arrived, by doubling, never with what a header announces.
         self.input.reserve(READ_SIZE);
         match self.stream.read_buf(&mut self.input).await {
             Ok(0) => Err(OutboxError::transient("the server closed the connection")),
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(self.input.len() == self.input.capacity()),
             Err(error) => Err(OutboxError::connection("reading from the server", error)),
         }
     }

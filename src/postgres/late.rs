@@ -1,0 +1,66 @@
+//! Reading late and much from a server that is behind.
+//!
+//! A walsender sends each message by itself. A reader that sleeps on the socket is woken by every one of them, which
+//! costs the server about as much as decoding the row; one that comes a moment later finds hundreds. So a stream that
+//! lags is left alone for a moment once it has been read empty. The thread itself sleeps: an event loop that waits for
+//! a timer is woken by the socket all the same. When nothing lags nobody rests, and latency stays what it is.
+
+use std::time::Duration;
+
+/// A stream that lags by this much has more to say at any time.
+const LATE: Duration = Duration::from_millis(20);
+/// How long it is left alone.
+const REST: Duration = Duration::from_millis(1);
+
+/// When to read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LateReader {
+    /// The thread has nothing else to do, so that it may sleep.
+    may_sleep: bool,
+    /// The last read has left something, for all we know.
+    has_more: bool,
+}
+
+impl LateReader {
+    /// One that sleeps on its thread.
+    pub(super) fn sleeping() -> Self {
+        LateReader { may_sleep: true, has_more: false }
+    }
+
+    /// Something was read; perhaps there is more.
+    pub(super) fn has_read(&mut self, has_more: bool) {
+        self.has_more = has_more;
+    }
+
+    /// To be called before reading: rests if the stream is `behind`, counted from the last read, `since` then.
+    pub(super) fn rest(self, behind: Duration, since: Duration) {
+        let left = self.left(behind, since);
+        if !left.is_zero() {
+            std::thread::sleep(left);
+        }
+    }
+
+    fn left(self, behind: Duration, since: Duration) -> Duration {
+        let rests = self.may_sleep && !self.has_more && behind >= LATE;
+        if rests { REST.saturating_sub(since) } else { Duration::ZERO }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_stream_that_lags_and_was_read_empty_is_left_alone() {
+        let micros = Duration::from_micros;
+        let mut reader = LateReader::sleeping();
+        assert_eq!(reader.left(micros(20_000), micros(300)), micros(700));
+        assert_eq!(reader.left(micros(20_000), micros(1_001)), micros(0));
+        assert_eq!(reader.left(micros(19_999), micros(300)), micros(0));
+        reader.has_read(true);
+        assert_eq!(reader.left(micros(20_000), micros(300)), micros(0));
+        reader.has_read(false);
+        assert_eq!(reader.left(micros(20_000), micros(300)), micros(700));
+        assert_eq!(LateReader::default().left(micros(20_000), micros(300)), micros(0));
+    }
+}
