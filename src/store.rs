@@ -96,8 +96,9 @@ pub trait OutboxStore: Send {
     /// The connection is lost.
     fn mark_published(&mut self, through: Lsn) -> impl Future<Output = Result<(), OutboxError>> + Send;
 
-    /// What only a person can mend, if the store has that to say as it ends; changes that come meanwhile are dropped. To be
-    /// asked before a life ends by what somebody else has said.
+    /// What only a person can mend, if the store has that to say as it ends. To be asked before a life ends by what somebody
+    /// else has said: changes that come meanwhile are dropped, and nothing can be fetched any more, whatever becomes of
+    /// this future.
     fn last_words(&mut self) -> impl Future<Output = Option<OutboxError>> + Send {
         std::future::ready(None)
     }

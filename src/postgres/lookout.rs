@@ -10,6 +10,7 @@
 //! while this process stood still proves nothing of the time since.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
@@ -70,6 +71,8 @@ pub(super) struct Lookout {
     task: JoinHandle<()>,
     held: watch::Receiver<Moment>,
     verdict: mpsc::Receiver<OutboxError>,
+    /// Somebody else reads the slot.
+    taken: Arc<AtomicBool>,
 }
 
 impl Lookout {
@@ -77,8 +80,10 @@ impl Lookout {
     pub(super) fn start(client: Arc<Client>, beat: Beat) -> Lookout {
         let (holding, held) = watch::channel(Moment::now());
         let (judge, verdict) = mpsc::channel(1);
+        let taken = Arc::<AtomicBool>::default();
+        let taking = Arc::clone(&taken);
         let task = tokio::spawn(async move {
-            let Err(error) = walk(&client, beat, &holding).await;
+            let Err(error) = walk(&client, beat, &holding, &taking).await;
             // Of the session's end its driver tells, and knows better why.
             if !client.is_closed() {
                 // The stream may be gone already.
@@ -86,7 +91,12 @@ impl Lookout {
             }
             judge.closed().await;
         });
-        Lookout { task, held, verdict }
+        Lookout { task, held, verdict, taken }
+    }
+
+    /// Whether there is time to hear why the stream has ended: nobody else can be publishing yet.
+    pub(super) fn may_listen(&self) -> bool {
+        !self.taken.load(Relaxed) && self.held.borrow().elapsed() <= LEASE
     }
 
     /// Whether this relay may go on.
@@ -130,6 +140,7 @@ async fn walk(
     client: &Client,
     mut beat: Beat,
     holding: &watch::Sender<Moment>,
+    taken: &AtomicBool,
 ) -> Result<std::convert::Infallible, OutboxError> {
     let mut ticks = interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -145,6 +156,7 @@ async fn walk(
             holder = holder_of(client, &beat.target).await?;
         }
         if holder != Some(beat.reader) {
+            taken.store(holder.is_some(), Relaxed);
             return Err(no_longer_held(&beat.target.slot));
         }
         holding.send_replace(asked);

@@ -209,6 +209,7 @@ impl ReplicationSource {
             late: self.late,
             listening: None,
             failure: None,
+            left: false,
             vitals: Arc::clone(&self.vitals),
         }
     }
@@ -294,6 +295,8 @@ pub struct ReplicationStore {
     listening: Option<Instant>,
     /// What went wrong behind the changes that are already handed out.
     failure: Option<OutboxError>,
+    /// Changes were dropped, in search of what goes wrong: nothing may be handed out any more.
+    left: bool,
     vitals: Arc<Vitals>,
 }
 
@@ -313,9 +316,14 @@ impl OutboxStore for ReplicationStore {
         let listening = *self.listening.get_or_insert_with(Instant::now);
         loop {
             // Before anything is handed out: what came while this process stood still is not ours any more.
-            self.lookout.check()?;
+            if let Err(error) = self.lookout.check() {
+                return Err(self.last_words().await.unwrap_or(error));
+            }
             if let Some(failure) = self.failure.take() {
                 return Err(failure);
+            }
+            if self.left {
+                return Err(OutboxError::transient("changes of this stream were dropped as it was left"));
             }
             self.take_all(into);
             if into.len() > before {
@@ -349,7 +357,9 @@ impl OutboxStore for ReplicationStore {
         if self.driver.has_ended() {
             return Err(self.driver.ended().await);
         }
-        self.lookout.check()?;
+        if let Err(error) = self.lookout.check() {
+            return Err(self.last_words().await.unwrap_or(error));
+        }
         if self.listening.take().is_none() {
             // Nobody has fetched since the last status, so that silence is no news.
             self.vitals.log_heard();
@@ -370,6 +380,11 @@ impl OutboxStore for ReplicationStore {
     }
 
     async fn last_words(&mut self) -> Option<OutboxError> {
+        let kept = self.failure.take_if(|failure| !failure.is_transient());
+        let was_left = std::mem::replace(&mut self.left, true);
+        if kept.is_some() || was_left || !self.lookout.may_listen() {
+            return kept;
+        }
         let listen = async {
             let mut dropped = Batch::new();
             loop {
@@ -402,7 +417,8 @@ impl ReplicationStore {
     /// Passes on everything that has been read. What goes wrong is kept until the changes before it have
     /// been fetched, so that they are published and confirmed first.
     fn take_all(&mut self, into: &mut Batch) {
-        loop {
+        // Behind a failure comes nothing that is worth its place.
+        while self.failure.is_none() {
             let taken = match self.connection.next_event() {
                 Ok(Some(event)) => self.intake.take(event, into),
                 Ok(None) => return,
@@ -410,7 +426,6 @@ impl ReplicationStore {
             };
             if let Err(error) = taken {
                 self.failure = Some(self.explained(error));
-                return;
             }
         }
     }

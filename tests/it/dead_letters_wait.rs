@@ -7,7 +7,7 @@ use uuid::Uuid;
 use walpost::dead_letters::{DeadLetter, DeadLetterStore, Reach, Replay};
 use walpost::postgres::settings::{Os, Settings};
 use walpost::postgres::{DeadLetterSession, ReplicationSource, Target};
-use walpost::{Lsn, OutboxMessage, Position};
+use walpost::{Batch, Lsn, OutboxMessage, OutboxStore, Position};
 
 use crate::dead_letters::{ids, insert, large, letters, parking, quick, too_large_world};
 use crate::identity::{ends_saying, statement};
@@ -91,6 +91,25 @@ async fn what_the_stream_said_last_is_told_although_a_letter_was_waited_for() {
     insert(&client, &world.topic, Some("a"), "3").await;
     ends_saying(&mut relay, PATIENCE, &["SQLSTATE 42704", "the publication was missing"]).await;
     locker.batch_execute("COMMIT").await.unwrap();
+
+    // Nor behind a letter that comes with it in one piece.
+    let setup = world.command(["setup"]).output().await;
+    assert!(setup.status.success(), "{setup:?}");
+    let mut relay = quick(world.command(["run", "--on-refusal", "dead-letter"])).spawn();
+    ends_saying(&mut relay, PATIENCE, &["SQLSTATE 42704", "the publication was missing"]).await;
+}
+
+/// What was dropped in search of a reason must not be a hole in what is published.
+#[tokio::test]
+async fn a_stream_that_was_left_hands_out_nothing_more() {
+    let world = World::new("left", 1).await;
+    let target = Target { slot: world.slot.clone(), ..Target::default() };
+    let settings = Settings::resolve(Some(&world.database.url), |_| None, &Os::detect()).unwrap();
+    let mut store = ReplicationSource::new(settings, target).open().await.unwrap();
+    world.insert(&world.database.client().await, 3).await;
+    assert!(store.last_words().await.is_none());
+    let error = store.fetch_pending(&mut Batch::new()).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
 }
 
 /// The log brings a request before its COMMIT has returned, and others can't see it yet: here it waits for a standby

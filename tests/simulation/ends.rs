@@ -96,7 +96,7 @@ impl Ends for ModelEnds {
             }
             server.open(self.owner, now, log, dice, checker)?
         };
-        let store = ModelStore { shared: self.shared.clone(), id };
+        let store = ModelStore { shared: self.shared.clone(), id, left: false };
         let World { dice, broker, checker, .. } = &mut *self.shared.lock();
         let refused = dice.fault(20);
         let client = broker.connect(Instant::now(), dice);
@@ -113,6 +113,7 @@ impl Ends for ModelEnds {
 pub(crate) struct ModelStore {
     shared: Shared,
     id: u64,
+    left: bool,
 }
 
 impl OutboxStore for ModelStore {
@@ -123,6 +124,9 @@ impl OutboxStore for ModelStore {
     }
 
     async fn fetch_pending(&mut self, into: &mut Batch) -> Result<(), OutboxError> {
+        if self.left {
+            return Err(OutboxError::transient("left"));
+        }
         loop {
             let changed = self.shared.changed.notified();
             let until = {
@@ -152,6 +156,13 @@ impl OutboxStore for ModelStore {
                 result
             }
         }
+    }
+
+    async fn last_words(&mut self) -> Option<OutboxError> {
+        self.left = true;
+        let heard_for = self.shared.lock().dice.millis(1_000);
+        sleep(heard_for).await;
+        None
     }
 
     async fn close(self) -> Result<(), OutboxError> {
