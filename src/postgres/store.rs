@@ -102,7 +102,8 @@ impl ReplicationSource {
     }
 
     /// Says that the thread which fetches has nothing else to do: it may sleep for a millisecond while the server is
-    /// behind, which then sends more at once.
+    /// behind, which then sends more at once. For a runtime of one thread; `walpost run` does not use it, since
+    /// with the C library's allocator it gains nothing.
     #[must_use]
     pub fn on_its_own_thread(mut self) -> Self {
         self.late = LateReader::sleeping();
