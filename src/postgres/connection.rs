@@ -28,7 +28,7 @@ pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
 
 /// What one read asks for at least.
-pub(super) const READ_SIZE: usize = 64 * 1024;
+const READ_SIZE: usize = 64 * 1024;
 /// After a frame beyond this the input starts in a buffer of its own.
 const LARGE_FRAME: usize = 4 * 1024 * 1024;
 /// No word of the server besides the data is longer than this: errors, notices, parameters.
@@ -185,15 +185,15 @@ impl<S: Wire> Connection<S> {
         Ok(None)
     }
 
-    /// Reads what has come, at least one byte, and tells how much.
+    /// Reads what has come, at least one byte.
     ///
     /// Cancel-safe: bytes are either in the buffer or still in the socket.
-    pub(crate) async fn fill(&mut self) -> Result<usize, OutboxError> {
+    pub(crate) async fn fill(&mut self) -> Result<(), OutboxError> {
         // The buffer grows with what has really arrived, by doubling, never with what a header announces.
         self.input.reserve(READ_SIZE);
         match self.stream.read_buf(&mut self.input).await {
             Ok(0) => Err(OutboxError::transient("the server closed the connection")),
-            Ok(read) => Ok(read),
+            Ok(_) => Ok(()),
             Err(error) => Err(OutboxError::connection("reading from the server", error)),
         }
     }

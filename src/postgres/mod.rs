@@ -15,7 +15,6 @@ mod decode_error;
 pub(crate) mod fuzzing;
 mod identity;
 mod intake;
-mod late;
 mod letters;
 mod lookout;
 mod names;

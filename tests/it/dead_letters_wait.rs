@@ -5,8 +5,6 @@ use std::time::Duration;
 use tokio_postgres::Client;
 use uuid::Uuid;
 use walpost::dead_letters::{DeadLetter, DeadLetterStore, Reach, Replay};
-use walpost::postgres::settings::{Os, Settings};
-use walpost::postgres::{DeadLetterSession, ReplicationSource, Target};
 use walpost::{Batch, Lsn, OutboxMessage, OutboxStore, Position};
 
 use crate::dead_letters::{ids, insert, large, letters, parking, quick, too_large_world};
@@ -103,9 +101,7 @@ async fn what_the_stream_said_last_is_told_although_a_letter_was_waited_for() {
 #[tokio::test]
 async fn a_stream_that_was_left_hands_out_nothing_more() {
     let world = World::new("left", 1).await;
-    let target = Target { slot: world.slot.clone(), ..Target::default() };
-    let settings = Settings::resolve(Some(&world.database.url), |_| None, &Os::detect()).unwrap();
-    let mut store = ReplicationSource::new(settings, target).open().await.unwrap();
+    let mut store = world.source().open().await.unwrap();
     world.insert(&world.database.client().await, 3).await;
     assert!(store.last_words().await.is_none());
     let error = store.fetch_pending(&mut Batch::new()).await.unwrap_err();
@@ -168,13 +164,11 @@ async fn all_letters(client: &Client) -> Vec<String> {
 async fn who_has_lost_the_slot_writes_no_letter() {
     let world = World::new("fenced", 1).await;
     let client = world.database.client().await;
-    let target = Target { slot: world.slot.clone(), ..Target::default() };
-    let settings = Settings::resolve(Some(&world.database.url), |_| None, &Os::detect()).unwrap();
-    let source = || ReplicationSource::new(settings.clone(), target.clone()).with_dead_letters();
+    let source = || world.source().with_dead_letters();
     let (one, two) = (letter(Lsn(100), "a"), letter(Lsn(200), "b"));
 
     let first = source().open().await.unwrap();
-    let mut of_first: DeadLetterSession = first.dead_letters();
+    let mut of_first = first.dead_letters();
     of_first.park(std::slice::from_ref(&one)).await.unwrap();
     client
         .execute("UPDATE outbox.dead_letters SET requested_at = now(), replay_lsn = '0/1'", &[])
@@ -212,9 +206,7 @@ async fn who_has_lost_the_slot_writes_no_letter() {
 async fn a_letter_whose_place_is_taken_by_another_message_is_not_dropped() {
     let world = World::new("taken", 1).await;
     let client = world.database.client().await;
-    let target = Target { slot: world.slot.clone(), ..Target::default() };
-    let settings = Settings::resolve(Some(&world.database.url), |_| None, &Os::detect()).unwrap();
-    let store = ReplicationSource::new(settings, target).with_dead_letters().open().await.unwrap();
+    let store = world.source().with_dead_letters().open().await.unwrap();
     let mut desk = store.dead_letters();
     let (old, new) = (letter(Lsn(0x100), "a"), letter(Lsn(0x100), "a"));
     desk.park(std::slice::from_ref(&old)).await.unwrap();

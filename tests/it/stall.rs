@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
-use walpost::postgres::settings::{Os, Settings};
-use walpost::postgres::{ReplicationSource, Target};
 use walpost::{
     Offer, OutboxError, OutboxProcessor, OutboxPublisher, Receipt, Record, Ticket, Vitals, telemetry,
 };
@@ -88,11 +86,9 @@ impl OutboxPublisher for Blocking {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_loop_that_stands_still_is_named_and_loses_the_slot() {
     let world = World::new("stuck", 1).await;
-    let target = Target { slot: world.slot.clone(), ..Target::default() };
-    let settings = Settings::resolve(Some(&world.database.url), |_| None, &Os::detect()).unwrap();
     let vitals = Arc::new(Vitals::default());
     let health = telemetry::listen("127.0.0.1:0", Arc::clone(&vitals)).await.unwrap();
-    let mut source = ReplicationSource::new(settings, target).with_vitals(Arc::clone(&vitals));
+    let mut source = world.source().with_vitals(Arc::clone(&vitals));
     let store = source.open().await.unwrap();
     let (let_go, blocked) = channel();
     let processor = OutboxProcessor::new(store, Blocking(blocked)).with_vitals(Arc::clone(&vitals));

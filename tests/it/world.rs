@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 use uuid::Uuid;
+use walpost::postgres::settings::{Os, Settings};
+use walpost::postgres::{ReplicationSource, Target};
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
@@ -83,6 +85,13 @@ impl World {
             .env("WALPOST_BROKERS", self.for_relay.as_ref().unwrap_or(&self.brokers))
             .env("WALPOST_SLOT", &self.slot)
             .env("WALPOST_LISTEN", "127.0.0.1:0")
+    }
+
+    /// The relay's way into the log, without the relay.
+    pub(crate) fn source(&self) -> ReplicationSource {
+        let target = Target { slot: self.slot.clone(), ..Target::default() };
+        let settings = Settings::resolve(Some(&self.database.url), |_| None, &Os::detect()).unwrap();
+        ReplicationSource::new(settings, target)
     }
 
     /// A relay that is on its way.
