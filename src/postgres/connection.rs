@@ -27,8 +27,8 @@ use crate::error::OutboxError;
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
 
-/// What one read asks for at least.
-const READ_SIZE: usize = 64 * 1024;
+/// What one read asks for at least: twice the window that the server has on this machine.
+pub(super) const READ_SIZE: usize = 256 * 1024;
 /// After a frame beyond this the input starts in a buffer of its own.
 const LARGE_FRAME: usize = 4 * 1024 * 1024;
 /// No word of the server besides the data is longer than this: errors, notices, parameters.
@@ -185,16 +185,29 @@ impl<S: Wire> Connection<S> {
         Ok(None)
     }
 
-    /// Reads what has come, at least one byte.
+    /// Reads what has come, at least one byte, and tells how much.
     ///
     /// Cancel-safe: bytes are either in the buffer or still in the socket.
-    pub(crate) async fn fill(&mut self) -> Result<(), OutboxError> {
-        // The buffer grows with what has really arrived, by doubling, never with what a header announces.
-        self.input.reserve(READ_SIZE);
+    pub(crate) async fn fill(&mut self) -> Result<usize, OutboxError> {
+        self.make_room();
         match self.stream.read_buf(&mut self.input).await {
             Ok(0) => Err(OutboxError::transient("the server closed the connection")),
-            Ok(_) => Ok(()),
+            Ok(read) => Ok(read),
             Err(error) => Err(OutboxError::connection("reading from the server", error)),
+        }
+    }
+
+    /// Makes room for one read. The buffer grows with what has really arrived, by doubling, not with what a header
+    /// announces; but once so much of a large frame is here, for all of it at once, so that it is not copied again. (Of
+    /// what is not written to, the system gives addresses alone.)
+    fn make_room(&mut self) {
+        let have = self.input.len();
+        if have < LARGE_FRAME {
+            self.input.reserve(READ_SIZE);
+        } else if have == self.input.capacity() {
+            let header = Header::parse(&self.input).ok().flatten();
+            let length = header.map_or(0, |header| usize::try_from(header.len()).unwrap_or_default() + 1);
+            self.input.reserve(length.saturating_sub(have).max(READ_SIZE));
         }
     }
 
@@ -439,6 +452,24 @@ mod tests {
             assert_eq!(connection.next_event().is_err(), refused, "{header:?}");
             assert!(connection.input.capacity() <= 2 * READ_SIZE, "{header:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_large_frame_gets_its_room_at_once_when_some_of_it_is_here() {
+        let (mut connection, mut server) = copying();
+        let large = frame(b'd', &vec![b'x'; 10 * LARGE_FRAME]);
+        let sending = async { server.write_all(&large).await.expect("sent") };
+        let hearing = async {
+            let mut rooms = Vec::new();
+            while connection.next_event().expect("no error").is_none() {
+                rooms.push(connection.input.capacity());
+                connection.fill().await.expect("read");
+            }
+            rooms.dedup();
+            assert!(rooms.iter().rev().skip(1).all(|room| *room <= 3 * LARGE_FRAME), "{rooms:?}");
+            assert!(rooms.last().is_some_and(|room| *room <= large.len() + READ_SIZE), "{rooms:?}");
+        };
+        tokio::join!(sending, hearing);
     }
 
     #[tokio::test]
