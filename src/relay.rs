@@ -29,7 +29,8 @@ pub struct Relay {
     /// How patient to be.
     pub pace: Pace,
     /// The process is a relay and nothing else, so the kernel may end it when its loop stands still for eight seconds
-    /// with records in flight (see [`KafkaPublisher::ending_the_process_when_still`]).
+    /// with records in flight (see [`KafkaPublisher::ending_the_process_when_still`]), and the thread that reads a server
+    /// that is behind may sleep for a millisecond (see [`ReplicationSource::on_its_own_thread`]).
     pub alone: bool,
 }
 
@@ -46,6 +47,9 @@ impl Relay {
         let mut source = ReplicationSource::new(self.database, self.target).with_vitals(Arc::clone(&vitals));
         if self.on_refusal == OnRefusal::DeadLetter {
             source = source.with_dead_letters();
+        }
+        if self.alone {
+            source = source.on_its_own_thread();
         }
         let ends = RelayEnds { source, kafka: self.kafka, alone: self.alone, vitals: Arc::clone(&vitals) };
         let supervisor = Supervisor::new(ends, self.pace, vitals, fastrand::u64(..));

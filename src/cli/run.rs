@@ -1,6 +1,9 @@
 //! `walpost run`: the relay, with health and a progress line around it.
 
+use std::future::Future;
 use std::sync::Arc;
+
+use tokio::runtime::Builder;
 
 use super::signals;
 use crate::config::Config;
@@ -29,7 +32,25 @@ pub(super) async fn run(config: Config, console: &Console) -> Result<(), OutboxE
         pace: Pace { drain_deadline: config.delivery.drain_timeout, ..Pace::default() },
         alone: true,
     };
-    relay.run(vitals, shutdown).await
+    on_its_own_thread(relay.run(vitals, shutdown)).await
+}
+
+/// Runs it on one thread that does nothing else: health is answered beside it, whatever it does, and reading is not
+/// handed from thread to thread.
+async fn on_its_own_thread(
+    relay: impl Future<Output = Result<(), OutboxError>> + Send + 'static,
+) -> Result<(), OutboxError> {
+    let cannot = |error: &dyn std::error::Error| {
+        OutboxError::definite(format!("cannot start the relay's thread: {error}"), "raise the limits")
+    };
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| cannot(&error))?;
+    let thread = tokio::task::spawn_blocking(move || {
+        let result = runtime.block_on(relay);
+        // A look-up of a name may hang in a thread of its own; nobody needs its answer any longer.
+        runtime.shutdown_background();
+        result
+    });
+    thread.await.map_err(|error| cannot(&error))?
 }
 
 /// The default port is a convenience: a second relay on the machine takes another one. A port that was

@@ -142,7 +142,7 @@ async fn converse<S: Wire>(wire: S, mode: u8, told: &mut Vec<(char, usize)>) -> 
             Some(CopyEvent::Data(data)) => told.push(('d', data.len())),
             Some(CopyEvent::Notice { sqlstate, message }) => told.push(('N', sqlstate.len() + message.len())),
             Some(CopyEvent::Done) => return connection.finish().await,
-            None => connection.fill().await?,
+            None => drop(connection.fill().await?),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
 
 use super::connection::CopyEvent;
 use super::pgoutput::{Insert, LogicalMessage, Message};
@@ -25,6 +26,10 @@ pub(super) struct Intake {
     relations: Relations,
     tracker: TransactionTracker,
     received: Lsn,
+    /// When the server sent the last message, by its own clock.
+    sent_at: SystemTime,
+    /// When the last transaction that began was committed, by the same clock.
+    committed_at: SystemTime,
     /// A value came in a binary form that we can't read: ask for text from now on.
     text_only: Arc<AtomicBool>,
     notices: u32,
@@ -37,6 +42,8 @@ impl Intake {
             relations,
             tracker: TransactionTracker::default(),
             received: Lsn::ZERO,
+            sent_at: SystemTime::UNIX_EPOCH,
+            committed_at: SystemTime::UNIX_EPOCH,
             text_only,
             notices: 0,
         }
@@ -45,6 +52,11 @@ impl Intake {
     /// How far the log has been received.
     pub(super) fn received(&self) -> Lsn {
         self.received
+    }
+
+    /// How old the last transaction was when it, or the last piece of it, was sent.
+    pub(super) fn behind(&self) -> Duration {
+        self.sent_at.duration_since(self.committed_at).unwrap_or_default()
     }
 
     /// Appends the changes that an event brings.
@@ -60,6 +72,7 @@ impl Intake {
         match Envelope::parse(data).map_err(undecodable)? {
             Envelope::XLogData(data) => {
                 let message = LogicalMessage::decode(data.body).map_err(undecodable)?;
+                self.sent_at = data.clock;
                 self.take_logical(message, into)
             }
             Envelope::Keepalive(keepalive) => {
@@ -77,6 +90,7 @@ impl Intake {
             LogicalMessage::Begin(begin) => {
                 self.tracker.begin(begin.commit_lsn).map_err(undecodable)?;
                 let (commit_lsn, committed_at) = (begin.commit_lsn, begin.committed_at);
+                self.committed_at = committed_at;
                 into.push_back(Change::Begin { commit_lsn, committed_at });
             }
             LogicalMessage::Commit(commit) => {

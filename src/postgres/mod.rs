@@ -15,6 +15,7 @@ mod decode_error;
 pub(crate) mod fuzzing;
 mod identity;
 mod intake;
+mod late;
 mod letters;
 mod lookout;
 mod names;

@@ -11,6 +11,7 @@ use tokio_postgres::{Client, Config, Transaction};
 use super::connection::{Connection, Wire};
 use super::identity::{Memory, System, Trail, reader};
 use super::intake::Intake;
+use super::late::LateReader;
 use super::letters::DeadLetterSession;
 use super::lookout::{Beat, LAST_WORDS, LOOK_EVERY, Lookout};
 use super::names::Target;
@@ -52,6 +53,7 @@ pub struct ReplicationSource {
     /// The publication as it was last seen.
     published: Option<Published>,
     look_every: Duration,
+    late: LateReader,
     patience: Patience,
     vitals: Arc<Vitals>,
     /// Warnings that were given before: a relay that stands by looks again and again.
@@ -71,6 +73,7 @@ impl ReplicationSource {
             memory: Memory::default(),
             published: None,
             look_every: LOOK_EVERY,
+            late: LateReader::default(),
             patience: Patience::default(),
             vitals: Arc::default(),
             warned: HashSet::new(),
@@ -95,6 +98,14 @@ impl ReplicationSource {
     #[must_use]
     pub fn looking_every(mut self, interval: Duration) -> Self {
         self.look_every = interval;
+        self
+    }
+
+    /// Says that the thread which fetches has nothing else to do: it may sleep for a millisecond while the server is
+    /// behind, which then sends more at once.
+    #[must_use]
+    pub fn on_its_own_thread(mut self) -> Self {
+        self.late = LateReader::sleeping();
         self
     }
 
@@ -195,6 +206,7 @@ impl ReplicationSource {
             target: self.target.clone(),
             table: OutboxTable::of(self.target.table.clone()),
             heard: Instant::now(),
+            late: self.late,
             listening: None,
             failure: None,
             left: false,
@@ -278,6 +290,7 @@ pub struct ReplicationStore {
     intake: Intake,
     table: OutboxTable,
     heard: Instant,
+    late: LateReader,
     /// Since when somebody fetches; `None` while the window is closed.
     listening: Option<Instant>,
     /// What went wrong behind the changes that are already handed out.
@@ -319,12 +332,13 @@ impl OutboxStore for ReplicationStore {
             if self.failure.is_some() {
                 continue;
             }
+            self.late.rest(self.intake.behind(), self.heard.elapsed());
             // Each branch may be dropped at any await: what was read is in the buffer, and nothing else
             // is held across it.
             tokio::select! {
                 biased;
                 result = self.connection.fill() => {
-                    result?;
+                    self.late.has_read(result?);
                     self.heard = Instant::now();
                     self.vitals.log_heard();
                 }
