@@ -39,8 +39,9 @@ faults: ## minutes of real faults with figures (docs/faults.md); SCENARIO=relay-
 soak: ## the same for hours: SCENARIO=relay-kill HOURS=2, or DURATION=30m
 	@WALPOST_FAULTS_DURATION="$(or $(DURATION),$(or $(HOURS),1)h)" $(MAKE) --no-print-directory faults
 
-bench: ## figures beside pg_recvlogical and a plain producer; ARGS="--only drain-100 --rows 100000", ARGS="--list"
+bench: ## figures beside pg_recvlogical and a plain producer; ARGS="--only drain-100 --rows 100000", ARGS="--debezium", ARGS="--list"
 	scripts/install bench
+	$(if $(findstring --debezium,$(ARGS)),scripts/install debezium)
 	cargo build --release --locked
 	@# Cargo builds a second one for benchmarks, with other features of the crates below; measured is what users run.
 	@mkdir -p target/measured && cp target/release/walpost target/measured/
