@@ -126,5 +126,10 @@ fn fill(workload: &Workload, topic: &str) -> String {
     )
 }
 
+/// By which a payload can be told from all others.
+pub(crate) fn payload_start(number: usize) -> String {
+    format!(r#"{{"number":"{number:010}","text":""#)
+}
+
 /// Length of a payload whose text is empty.
 pub(crate) const EMPTY_PAYLOAD: u32 = r#"{"number":"0000000000","text":""}"#.len() as u32;

@@ -10,6 +10,7 @@ use crate::lab::Lab;
 use crate::options::Options;
 use crate::proc::Others;
 use crate::table::Table;
+use crate::topic::position;
 use crate::workloads::Workload;
 
 /// Fine, since a relay at full speed publishes some hundred rows in it.
@@ -75,7 +76,7 @@ async fn kill(lab: &Lab, backlog: &Backlog<'_>, rows: u32) -> Crashed {
     let others = others.cores(Some(relay.id()));
     stop(relay).await;
     backlog.drop_slot(&slot).await;
-    let verdict = backlog.topic.check(&from, rows);
+    let verdict = backlog.topic.check(&from, rows, position);
     let good = verdict.missing == 0 && verdict.reordered == 0;
     assert!(good, "the topic is not what was committed: {verdict:?}");
     Crashed { rate, published: count as f64, repeated: verdict.repeated as f64, recovered, others }

@@ -10,11 +10,12 @@ use crate::lab::Lab;
 use crate::proc::{self, Others};
 use crate::support::guard::Process;
 use crate::support::{PATIENCE, Walpost};
+use crate::topic::position;
 
 /// How often it is looked whether something has happened: what a time may be too long by.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A run that takes longer is stuck.
-const LONGEST: Duration = Duration::from_secs(600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(600);
 
 /// Seconds since the start of the process, CPU seconds, bytes.
 #[derive(Clone, Copy, Default)]
@@ -66,9 +67,7 @@ pub(crate) async fn relay(lab: &Lab, backlog: &Backlog<'_>, rows: u32) -> Draine
     run.walsender_cpu = proc::cpu(walsender).expect("it runs").own;
     stop(relay).await;
     backlog.drop_slot(&slot).await;
-    let verdict = backlog.topic.check(&from, rows);
-    let good = verdict.missing == 0 && verdict.repeated == 0 && verdict.reordered == 0;
-    assert!(good, "the topic is not what was committed: {verdict:?}");
+    backlog.topic.check(&from, rows, position).assert_flawless();
     run
 }
 
@@ -103,7 +102,7 @@ pub(crate) async fn reader(lab: &Lab, backlog: &Backlog<'_>) -> Drained {
     run
 }
 
-fn broker_cpu(lab: &Lab) -> f64 {
+pub(crate) fn broker_cpu(lab: &Lab) -> f64 {
     proc::cpu(lab.family.broker).expect("the broker runs").own
 }
 

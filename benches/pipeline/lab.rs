@@ -7,6 +7,7 @@ use std::process::Command;
 
 use rdkafka::util::get_rdkafka_version;
 
+use crate::debezium;
 use crate::options::Options;
 use crate::proc::Family;
 use crate::support::host::{cached, docker};
@@ -45,6 +46,9 @@ impl Lab {
         );
         let relay = std::path::absolute(&options.relay).unwrap();
         assert!(relay.exists(), "{} is not there: `make bench` builds it", relay.display());
+        if options.debezium {
+            debezium::assert_installed();
+        }
         let server = PostgresServer::start_with_bin(&bin, &SETTINGS).await;
         let broker = KafkaBroker::start_as_shipped().await;
         let pid = |pid: Option<u32>| pid.expect("a process of this machine");
@@ -62,7 +66,7 @@ impl Lab {
     }
 
     /// Without them a figure says nothing.
-    pub(crate) async fn print_facts(&self) {
+    pub(crate) async fn print_facts(&self, debezium: bool) {
         let client = self.server.client("postgres").await;
         let version: String =
             client.query_one("SELECT current_setting('server_version')", &[]).await.unwrap().get(0);
@@ -76,8 +80,15 @@ impl Lab {
             number(size, 1)
         );
         println!("| reader | {}, to /dev/null |", said(&self.pg_recvlogical, ["--version"]));
+        if debezium {
+            println!("| Debezium | {} |", debezium::facts());
+        }
         println!("| server | PostgreSQL {version}; {settings} |");
-        println!("| broker | Apache Kafka {}, one node, heap 1 GB, {} |", kafka_version(), java_version());
+        println!(
+            "| broker | Apache Kafka {}, one node, heap 1 GB, {} |",
+            kafka_version(),
+            java_version(Path::new("java"))
+        );
         println!("| librdkafka | {} |", get_rdkafka_version().1);
         println!("\nAll processes are on this machine and reach each other over TCP on 127.0.0.1.");
     }
@@ -106,8 +117,8 @@ fn said<S: AsRef<OsStr>>(program: &Path, arguments: impl IntoIterator<Item = S>)
     String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
 }
 
-fn java_version() -> String {
-    let line = said(Path::new("java"), ["-version"]);
+pub(crate) fn java_version(java: &Path) -> String {
+    let line = said(java, ["-version"]);
     format!("Java {}", line.split('"').nth(1).unwrap_or("?"))
 }
 

@@ -1,5 +1,5 @@
 //! Figures that can be believed: PostgreSQL, Apache Kafka and the relay on this machine, beside a reader that does
-//! nothing with what it reads, in turn, on the same backlog.
+//! nothing with what it reads, and beside Debezium Server when asked for, in turn, on the same backlog.
 //!
 //! `make bench` prints Markdown tables; `make bench ARGS="--list"` names the workloads. No figure stands without
 //! all runs that it is the median of, without a check of the topic, and without a word on what else used the machine.
@@ -9,6 +9,7 @@
 
 mod backlog;
 mod crash;
+mod debezium;
 mod drain;
 mod floor;
 mod idle;
@@ -45,7 +46,7 @@ fn main() {
 
 async fn run(options: &Options, chosen: &[Workload]) {
     let lab = Lab::start(options).await;
-    lab.print_facts().await;
+    lab.print_facts(options.debezium).await;
     pairs::warm_up(&lab).await;
     let mut summary = Vec::new();
     for workload in chosen {

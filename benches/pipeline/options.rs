@@ -22,6 +22,9 @@ pub(crate) struct Options {
     /// How long latency is measured, after two seconds that are left out
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) seconds: u32,
+    /// Debezium Server beside them in each drain, into the same topic; `make bench` then fetches it
+    #[arg(long)]
+    pub(crate) debezium: bool,
     /// The relay; `make bench` names the release binary, since cargo builds another one for benchmarks
     #[arg(long, value_name = "PATH", default_value = env!("CARGO_BIN_EXE_walpost"))]
     pub(crate) relay: PathBuf,

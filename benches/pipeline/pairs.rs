@@ -1,6 +1,8 @@
-//! The reader and the relay in turn, several times, so that no drift of the machine favours one of them.
+//! The reader and the relay in turn, and Debezium when asked for, several times, so that no drift of the machine favours
+//! one of them.
 
 use crate::backlog::Backlog;
+use crate::debezium;
 use crate::drain::{self, Drained};
 use crate::lab::Lab;
 use crate::options::Options;
@@ -18,6 +20,7 @@ pub(crate) struct Summary {
     reader: f64,
     ratio: f64,
     peak: f64,
+    debezium: Option<debezium::Summary>,
     disturbed: usize,
 }
 
@@ -37,22 +40,26 @@ pub(crate) async fn warm_up(lab: &Lab) {
 
 pub(crate) async fn measure(lab: &Lab, options: &Options, workload: &Workload) -> Option<Summary> {
     let backlog = Backlog::full(lab, workload).await;
-    let (mut readers, mut relays) = (Vec::new(), Vec::new());
+    let (mut readers, mut relays, mut debeziums) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..options.pairs {
         // Whoever comes second finds the log in the kernel's cache as the first one left it.
         if pair % 2 == 0 {
             readers.push(drain::reader(lab, &backlog).await);
             relays.push(drain::relay(lab, &backlog, workload.rows).await);
-        } else {
+        }
+        if options.debezium {
+            debeziums.push(debezium::drain(lab, &backlog, workload.rows).await);
+        }
+        if pair % 2 == 1 {
             relays.push(drain::relay(lab, &backlog, workload.rows).await);
             readers.push(drain::reader(lab, &backlog).await);
         }
     }
     lab.broker.delete_topic(&backlog.topic.name).await;
-    Some(report(workload, &readers, &relays))
+    Some(report(workload, &readers, &relays, &debeziums))
 }
 
-fn report(workload: &Workload, readers: &[Drained], relays: &[Drained]) -> Summary {
+fn report(workload: &Workload, readers: &[Drained], relays: &[Drained], debeziums: &[Drained]) -> Summary {
     let rows = f64::from(workload.rows);
     let rate = |run: &Drained| rows / run.done;
     let each = |runs: &[Drained], value: &dyn Fn(&Drained) -> f64| runs.iter().map(value).collect::<Vec<_>>();
@@ -83,15 +90,20 @@ fn report(workload: &Workload, readers: &[Drained], relays: &[Drained]) -> Summa
     table.row("pg_recvlogical, peak resident MB", each(readers, &|run| run.peak / 1e6), 1);
     table.others("Walpost's run", each(relays, &|run| run.others));
     table.others("pg_recvlogical's run", each(readers, &|run| run.others));
+    let debezium = debezium::report(&mut table, rows, relays, debeziums);
     table.print();
     println!("\nEach run of Walpost was read back: every row once, in order within its partition.");
+    if debezium.is_some() {
+        println!("So was each run of Debezium, whose records tell their order by the rows' numbers alone.");
+    }
     Summary {
         name: workload.name,
         relay: median(&each(relays, &rate)),
         reader: median(&each(readers, &rate)),
         ratio: median(&ratios),
         peak: median(&each(relays, &|run| run.peak / 1e6)),
-        disturbed: relays.iter().chain(readers).filter(|run| run.others > DISTURBED).count(),
+        debezium,
+        disturbed: relays.iter().chain(readers).chain(debeziums).filter(|run| run.others > DISTURBED).count(),
     }
 }
 
@@ -101,17 +113,23 @@ pub(crate) fn print_summary(summaries: Vec<Summary>) {
         return;
     }
     println!("\n### Medians, from process start\n");
-    println!(
-        "| workload | Walpost into Kafka, confirmed, rows/s | pg_recvlogical to /dev/null, rows/s | ratio | peak MB | disturbed runs |"
-    );
-    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+    let mut heads = vec![
+        "Walpost into Kafka, confirmed, rows/s",
+        "pg_recvlogical to /dev/null, rows/s",
+        "ratio",
+        "peak MB",
+    ];
+    if summaries.iter().any(|it| it.debezium.is_some()) {
+        heads.extend(debezium::HEADS);
+    }
+    heads.push("disturbed runs");
+    println!("| workload | {} |", heads.join(" | "));
+    println!("| --- |{}", " ---: |".repeat(heads.len()));
     for it in summaries {
-        let [relay, reader, peak] = [(it.relay, 0), (it.reader, 0), (it.peak, 1)].map(|(v, d)| number(v, d));
-        println!(
-            "| {} | {relay} | {reader} | {} | {peak} | {} |",
-            it.name,
-            number(it.ratio, 2),
-            it.disturbed
-        );
+        let mut cells =
+            vec![number(it.relay, 0), number(it.reader, 0), number(it.ratio, 2), number(it.peak, 1)];
+        cells.extend(it.debezium.into_iter().flat_map(|it| it.cells()));
+        cells.push(it.disturbed.to_string());
+        println!("| {} | {} |", it.name, cells.join(" | "));
     }
 }

@@ -7,6 +7,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::task::block_in_place;
 
+use crate::backlog::payload_start;
 use crate::lab::Lab;
 use crate::support::kafka::config;
 use crate::support::{PATIENCE, unique};
@@ -40,10 +41,10 @@ impl Topic {
     }
 
     /// Reads what came since, and compares it with the rows of the backlog.
-    pub(crate) fn check(&self, since: &[i64], rows: u32) -> Verdict {
+    pub(crate) fn check(&self, since: &[i64], rows: u32, position: Position) -> Verdict {
         block_in_place(|| {
             let ends = self.ends();
-            let mut judge = Judge::new(rows, ends.len());
+            let mut judge = Judge::new(rows, ends.len(), position);
             let reader = consumer(&self.brokers);
             assign(&reader, &self.name, since);
             let mut left: i64 = ends.iter().zip(since).map(|(end, start)| end - start).sum();
@@ -77,7 +78,8 @@ pub(crate) fn assign(reader: &BaseConsumer, topic: &str, from: &[i64]) {
 
 /// The number of the row that a record was made of: the end of its id.
 pub(crate) fn row_number(message: &BorrowedMessage<'_>) -> usize {
-    let id = header(message, "id");
+    // Debezium writes it as JSON.
+    let id = header(message, "id").trim_matches('"');
     usize::from_str_radix(&id[id.len() - 12..], 16).unwrap()
 }
 
@@ -95,25 +97,48 @@ pub(crate) struct Verdict {
     pub(crate) reordered: u64,
 }
 
+impl Verdict {
+    /// For a run in which nothing went wrong.
+    pub(crate) fn assert_flawless(&self) {
+        let good = self.missing == 0 && self.repeated == 0 && self.reordered == 0;
+        assert!(good, "the topic is not what was committed: {self:?}");
+    }
+}
+
+/// What grows from one record of a partition to the next.
+pub(crate) type Position = fn(&BorrowedMessage<'_>) -> (u64, u64);
+
+/// Of a record of the relay: where in the log it was committed.
+pub(crate) fn position(message: &BorrowedMessage<'_>) -> (u64, u64) {
+    let (high, low) = header(message, "walpost.lsn").split_once('/').unwrap();
+    let part = |text: &str| u64::from_str_radix(text, 16).unwrap();
+    (part(high) << 32 | part(low), header(message, "walpost.index").parse().unwrap())
+}
+
+/// For records without a position: one writer filled the backlog, in the order of the numbers.
+pub(crate) fn written(message: &BorrowedMessage<'_>) -> (u64, u64) {
+    (0, row_number(message) as u64 + 1)
+}
+
 struct Judge {
     seen: Vec<bool>,
     /// Of each partition, the greatest position so far.
     last: Vec<(u64, u64)>,
+    position: Position,
     verdict: Verdict,
 }
 
 impl Judge {
-    fn new(rows: u32, partitions: usize) -> Judge {
+    fn new(rows: u32, partitions: usize, position: Position) -> Judge {
         let verdict = Verdict { missing: rows.into(), ..Verdict::default() };
-        Judge { seen: vec![false; rows as usize], last: vec![(0, 0); partitions], verdict }
+        Judge { seen: vec![false; rows as usize], last: vec![(0, 0); partitions], position, verdict }
     }
 
     fn hear(&mut self, message: &BorrowedMessage<'_>) {
-        let (high, low) = header(message, "walpost.lsn").split_once('/').unwrap();
-        let part = |text: &str| u64::from_str_radix(text, 16).unwrap();
-        let position =
-            (part(high) << 32 | part(low), header(message, "walpost.index").parse::<u64>().unwrap());
-        if std::mem::replace(&mut self.seen[row_number(message)], true) {
+        let (position, number) = ((self.position)(message), row_number(message));
+        let payload = message.payload().expect("a payload");
+        assert!(payload.starts_with(payload_start(number).as_bytes()), "row {number} has another payload");
+        if std::mem::replace(&mut self.seen[number], true) {
             self.verdict.repeated += 1;
             return;
         }
