@@ -7,9 +7,7 @@ WORKDIR /walpost
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/walpost/target \
-    # On arm64 kernels have pages of 4 to 64 KB, and jemalloc must be built for the largest.
-    if [ "$(uname -m)" = aarch64 ]; then export JEMALLOC_SYS_WITH_LG_PAGE=16; fi \
-    && cargo build --release --locked --bin walpost \
+    cargo build --release --locked --bin walpost \
     && cp target/release/walpost /usr/local/bin/walpost
 
 # The same Debian as above. The `cc` image has libgcc, libssl.so.3 and libcrypto.so.3, all that the binary links

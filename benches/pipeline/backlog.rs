@@ -8,7 +8,7 @@ use crate::lab::Lab;
 use crate::support::walpost::Builder;
 use crate::support::{Database, unique};
 use crate::topic::Topic;
-use crate::workloads::Workload;
+use crate::workloads::{Kind, Workload};
 
 pub(crate) struct Backlog<'a> {
     lab: &'a Lab,
@@ -17,6 +17,8 @@ pub(crate) struct Backlog<'a> {
     pub(crate) topic: Topic,
     base: String,
     binary: bool,
+    /// Beyond what brokers and librdkafka take unless told otherwise.
+    large: bool,
     /// Where the last commit ends.
     end: String,
 }
@@ -34,13 +36,27 @@ impl<'a> Backlog<'a> {
                        ALTER TABLE outbox.messages ALTER COLUMN event_type TYPE kind USING NULL";
             client.batch_execute(sql).await.unwrap();
         }
+        if matches!(workload.kind, Kind::Slots) {
+            // Before the first row: a reader finds a publication only if it is older than what is read.
+            for (name, half) in [("even", 0), ("odd", 1)] {
+                let filter = format!("abs(hashtext(key)) % 2 = {half}");
+                let sql = format!(
+                    "CREATE PUBLICATION walpost_{name} FOR TABLE outbox.messages WHERE ({filter}) WITH (publish = 'insert')"
+                );
+                client.batch_execute(&sql).await.unwrap();
+            }
+        }
         let sql = format!(
             "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database();
              SELECT pg_create_logical_replication_slot('{base}', 'pgoutput')"
         );
         client.batch_execute(&sql).await.unwrap();
         let topic = Topic::create(lab, workload.partitions).await;
-        Backlog { lab, database, client, topic, base, binary: !workload.text, end: String::new() }
+        let large = workload.payload > LARGE;
+        if large {
+            topic.set_largest(LARGEST).await;
+        }
+        Backlog { lab, database, client, topic, base, binary: !workload.text, large, end: String::new() }
     }
 
     pub(crate) async fn full(lab: &'a Lab, workload: &Workload) -> Backlog<'a> {
@@ -71,7 +87,9 @@ impl<'a> Backlog<'a> {
     }
 
     pub(crate) fn relay(&self, slot: &str) -> Builder {
-        self.lab.walpost(&self.database.url, slot, ["run"])
+        let largest = format!("message.max.bytes={LARGEST}");
+        let more: &[&str] = if self.large { &["-X", &largest] } else { &[] };
+        self.lab.walpost(&self.database.url, slot, ["run"]).args(more)
     }
 
     /// The same stream as the relay asks for, up to the last commit.
@@ -102,22 +120,42 @@ impl<'a> Backlog<'a> {
     }
 }
 
+impl Backlog<'_> {
+    /// One more transaction, of the rows from `first` on.
+    pub(crate) async fn insert(&self, workload: &Workload, first: u32, rows: u32) {
+        let pad = workload.payload - EMPTY_PAYLOAD;
+        let sql = format!(
+            "INSERT INTO outbox.messages (id, topic, key, payload)
+             SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, '{}', 'customer-' || n % 10000,
+                 ('{{\"number\":\"' || lpad(n::text, 10, '0') || '\",\"text\":\"' || repeat('x', {pad}) || '\"}}')::json
+             FROM generate_series({first}::bigint, {first} + {rows} - 1) n",
+            self.topic.name
+        );
+        self.client.batch_execute(&sql).await.unwrap();
+    }
+}
+
+/// Payloads from here on need a larger limit, of this many bytes.
+const LARGE: u32 = 900_000;
+const LARGEST: u32 = 20_000_000;
+
 /// Transactions by one writer. The text within a payload is random, so that the server can't store it smaller.
 fn fill(workload: &Workload, topic: &str) -> String {
     let (rows, together) = (workload.rows, workload.together.min(workload.rows));
     let key = if workload.hot { "'customer-1'" } else { "'customer-' || n * 7919 % 10000" };
     let pad = workload.payload - EMPTY_PAYLOAD;
+    let texts = if workload.payload > LARGE { 1 } else { 64 };
     format!(
         "DO $fill$
          DECLARE
              first bigint := 0;
              pads text[] := ARRAY(SELECT left(string_agg(md5(i || ' ' || j), ''), {pad})
-                 FROM generate_series(1, 64) i, generate_series(0, {pad} / 32) j GROUP BY i);
+                 FROM generate_series(1, {texts}) i, generate_series(0, {pad} / 32) j GROUP BY i);
          BEGIN
              WHILE first < {rows} LOOP
                  INSERT INTO outbox.messages (id, topic, key, payload)
                  SELECT ('00000000-0000-4000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, '{topic}', {key},
-                     ('{{\"number\":\"' || lpad(n::text, 10, '0') || '\",\"text\":\"' || pads[1 + n % 64] || '\"}}')::json
+                     ('{{\"number\":\"' || lpad(n::text, 10, '0') || '\",\"text\":\"' || pads[1 + n % {texts}] || '\"}}')::json
                  FROM generate_series(first, least(first + {together}, {rows}) - 1) n;
                  COMMIT;
                  first := first + {together};

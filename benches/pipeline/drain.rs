@@ -30,6 +30,8 @@ pub(crate) struct Drained {
     pub(crate) walsender_cpu: f64,
     pub(crate) broker_cpu: f64,
     pub(crate) peak: f64,
+    /// When all was confirmed; of the relay only.
+    pub(crate) resident: f64,
     /// Cores that others used.
     pub(crate) others: f64,
 }
@@ -63,6 +65,7 @@ pub(crate) async fn relay(lab: &Lab, backlog: &Backlog<'_>, rows: u32) -> Draine
     run.broker_cpu = broker_cpu(lab) - broker_before;
     run.reader_cpu = proc::cpu(relay.id()).expect("it runs").own;
     run.peak = proc::peak(relay.id()).expect("it runs");
+    run.resident = proc::resident(relay.id()).expect("it runs");
     let walsender = backlog.walsender(&slot).await.expect("it is served");
     run.walsender_cpu = proc::cpu(walsender).expect("it runs").own;
     stop(relay).await;

@@ -18,6 +18,8 @@ mod latency;
 mod options;
 mod pairs;
 mod proc;
+mod size;
+mod slots;
 #[path = "../../tests/it/support/mod.rs"]
 #[allow(unused_imports, reason = "tools of the tests that are of no use here")]
 mod support;
@@ -55,6 +57,8 @@ async fn run(options: &Options, chosen: &[Workload]) {
             Kind::Crash => crash::measure(&lab, options, workload).await,
             Kind::Latency { rate } => latency::measure(&lab, options, workload, rate).await,
             Kind::Idle => idle::measure(&lab).await,
+            Kind::Size(stress) => size::measure(&lab, workload, stress).await,
+            Kind::Slots => slots::measure(&lab, options, workload).await,
         }
     }
     pairs::print_summary(summary);

@@ -1,7 +1,10 @@
 //! What a topic holds: how far it has grown, and whether that is what was committed.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
@@ -28,6 +31,16 @@ impl Topic {
         Topic { name, brokers, partitions, consumer }
     }
 
+    /// Lets in records of so many bytes.
+    pub(crate) async fn set_largest(&self, bytes: u32) {
+        let admin: AdminClient<DefaultClientContext> = config(&self.brokers).create().unwrap();
+        let bytes = bytes.to_string();
+        let change = AlterConfig::new(ResourceSpecifier::Topic(&self.name)).set("max.message.bytes", &bytes);
+        for result in admin.alter_configs(&[change], &AdminOptions::new()).await.unwrap() {
+            result.unwrap();
+        }
+    }
+
     /// The high watermark of each partition.
     pub(crate) fn ends(&self) -> Vec<i64> {
         let end = |partition| self.consumer.fetch_watermarks(&self.name, partition, PATIENCE).unwrap().1;
@@ -40,11 +53,20 @@ impl Topic {
         grown.unsigned_abs()
     }
 
-    /// Reads what came since, and compares it with the rows of the backlog.
+    /// Reads what came since, and compares it with the rows of the backlog: each partition is in order.
     pub(crate) fn check(&self, since: &[i64], rows: u32, position: Position) -> Verdict {
+        self.judge(since, rows, position, |message| message.partition().to_be_bytes().to_vec())
+    }
+
+    /// The same, where only the rows of a key are in order.
+    pub(crate) fn check_keys(&self, since: &[i64], rows: u32, position: Position) -> Verdict {
+        self.judge(since, rows, position, |message| message.key().unwrap_or_default().to_vec())
+    }
+
+    fn judge(&self, since: &[i64], rows: u32, position: Position, lane: Lane) -> Verdict {
         block_in_place(|| {
             let ends = self.ends();
-            let mut judge = Judge::new(rows, ends.len(), position);
+            let mut judge = Judge::new(rows, position, lane);
             let reader = consumer(&self.brokers);
             assign(&reader, &self.name, since);
             let mut left: i64 = ends.iter().zip(since).map(|(end, start)| end - start).sum();
@@ -93,7 +115,7 @@ fn header<'a>(message: &'a BorrowedMessage<'_>, name: &str) -> &'a str {
 pub(crate) struct Verdict {
     pub(crate) missing: u64,
     pub(crate) repeated: u64,
-    /// Not greater than the position before it in its partition, and no repeat.
+    /// Not greater than the position before it in its partition or key, and no repeat.
     pub(crate) reordered: u64,
 }
 
@@ -105,7 +127,10 @@ impl Verdict {
     }
 }
 
-/// What grows from one record of a partition to the next.
+/// What is in order: a partition, or a key.
+type Lane = fn(&BorrowedMessage<'_>) -> Vec<u8>;
+
+/// What grows from one record of a lane to the next.
 pub(crate) type Position = fn(&BorrowedMessage<'_>) -> (u64, u64);
 
 /// Of a record of the relay: where in the log it was committed.
@@ -122,16 +147,17 @@ pub(crate) fn written(message: &BorrowedMessage<'_>) -> (u64, u64) {
 
 struct Judge {
     seen: Vec<bool>,
-    /// Of each partition, the greatest position so far.
-    last: Vec<(u64, u64)>,
+    lane: Lane,
+    /// Of each lane, the greatest position so far.
+    last: HashMap<Vec<u8>, (u64, u64)>,
     position: Position,
     verdict: Verdict,
 }
 
 impl Judge {
-    fn new(rows: u32, partitions: usize, position: Position) -> Judge {
+    fn new(rows: u32, position: Position, lane: Lane) -> Judge {
         let verdict = Verdict { missing: rows.into(), ..Verdict::default() };
-        Judge { seen: vec![false; rows as usize], last: vec![(0, 0); partitions], position, verdict }
+        Judge { seen: vec![false; rows as usize], lane, last: HashMap::new(), position, verdict }
     }
 
     fn hear(&mut self, message: &BorrowedMessage<'_>) {
@@ -143,7 +169,7 @@ impl Judge {
             return;
         }
         self.verdict.missing -= 1;
-        let last = &mut self.last[usize::try_from(message.partition()).unwrap()];
+        let last = self.last.entry((self.lane)(message)).or_default();
         if position <= *last {
             self.verdict.reordered += 1;
         }

@@ -27,6 +27,16 @@ pub(crate) enum Kind {
         rate: u32,
     },
     Idle,
+    Size(Stress),
+    /// One relay beside two, each with a slot and half of the keys.
+    Slots,
+}
+
+/// What others grow by.
+#[derive(Clone, Copy)]
+pub(crate) enum Stress {
+    Drain,
+    BrokerAway,
 }
 
 /// For all that differ in little.
@@ -42,7 +52,7 @@ const USUAL: Workload = Workload {
     text: false,
 };
 
-pub(crate) const ALL: [Workload; 12] = [
+pub(crate) const ALL: [Workload; 17] = [
     USUAL,
     Workload { name: "drain-1", about: "in transactions of one row", rows: 200_000, together: 1, ..USUAL },
     Workload {
@@ -76,6 +86,43 @@ pub(crate) const ALL: [Workload; 12] = [
         ..USUAL
     },
     Workload { name: "idle", about: "a relay that has nothing to do: size, CPU", kind: Kind::Idle, ..USUAL },
+    Workload {
+        name: "size-backlog",
+        about: "how large it gets with a backlog of five million rows",
+        kind: Kind::Size(Stress::Drain),
+        rows: 5_000_000,
+        together: 1000,
+        ..USUAL
+    },
+    Workload {
+        name: "size-1tx",
+        about: "the same in one transaction",
+        kind: Kind::Size(Stress::Drain),
+        rows: 5_000_000,
+        together: u32::MAX,
+        ..USUAL
+    },
+    Workload {
+        name: "size-10mb",
+        about: "how large it gets with rows of 10 MB",
+        kind: Kind::Size(Stress::Drain),
+        rows: 200,
+        together: 10,
+        payload: 10_000_000,
+        ..USUAL
+    },
+    Workload {
+        name: "size-away",
+        about: "how large it gets while the broker is frozen for a minute under load",
+        kind: Kind::Size(Stress::BrokerAway),
+        ..USUAL
+    },
+    Workload {
+        name: "slots-2",
+        about: "two relays with a slot and half of the keys each, beside one (PostgreSQL 15 or later)",
+        kind: Kind::Slots,
+        ..USUAL
+    },
 ];
 
 impl Workload {
