@@ -2,8 +2,10 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::thread;
 
 use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 
 use super::signals;
 use crate::config::Config;
@@ -40,17 +42,17 @@ pub(super) async fn run(config: Config, console: &Console) -> Result<(), OutboxE
 async fn on_its_own_thread(
     relay: impl Future<Output = Result<(), OutboxError>> + Send + 'static,
 ) -> Result<(), OutboxError> {
-    let cannot = |error: &dyn std::error::Error| {
-        OutboxError::definite(format!("cannot start the relay's thread: {error}"), "raise the limits")
-    };
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| cannot(&error))?;
-    let thread = tokio::task::spawn_blocking(move || {
-        let result = runtime.block_on(relay);
+    let cannot = |error| OutboxError::connection("cannot start the relay's thread", error);
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+    let (end, ended) = oneshot::channel();
+    let work = move || {
         // A look-up of a name may hang in a thread of its own; nobody needs its answer any longer.
+        let result = runtime.block_on(relay);
         runtime.shutdown_background();
-        result
-    });
-    thread.await.map_err(|error| cannot(&error))?
+        let _ = end.send(result);
+    };
+    thread::Builder::new().name("relay".to_owned()).spawn(work).map_err(cannot)?;
+    ended.await.unwrap_or_else(|_| Err(OutboxError::protocol("the relay's thread", "it ended in a panic")))
 }
 
 /// The default port is a convenience: a second relay on the machine takes another one. A port that was

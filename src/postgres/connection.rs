@@ -27,7 +27,7 @@ use crate::error::OutboxError;
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
 
-/// What one read asks for at least: twice the window that the server has on this machine.
+/// What one read asks for at least.
 pub(super) const READ_SIZE: usize = 256 * 1024;
 /// After a frame beyond this the input starts in a buffer of its own.
 const LARGE_FRAME: usize = 4 * 1024 * 1024;
@@ -198,17 +198,22 @@ impl<S: Wire> Connection<S> {
     }
 
     /// Makes room for one read. The buffer grows with what has really arrived, by doubling, not with what a header
-    /// announces; but once so much of a large frame is here, for all of it at once, so that it is not copied again. (Of
-    /// what is not written to, the system gives addresses alone.)
+    /// announces; when an eighth of a large frame is here, for all of it, so that little is copied again.
     fn make_room(&mut self) {
-        let have = self.input.len();
-        if have < LARGE_FRAME {
-            self.input.reserve(READ_SIZE);
-        } else if have == self.input.capacity() {
-            let header = Header::parse(&self.input).ok().flatten();
-            let length = header.map_or(0, |header| usize::try_from(header.len()).unwrap_or_default() + 1);
-            self.input.reserve(length.saturating_sub(have).max(READ_SIZE));
+        let (have, spare) = (self.input.len(), self.input.capacity() - self.input.len());
+        let header = Header::parse(&self.input).ok().flatten();
+        let length = header.map_or(0, |header| usize::try_from(header.len()).unwrap_or_default() + 1);
+        let lacking = length.saturating_sub(have);
+        if lacking <= READ_SIZE || have < READ_SIZE {
+            self.input.reserve(READ_SIZE.max(lacking.min(have)));
+        } else if spare == 0 {
+            self.input.reserve(if length / 8 <= have { lacking } else { have });
         }
+    }
+
+    /// Whether what is here is the beginning of one large message.
+    pub(crate) fn is_in_large_frame(&self) -> bool {
+        self.input.len() >= READ_SIZE
     }
 
     /// Where frames to be sent are appended; they go out with the next [`flush`](Self::flush).

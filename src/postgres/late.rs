@@ -4,7 +4,7 @@
 //! costs the server about as much as decoding the row; one that comes a moment later finds hundreds, and a server that
 //! has meanwhile filled the window gathers the next ones on its side. So a stream that lags is left alone for a moment
 //! unless it has brought much at once. The thread itself sleeps: an event loop that waits for a timer is woken by the
-//! socket all the same. When nothing lags nobody rests, and latency stays what it is.
+//! socket all the same. What does not lag is read at once.
 
 use std::time::Duration;
 
@@ -17,22 +17,24 @@ const LATE: Duration = Duration::from_millis(20);
 const MANY: usize = 4096;
 /// One that brings so much has even more: the window was full, and what has gathered behind it comes now.
 const FULL: usize = READ_SIZE / 4 * 3;
-/// How long it is left alone.
+/// How long it is left alone: while the server fills the window of a socket.
 const REST: Duration = Duration::from_micros(1500);
+/// The same on a Unix socket, which holds some hundred small messages before the server has to wait.
+const UNIX_REST: Duration = Duration::from_micros(200);
 
 /// When to read.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LateReader {
-    /// The thread has nothing else to do, so that it may sleep.
-    may_sleep: bool,
+    /// None where the thread has something else to do.
+    rest: Duration,
     /// Bytes of the last read.
     read: usize,
 }
 
 impl LateReader {
     /// One that sleeps on its thread.
-    pub(super) fn sleeping() -> Self {
-        LateReader { may_sleep: true, read: 0 }
+    pub(super) fn sleeping(unix: bool) -> Self {
+        LateReader { rest: if unix { UNIX_REST } else { REST }, read: 0 }
     }
 
     /// So many bytes were read.
@@ -49,8 +51,8 @@ impl LateReader {
     }
 
     fn left(self, behind: Duration, since: Duration) -> Duration {
-        let rests = self.may_sleep && behind >= LATE && (MANY..FULL).contains(&self.read);
-        if rests { REST.saturating_sub(since) } else { Duration::ZERO }
+        let rests = behind >= LATE && (MANY..FULL).contains(&self.read);
+        if rests { self.rest.saturating_sub(since) } else { Duration::ZERO }
     }
 }
 
@@ -61,7 +63,7 @@ mod tests {
     #[test]
     fn only_a_stream_that_lags_and_brought_some_is_left_alone() {
         let micros = Duration::from_micros;
-        let mut reader = LateReader::sleeping();
+        let mut reader = LateReader::sleeping(false);
         assert_eq!(reader.left(micros(20_000), micros(300)), micros(0));
         reader.has_read(10_000);
         assert_eq!(reader.left(micros(20_000), micros(300)), micros(1_200));
@@ -73,7 +75,8 @@ mod tests {
         assert_eq!(reader.left(micros(20_000), micros(300)), micros(0));
         reader.has_read(MANY);
         assert_eq!(reader.left(micros(20_000), micros(300)), micros(1_200));
-        let polite = LateReader { may_sleep: false, ..reader };
-        assert_eq!(polite.left(micros(20_000), micros(300)), micros(0));
+        let (polite, unix) = (LateReader::default(), LateReader::sleeping(true));
+        assert_eq!(LateReader { read: MANY, ..polite }.left(micros(20_000), micros(30)), micros(0));
+        assert_eq!(LateReader { read: MANY, ..unix }.left(micros(20_000), micros(30)), micros(170));
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::net::{TcpSocket, UnixStream, lookup_host};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
@@ -35,13 +35,13 @@ const SYSTEM_IDLE: Duration = Duration::from_secs(7200);
 const IDLE: Duration = Duration::from_secs(10);
 /// How long bytes may stay unacknowledged before the network counts as gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The receive buffer of a connection within the machine, in bytes; elsewhere the kernel finds the size itself.
+/// The receive buffer of a loopback connection, in bytes; elsewhere the kernel finds the size itself.
 ///
 /// A walsender hands each message to the kernel by itself. Within a machine that takes it through the network's layers
 /// up to our socket there and then, which costs more than decoding a row, unless the window is full: then messages
 /// gather on the sender's side and travel together. So the window is small enough to be full most of the time while
-/// there is a backlog. There is no road that would need a larger one to be filled.
-const LOCAL_WINDOW: usize = 128 * 1024;
+/// there is a backlog.
+const LOCAL_WINDOW: u32 = 128 * 1024;
 
 /// An ordinary SQL session. It also hears first when the server shuts down.
 #[derive(Debug)]
@@ -318,7 +318,12 @@ async fn open_unix(directory: &Path, port: u16) -> std::io::Result<Box<dyn Wire>
 }
 
 async fn open_tcp(config: &Config, address: SocketAddr) -> std::io::Result<Box<dyn Wire>> {
-    let stream = TcpStream::connect(address).await?;
+    let stream = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if address.ip().is_loopback() {
+        // Before it connects, since some kernels look at it only then. Without it the stream is slower, and no worse.
+        let _ = stream.set_recv_buffer_size(LOCAL_WINDOW);
+    }
+    let stream = stream.connect(address).await?;
     stream.set_nodelay(true)?;
     let socket = SockRef::from(&stream);
     if config.get_keepalives() {
@@ -331,10 +336,12 @@ async fn open_tcp(config: &Config, address: SocketAddr) -> std::io::Result<Box<d
         socket.set_tcp_keepalive(&keepalive)?;
     }
     socket.set_tcp_user_timeout(config.get_tcp_user_timeout().copied())?;
-    if stream.local_addr()?.ip() == stream.peer_addr()?.ip() {
-        socket.set_recv_buffer_size(LOCAL_WINDOW)?;
-    }
     Ok(Box::new(stream))
+}
+
+/// Whether that server is reached over a Unix socket.
+pub(crate) fn is_unix(config: &Config) -> bool {
+    config.get_hostaddrs().is_empty() && matches!(config.get_hosts().first(), Some(Host::Unix(_)))
 }
 
 fn connect_timeout(config: &Config) -> Duration {

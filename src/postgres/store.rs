@@ -18,7 +18,7 @@ use super::names::Target;
 use super::preflight::{Outcome, Preflight, inspect};
 use super::publication::{self, Change as PublicationChange, Look, Published};
 use super::relations::Relations;
-use super::session::{self, Driver, Session, open_replication, place};
+use super::session::{self, Driver, Session, is_unix, open_replication, place};
 use super::settings::Settings;
 use super::slot;
 use super::table::{DeadLetterTable, OutboxTable};
@@ -53,7 +53,8 @@ pub struct ReplicationSource {
     /// The publication as it was last seen.
     published: Option<Published>,
     look_every: Duration,
-    late: LateReader,
+    /// The thread has nothing else to do.
+    may_sleep: bool,
     patience: Patience,
     vitals: Arc<Vitals>,
     /// Warnings that were given before: a relay that stands by looks again and again.
@@ -73,7 +74,7 @@ impl ReplicationSource {
             memory: Memory::default(),
             published: None,
             look_every: LOOK_EVERY,
-            late: LateReader::default(),
+            may_sleep: false,
             patience: Patience::default(),
             vitals: Arc::default(),
             warned: HashSet::new(),
@@ -105,7 +106,7 @@ impl ReplicationSource {
     /// behind, which then sends more at once.
     #[must_use]
     pub fn on_its_own_thread(mut self) -> Self {
-        self.late = LateReader::sleeping();
+        self.may_sleep = true;
         self
     }
 
@@ -177,6 +178,8 @@ impl ReplicationSource {
     ) -> ReplicationStore {
         let (client, driver) = session.into_parts();
         let client = Arc::new(client);
+        let late =
+            if self.may_sleep { LateReader::sleeping(is_unix(&letters.0)) } else { LateReader::default() };
         let trail = Arc::clone(&self.memory.trail);
         trail.passed(look.place);
         self.vitals.database_answered();
@@ -206,7 +209,7 @@ impl ReplicationSource {
             target: self.target.clone(),
             table: OutboxTable::of(self.target.table.clone()),
             heard: Instant::now(),
-            late: self.late,
+            late,
             listening: None,
             failure: None,
             left: false,
@@ -332,7 +335,9 @@ impl OutboxStore for ReplicationStore {
             if self.failure.is_some() {
                 continue;
             }
-            self.late.rest(self.intake.behind(), self.heard.elapsed());
+            if !self.connection.is_in_large_frame() {
+                self.late.rest(self.intake.behind(), self.heard.elapsed());
+            }
             // Each branch may be dropped at any await: what was read is in the buffer, and nothing else
             // is held across it.
             tokio::select! {
