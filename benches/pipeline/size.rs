@@ -9,8 +9,8 @@ use crate::drain::{self, alive, stop};
 use crate::lab::Lab;
 use crate::proc;
 use crate::support::PATIENCE;
-use crate::topic::position;
 use crate::table::{grouped, number};
+use crate::topic::position;
 use crate::workloads::{Stress, Workload};
 
 /// How long the broker is away.

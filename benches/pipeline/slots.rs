@@ -10,8 +10,8 @@ use crate::lab::Lab;
 use crate::options::Options;
 use crate::proc::{self, Others};
 use crate::support::Walpost;
-use crate::topic::position;
 use crate::table::Table;
+use crate::topic::position;
 use crate::workloads::Workload;
 
 const LOOK_EVERY: Duration = Duration::from_millis(5);
