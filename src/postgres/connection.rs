@@ -204,8 +204,8 @@ impl<S: Wire> Connection<S> {
         let header = Header::parse(&self.input).ok().flatten();
         let length = header.map_or(0, |header| usize::try_from(header.len()).unwrap_or_default() + 1);
         let lacking = length.saturating_sub(have);
-        if lacking <= READ_SIZE || have < READ_SIZE {
-            self.input.reserve(READ_SIZE.max(lacking.min(have)));
+        if lacking == 0 || have < READ_SIZE {
+            self.input.reserve(READ_SIZE);
         } else if spare == 0 {
             self.input.reserve(if length / 8 <= have { lacking } else { have });
         }

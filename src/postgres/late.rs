@@ -18,7 +18,7 @@ const MANY: usize = 4096;
 /// One that brings so much has even more: the window was full, and what has gathered behind it comes now.
 const FULL: usize = READ_SIZE / 4 * 3;
 /// How long it is left alone: while the server fills the window of a socket.
-const REST: Duration = Duration::from_micros(1500);
+const REST: Duration = Duration::from_millis(2);
 /// The same on a Unix socket, which holds some hundred small messages before the server has to wait.
 const UNIX_REST: Duration = Duration::from_micros(200);
 
@@ -66,15 +66,15 @@ mod tests {
         let mut reader = LateReader::sleeping(false);
         assert_eq!(reader.left(micros(20_000), micros(300)), micros(0));
         reader.has_read(10_000);
-        assert_eq!(reader.left(micros(20_000), micros(300)), micros(1_200));
-        assert_eq!(reader.left(micros(20_000), micros(1_501)), micros(0));
+        assert_eq!(reader.left(micros(20_000), micros(300)), micros(1_700));
+        assert_eq!(reader.left(micros(20_000), micros(2_001)), micros(0));
         assert_eq!(reader.left(micros(19_999), micros(300)), micros(0));
         reader.has_read(FULL);
         assert_eq!(reader.left(micros(20_000), micros(300)), micros(0));
         reader.has_read(MANY - 1);
         assert_eq!(reader.left(micros(20_000), micros(300)), micros(0));
         reader.has_read(MANY);
-        assert_eq!(reader.left(micros(20_000), micros(300)), micros(1_200));
+        assert_eq!(reader.left(micros(20_000), micros(300)), micros(1_700));
         let (polite, unix) = (LateReader::default(), LateReader::sleeping(true));
         assert_eq!(LateReader { read: MANY, ..polite }.left(micros(20_000), micros(30)), micros(0));
         assert_eq!(LateReader { read: MANY, ..unix }.left(micros(20_000), micros(30)), micros(170));
