@@ -201,8 +201,7 @@ impl<S: Wire> Connection<S> {
     /// announces; when an eighth of a large frame is here, for all of it, so that little is copied again.
     fn make_room(&mut self) {
         let (have, spare) = (self.input.len(), self.input.capacity() - self.input.len());
-        let header = Header::parse(&self.input).ok().flatten();
-        let length = header.map_or(0, |header| usize::try_from(header.len()).unwrap_or_default() + 1);
+        let length = self.check_length(MAX_COPY_MESSAGE).ok().flatten().map_or(0, |(_, length)| length);
         let lacking = length.saturating_sub(have);
         if lacking == 0 || have < READ_SIZE {
             self.input.reserve(READ_SIZE);
