@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use tokio::time::sleep;
 use tokio_postgres::config::Host as Address;
 
 use crate::backlog::Backlog;
-use crate::drain::{Drained, LONGEST, LOOK_EVERY, broker_cpu};
+use crate::drain::{self, Drained, LONGEST, broker_cpu};
 use crate::lab::{Lab, java_version};
 use crate::proc::{self, Others};
 use crate::support::PATIENCE;
@@ -84,20 +83,11 @@ pub(crate) async fn drain(lab: &Lab, backlog: &Backlog<'_>, rows: u32) -> Draine
     let others = Others::watch(lab.family);
     let start = Instant::now();
     server.launch();
-    let mut run = Drained::default();
-    loop {
-        let count = backlog.topic.grown(&from);
-        if count > 0 && run.first == 0.0 {
-            run.first = start.elapsed().as_secs_f64();
-        }
-        if count >= rows.into() {
-            break;
-        }
+    let check = || {
         assert!(server.running(), "Debezium has ended:\n{}", server.log());
-        assert!(start.elapsed() < LONGEST, "Debezium has published {count} rows:\n{}", server.log());
-        sleep(LOOK_EVERY).await;
-    }
-    run.published = start.elapsed().as_secs_f64();
+        assert!(start.elapsed() < LONGEST, "Debezium is not done after {LONGEST:?}:\n{}", server.log());
+    };
+    let mut run = drain::arrival(backlog, &from, rows, start, check).await;
     let process = server.pid().expect("a process of this machine");
     run.others = others.cores(Some(process));
     run.broker_cpu = broker_cpu(lab) - broker_before;

@@ -13,7 +13,7 @@ use crate::support::{PATIENCE, Walpost};
 use crate::topic::position;
 
 /// How often it is looked whether something has happened: what a time may be too long by.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A run that takes longer is stuck.
 pub(crate) const LONGEST: Duration = Duration::from_secs(600);
 
@@ -43,19 +43,7 @@ pub(crate) async fn relay(lab: &Lab, backlog: &Backlog<'_>, rows: u32) -> Draine
     let others = Others::watch(lab.family);
     let start = Instant::now();
     let mut relay = backlog.relay(&slot).spawn();
-    let mut run = Drained::default();
-    loop {
-        let count = backlog.topic.grown(&from);
-        if count > 0 && run.first == 0.0 {
-            run.first = start.elapsed().as_secs_f64();
-        }
-        if count >= rows.into() {
-            break;
-        }
-        alive(&mut relay, start);
-        sleep(LOOK_EVERY).await;
-    }
-    run.published = start.elapsed().as_secs_f64();
+    let mut run = arrival(backlog, &from, rows, start, || alive(&mut relay, start)).await;
     while !backlog.confirmed(&slot).await {
         alive(&mut relay, start);
         sleep(LOOK_EVERY).await;
@@ -72,6 +60,29 @@ pub(crate) async fn relay(lab: &Lab, backlog: &Backlog<'_>, rows: u32) -> Draine
     backlog.drop_slot(&slot).await;
     backlog.topic.check(&from, rows, position).assert_flawless();
     run
+}
+
+/// Until all rows are in the topic: when the first one was, and the last. Between two looks `check` may panic.
+pub(crate) async fn arrival(
+    backlog: &Backlog<'_>,
+    from: &[i64],
+    rows: u32,
+    start: Instant,
+    mut check: impl FnMut(),
+) -> Drained {
+    let mut run = Drained::default();
+    loop {
+        let count = backlog.topic.grown(from);
+        if count > 0 && run.first == 0.0 {
+            run.first = start.elapsed().as_secs_f64();
+        }
+        if count >= rows.into() {
+            run.published = start.elapsed().as_secs_f64();
+            return run;
+        }
+        check();
+        sleep(LOOK_EVERY).await;
+    }
 }
 
 /// pg_recvlogical, into nothing.
