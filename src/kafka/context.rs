@@ -78,9 +78,7 @@ impl ProducerContext<Choice> for Context {
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         match result {
             Ok(message) => {
-                if self.watch.in_doubt() {
-                    self.watch.answered();
-                }
+                self.watch.delivered();
                 self.inbox.delivered(number, message.partition());
             }
             Err((error, message)) => self.failed(message.topic(), error, number),

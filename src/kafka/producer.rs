@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, PurgeConfig};
@@ -27,6 +27,10 @@ use crate::vitals::Vitals;
 const TURN: Duration = Duration::from_millis(100);
 /// How long it waits for a broker to answer when none could be reached.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long after its start a producer whose records don't go out asks for metadata at every turn. librdkafka
+/// drops the connection of `bootstrap.servers` for that of the broker's own name; if that falls together
+/// with its request for a producer id, it tries again only after 500 ms or with the next metadata.
+const START: Duration = Duration::from_secs(1);
 /// How long [`KafkaPublisher::close`] waits: a turn, a look, rdkafka's flush of 500 ms, and the threads' end.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -251,14 +255,17 @@ impl Poller {
     fn run(self) {
         let Some(producer) = &self.producer else { return };
         let watch = producer.context().watch();
+        let start = Instant::now();
         // The share of the publisher goes first, so that the last one, whose drop blocks, is here and never in
         // an async task.
         while Arc::strong_count(producer) > 1 {
             producer.poll(TURN);
-            if watch.in_doubt() {
+            let waits = watch.is_new() && start.elapsed() < START && producer.in_flight_count() > 0;
+            if waits || watch.in_doubt() {
                 match producer.client().fetch_metadata(None, LOOK) {
                     Ok(_) => watch.answered(),
-                    Err(_) => watch.unreachable(),
+                    Err(_) if watch.in_doubt() => watch.unreachable(),
+                    Err(_) => {}
                 }
             }
             watch.tell();

@@ -26,6 +26,8 @@ pub(super) struct Watch {
     vitals: Arc<Vitals>,
     /// Suspected or worse; read for every receipt, so kept beside the lock.
     doubt: AtomicBool,
+    /// No record has been delivered yet.
+    new: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -44,7 +46,7 @@ impl Watch {
     pub(super) fn new(vitals: Arc<Vitals>) -> Self {
         // A producer that is stuck can't take its own fault along.
         vitals.set_broker_fault(None);
-        Watch { vitals, doubt: AtomicBool::new(false), state: Mutex::default() }
+        Watch { vitals, doubt: AtomicBool::new(false), new: AtomicBool::new(true), state: Mutex::default() }
     }
 
     /// Takes in an error that librdkafka reports about the client as a whole.
@@ -82,6 +84,21 @@ impl Watch {
     /// Whether somebody should look if a broker answers.
     pub(super) fn in_doubt(&self) -> bool {
         self.doubt.load(Relaxed)
+    }
+
+    /// Whether no record has been delivered yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.new.load(Relaxed)
+    }
+
+    /// A broker has a record.
+    pub(super) fn delivered(&self) {
+        if self.is_new() {
+            self.new.store(false, Relaxed);
+        }
+        if self.in_doubt() {
+            self.answered();
+        }
     }
 
     /// No broker answers.

@@ -112,6 +112,22 @@ async fn brokers_may_come_later() {
     assert!(numbers(&cluster, "t").into_iter().eq(0..10));
 }
 
+/// librdkafka may miss its moment to ask for a producer id, and waits half a second for the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_record_does_not_wait_for_a_producer_id() {
+    let cluster = cluster(1, &[("t", 12)]);
+    let mut times = Vec::new();
+    for _ in 0..25 {
+        let start = Instant::now();
+        let mut bench = Bench::open(&cluster, &[]);
+        bench.publish_numbers("t", 0..1).await;
+        bench.settle_well().await;
+        times.push(start.elapsed());
+        bench.publisher.close().await;
+    }
+    assert!(times.iter().all(|time| *time < Duration::from_millis(400)), "{times:.2?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_tells_who_answers_or_what_to_check() {
     let cluster = cluster(3, &[]);
