@@ -11,11 +11,13 @@ mod log_filter;
 pub(crate) mod property;
 mod values;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use self::layers::Written;
 use crate::error::OutboxError;
 use crate::kafka::KafkaSettings;
+use crate::mapping::{Mapping, Preset, WrongEntry};
 use crate::postgres::settings::{Os, Settings};
 use crate::postgres::{TableName, Target};
 use crate::refusal::{OnRefusal, RetryConfig};
@@ -93,11 +95,17 @@ impl Config {
     /// # Errors
     /// A setting is wrong; the error says where it was written and what it may be.
     pub fn resolve(layers: &Layers, environment: &Environment, os: &Os) -> Result<Config, OutboxError> {
+        let (target, refusal) = (target(layers)?, RefusalConfig::resolve(layers)?);
+        if target.mapping.partition.is_some() && refusal.on_refusal == OnRefusal::DeadLetter {
+            let policy = layers.get(&layers::ON_REFUSAL);
+            let advice = "use halt, or --map-partition none: the key then chooses the partition";
+            return Err(policy.wrong("a dead letter does not keep the partition that its row names", advice));
+        }
         Ok(Config {
-            target: target(layers)?,
+            target,
             kafka: kafka(layers)?,
             delivery: Delivery::resolve(layers)?,
-            refusal: RefusalConfig::resolve(layers)?,
+            refusal,
             observe: Observe::resolve(layers)?,
             database: database(layers, environment, os)?,
         })
@@ -111,15 +119,8 @@ fn database(layers: &Layers, environment: &Environment, os: &Os) -> Result<Setti
 
 /// The names in the database, which need no connection to be checked.
 pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
-    let (table, publication, slot, preset) = (
-        layers.get(&layers::TABLE),
-        layers.get(&layers::PUBLICATION),
-        layers.get(&layers::SLOT),
-        layers.get(&layers::PRESET),
-    );
-    let name = table.text.parse::<TableName>().map_err(|error| {
-        table.wrong(&error.to_string(), "write it as in SQL: outbox.messages, \"My Schema\".\"T\"")
-    })?;
+    let (publication, slot) = (layers.get(&layers::PUBLICATION), layers.get(&layers::SLOT));
+    let preset = preset(layers)?;
     if !values::is_publication(publication.text) {
         return Err(publication.wrong("not the name of a publication", "use 1 to 63 bytes"));
     }
@@ -127,11 +128,46 @@ pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
         let what = format!("`{}` is not the name of a replication slot", slot.text);
         return Err(slot.wrong(&what, "use 1 to 63 of the letters a-z, the digits 0-9 and _"));
     }
-    if preset.text != "walpost" {
+    Ok(Target {
+        table: table(layers, &preset)?,
+        publication: publication.text.to_owned(),
+        slot: slot.text.to_owned(),
+        mapping: Arc::new(mapping(layers, &preset)?),
+    })
+}
+
+fn preset(layers: &Layers) -> Result<Preset, OutboxError> {
+    let preset = layers.get(&layers::PRESET);
+    Preset::named(preset.text).ok_or_else(|| {
         let what = format!("there is no preset `{}`", preset.text);
-        return Err(preset.wrong(&what, "this version knows `walpost`, the table that `walpost setup` makes"));
-    }
-    Ok(Target { table: name, publication: publication.text.to_owned(), slot: slot.text.to_owned() })
+        preset.wrong(&what, &format!("use one of {}", Preset::names().join(", ")))
+    })
+}
+
+fn table(layers: &Layers, preset: &Preset) -> Result<TableName, OutboxError> {
+    let table = layers.get(&layers::TABLE);
+    let text = match (table.text, preset.table()) {
+        ("", Some(own)) => own,
+        ("", None) => {
+            return Err(table.wrong("it is not set, and the preset has none of its own", "name the table"));
+        }
+        (text, _) => text,
+    };
+    text.parse::<TableName>().map_err(|error| {
+        table.wrong(&error.to_string(), "write it as in SQL: outbox.messages, \"My Schema\".\"T\"")
+    })
+}
+
+fn mapping(layers: &Layers, preset: &Preset) -> Result<Mapping, OutboxError> {
+    let setting = |entry: &str| {
+        let key = format!("map_{entry}");
+        layers::SETTINGS.iter().find(|setting| setting.key == key).copied()
+    };
+    let over = |entry: &str| Some(layers.get(setting(entry)?).text).filter(|text| !text.is_empty());
+    preset.mapping(over).map_err(|WrongEntry { entry, why }| match setting(entry) {
+        Some(setting) => layers.get(setting).wrong(&why, "see the examples of `walpost run --help`"),
+        None => OutboxError::usage(format!("{entry}: {why}"), "choose another preset"),
+    })
 }
 
 fn kafka(layers: &Layers) -> Result<KafkaSettings, OutboxError> {

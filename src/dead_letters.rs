@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -49,7 +50,7 @@ impl DeadLetter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnfitColumn {
     /// Its name.
-    pub name: &'static str,
+    pub name: Arc<str>,
     /// Its value as the server sent it; `None` is null.
     pub value: Option<bytes::Bytes>,
 }

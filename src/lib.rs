@@ -44,7 +44,8 @@ pub mod error;
 pub mod fuzzing;
 #[cfg(feature = "kafka")]
 pub mod kafka;
-pub mod lsn;
+mod lsn;
+pub mod mapping;
 pub mod memory;
 pub mod message;
 #[cfg(feature = "mutants")]

@@ -33,6 +33,8 @@ pub struct OutboxMessage {
     pub(crate) correlation_id: Option<ByteString>,
     /// Microseconds since 1970-01-01 UTC.
     pub(crate) created_at: Option<i64>,
+    /// Where it goes in its topic, if the row says so.
+    pub(crate) partition: Option<i32>,
 }
 
 impl OutboxMessage {
@@ -51,6 +53,7 @@ impl OutboxMessage {
             headers: Bytes::new(),
             correlation_id: None,
             created_at: since_epoch.ok().and_then(|age| i64::try_from(age.as_micros()).ok()),
+            partition: None,
         }
     }
 
@@ -65,6 +68,7 @@ impl OutboxMessage {
             headers: Bytes::new(),
             correlation_id: None,
             created_at: None,
+            partition: None,
         }
     }
 

@@ -26,12 +26,26 @@ pub const INDEX: &str = "walpost.index";
 const SPREAD_BITS: u32 = 17;
 
 /// Makes records of messages, with one buffer for the headers of them all.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Router {
+    /// Whether records have headers of our own.
+    own_headers: bool,
     headers: Headers,
 }
 
+impl Default for Router {
+    fn default() -> Self {
+        Router { own_headers: true, headers: Headers::default() }
+    }
+}
+
 impl Router {
+    /// One whose records have no headers but the row's: no `id`, `walpost.lsn` and `walpost.index`.
+    #[must_use]
+    pub fn without_own_headers() -> Self {
+        Router { own_headers: false, ..Router::default() }
+    }
+
     /// The record of a message: headers `id`, `event_type` and `correlation_id` when set, the row's own,
     /// then `walpost.lsn` and `walpost.index`, by which a consumer drops repeats: the last headers of
     /// those names are ours, whatever the row holds.
@@ -45,7 +59,9 @@ impl Router {
     ) -> Result<Record<'a>, OutboxError> {
         let headers = &mut self.headers;
         headers.clear();
-        headers.push_display(ID, message.id);
+        if self.own_headers {
+            headers.push_display(ID, message.id);
+        }
         if let Some(event_type) = &message.event_type {
             headers.push(EVENT_TYPE, Some(event_type.as_bytes()));
         }
@@ -53,11 +69,13 @@ impl Router {
             headers.push(CORRELATION_ID, Some(correlation_id.as_bytes()));
         }
         push_row_headers(headers, &message.headers).map_err(|source| refuse(&source).at(position))?;
-        headers.push_display(LSN, position.commit_lsn);
-        headers.push_display(INDEX, position.index);
+        if self.own_headers {
+            headers.push_display(LSN, position.commit_lsn);
+            headers.push_display(INDEX, position.index);
+        }
         Ok(Record {
             topic: &message.topic,
-            partition: None,
+            partition: message.partition,
             key: message.key(),
             spread: position.commit_lsn.0 >> SPREAD_BITS,
             value: message.payload(),

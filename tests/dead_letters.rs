@@ -224,7 +224,7 @@ async fn what_lies_before_a_letter_does_not_wait_for_it() {
 async fn a_letter_that_is_no_message_is_not_sent() {
     let (mut store, topic) = (MemoryStore::default(), MemoryTopic::default());
     let filler = store.commit_one(message("c", "1"));
-    let unfit = Some(UnfitColumn { name: "created_at", value: None });
+    let unfit = Some(UnfitColumn { name: "created_at".into(), value: None });
     let at = |index| Position { commit_lsn: Lsn(0), index };
     let letters = [
         DeadLetter { position: at(1), unfit, ..letter("a", 0) },

@@ -15,7 +15,8 @@ pub use dead_letters::{
     ChoiceArguments, DeadLettersCommand, DiscardArguments, ListArguments, ReplayArguments, ShowArguments,
 };
 pub use shared::{
-    DatabaseArguments, KafkaArguments, LogArguments, RefusalArguments, RelayArguments, RetryArguments,
+    DatabaseArguments, KafkaArguments, LogArguments, MappingArguments, RefusalArguments, RelayArguments,
+    RetryArguments,
 };
 
 /// Posts a Postgres outbox to Kafka straight from the write-ahead log.
@@ -83,6 +84,8 @@ pub struct SetupArguments {
     pub print: bool,
     #[command(flatten)]
     database: DatabaseArguments,
+    #[command(flatten)]
+    mapping: MappingArguments,
 }
 
 /// Arguments of `walpost run`.
@@ -90,6 +93,8 @@ pub struct SetupArguments {
 pub struct RunArguments {
     #[command(flatten)]
     database: DatabaseArguments,
+    #[command(flatten)]
+    mapping: MappingArguments,
     #[command(flatten)]
     kafka: KafkaArguments,
     #[command(flatten)]
@@ -105,6 +110,8 @@ pub struct RunArguments {
 pub struct CheckArguments {
     #[command(flatten)]
     database: DatabaseArguments,
+    #[command(flatten)]
+    mapping: MappingArguments,
     #[command(flatten)]
     kafka: KafkaArguments,
     #[command(flatten)]
@@ -161,17 +168,22 @@ impl Arguments {
         let mut layer = Layer::default();
         self.logs.put_into(&mut layer);
         match &self.command {
-            Command::Setup(SetupArguments { database, .. })
-            | Command::Status(StatusArguments { database, .. })
+            Command::Setup(SetupArguments { database, mapping, .. }) => {
+                database.put_into(&mut layer);
+                mapping.put_into(&mut layer);
+            }
+            Command::Status(StatusArguments { database, .. })
             | Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer),
             Command::DeadLetters(letters) => letters.command.database().put_into(&mut layer),
-            Command::Check(CheckArguments { database, kafka, refusal }) => {
+            Command::Check(CheckArguments { database, mapping, kafka, refusal }) => {
                 database.put_into(&mut layer);
+                mapping.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
                 refusal.put_into(&mut layer);
             }
-            Command::Run(RunArguments { database, kafka, relay, refusal, retry }) => {
+            Command::Run(RunArguments { database, mapping, kafka, relay, refusal, retry }) => {
                 database.put_into(&mut layer);
+                mapping.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
                 relay.put_into(&mut layer);
                 refusal.put_into(&mut layer);

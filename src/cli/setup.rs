@@ -18,7 +18,11 @@ pub(super) async fn setup(config: &Config) -> Result<(), OutboxError> {
     let session = Session::open_any(&config.database).await?;
     // What the server or the login lacks is told before anything is half made.
     let mut before = inspect(&session, &config.target).await?.findings;
-    before.retain(|found| matches!(found.subject, "server" | "primary" | "wal_level" | "role"));
+    let needs_table = !config.target.mapping.made_by_setup;
+    before.retain(|found| match found.subject {
+        "server" | "primary" | "wal_level" | "role" => true,
+        subject => needs_table && subject == "table",
+    });
     if let Err(error) = report::verdict(&before) {
         report::print(&before);
         return Err(error);

@@ -7,8 +7,14 @@ use crate::postgres::{Session, drop_table_sql, teardown_sql};
 
 /// Drops the slot and the publication, and on request the function and the table as well.
 pub(super) async fn teardown(config: &Config, drop_table: bool) -> Result<(), OutboxError> {
-    let session = Session::open_any(&config.database).await?;
     let target = &config.target;
+    if drop_table && !target.mapping.made_by_setup {
+        return Err(OutboxError::usage(
+            format!("--drop-table: `walpost setup` has not made table {}", target.table),
+            "leave it out; the table is its makers' to drop",
+        ));
+    }
+    let session = Session::open_any(&config.database).await?;
     let advice = "stop the relay that holds the slot, then run this again";
     session
         .run_script("tearing down", &teardown_sql(target)?)

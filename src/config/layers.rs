@@ -35,10 +35,21 @@ macro_rules! settings {
 
 settings! {
     DATABASE_URL: "database_url", "--database-url", "WALPOST_DATABASE_URL", "";
-    TABLE: "table", "--table", "WALPOST_TABLE", "outbox.messages";
+    TABLE: "table", "--table", "WALPOST_TABLE", "";
     PUBLICATION: "publication", "--publication", "WALPOST_PUBLICATION", "walpost";
     SLOT: "slot", "--slot", "WALPOST_SLOT", "walpost";
     PRESET: "preset", "--preset", "WALPOST_PRESET", "walpost";
+    MAP_ID: "map_id", "--map-id", "WALPOST_MAP_ID", "";
+    MAP_TOPIC: "map_topic", "--map-topic", "WALPOST_MAP_TOPIC", "";
+    MAP_KEY: "map_key", "--map-key", "WALPOST_MAP_KEY", "";
+    MAP_PARTITION: "map_partition", "--map-partition", "WALPOST_MAP_PARTITION", "";
+    MAP_VALUE: "map_value", "--map-value", "WALPOST_MAP_VALUE", "";
+    MAP_TIMESTAMP: "map_timestamp", "--map-timestamp", "WALPOST_MAP_TIMESTAMP", "";
+    MAP_EVENT_TYPE: "map_event_type", "--map-event-type", "WALPOST_MAP_EVENT_TYPE", "";
+    MAP_CORRELATION_ID: "map_correlation_id", "--map-correlation-id", "WALPOST_MAP_CORRELATION_ID", "";
+    MAP_HEADERS: "map_headers", "--map-headers", "WALPOST_MAP_HEADERS", "";
+    MAP_ONLY: "map_only", "--map-only", "WALPOST_MAP_ONLY", "";
+    MAP_OWN_HEADERS: "map_own_headers", "--map-own-headers", "WALPOST_MAP_OWN_HEADERS", "";
     BROKERS: "brokers", "--brokers", "WALPOST_BROKERS", "localhost:9092";
     DELIVERY: "delivery", "--delivery", "WALPOST_DELIVERY", "at-least-once";
     DRAIN_TIMEOUT: "drain_timeout", "--drain-timeout", "WALPOST_DRAIN_TIMEOUT", "25s";

@@ -1,6 +1,7 @@
 use std::fs;
 
 use super::*;
+use crate::mapping::{HeaderRule, Template, Timestamp, Value};
 
 #[derive(Default)]
 struct Given<'a> {
@@ -35,7 +36,7 @@ fn defaults_are_those_of_the_manual() {
     let table = TableName { schema: "outbox".to_owned(), name: "messages".to_owned() };
     let (publication, slot) = ("walpost".to_owned(), "walpost".to_owned());
     assert_eq!(config.database.to_string(), "me on /run/pg:5432 as me");
-    assert_eq!(config.target, Target { table, publication, slot });
+    assert_eq!(config.target, Target { table, publication, slot, mapping: Mapping::walpost() });
     assert_eq!((config.kafka.brokers.as_str(), config.kafka.properties.len()), ("localhost:9092", 0));
     let drain_timeout = Duration::from_secs(25);
     assert_eq!(config.delivery, Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout });
@@ -44,9 +45,13 @@ fn defaults_are_those_of_the_manual() {
     assert_eq!(config.observe, Observe { listen, log_format: None, log_level: "info".to_owned() });
 }
 
+fn text(template: Option<&Template>) -> String {
+    template.map(ToString::to_string).unwrap_or_default()
+}
+
 /// Every setting: two values, and how the second one is seen in the configuration.
 type Seen = fn(&Config) -> String;
-const EVERY_SETTING: [(&str, &str, &str, Seen); 16] = [
+const EVERY_SETTING: [(&str, &str, &str, Seen); 27] = [
     ("database_url", "dbname=a", "dbname=shop", |config| {
         config.database.candidates()[0]
             .config()
@@ -58,8 +63,36 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 16] = [
     ("publication", "a", "The Events", |config| config.target.publication.clone()),
     ("slot", "a", "shop_2", |config| config.target.slot.clone()),
     ("brokers", "a:1", "b:1,c:2", |config| config.kafka.brokers.clone()),
-    // One value each as yet, so there is nothing to tell apart; that it is read is what counts.
-    ("preset", "walpost", "walpost", |_| "walpost".to_owned()),
+    ("preset", "spakky", "debezium", |config| match config.target.table.name.as_str() {
+        "outboxevent" => "debezium".to_owned(),
+        other => other.to_owned(),
+    }),
+    ("map_id", "{a}", "{b}", |config| text(config.target.mapping.id.as_ref())),
+    ("map_topic", "{a}", "orders.{b}", |config| config.target.mapping.topic.to_string()),
+    ("map_key", "{a}", "{b.c|d}", |config| text(config.target.mapping.key.as_ref())),
+    ("map_partition", "{a}", "{b}", |config| text(config.target.mapping.partition.as_ref())),
+    ("map_value", "{a}", "x{b}", |config| match &config.target.mapping.value {
+        Some(Value::Template(template)) => template.to_string(),
+        other => format!("{other:?}"),
+    }),
+    ("map_timestamp", "{a}", "commit", |config| match &config.target.mapping.timestamp {
+        Timestamp::Commit => "commit".to_owned(),
+        other => format!("{other:?}"),
+    }),
+    ("map_event_type", "{a}", "b", |config| text(config.target.mapping.event_type.as_ref())),
+    ("map_correlation_id", "{a}", "b", |config| text(config.target.mapping.correlation_id.as_ref())),
+    ("map_headers", "{a}", "b=1", |config| match config.target.mapping.headers.as_slice() {
+        [HeaderRule::Named { name, value, .. }] => format!("{name}={value}"),
+        other => format!("{other:?}"),
+    }),
+    ("map_only", "a=1", "b=2", |config| match config.target.mapping.only.as_slice() {
+        [only] => format!("{}={}", only.column, only.is[0].as_deref().unwrap_or_default()),
+        other => format!("{other:?}"),
+    }),
+    ("map_own_headers", "yes", "no", |config| {
+        if config.target.mapping.own_headers { "yes".to_owned() } else { "no".to_owned() }
+    }),
+    // One value as yet, so there is nothing to tell apart; that it is read is what counts.
     ("delivery", "at-least-once", "at-least-once", |config| match config.delivery.guarantee {
         Guarantee::AtLeastOnce => "at-least-once".to_owned(),
     }),
@@ -152,7 +185,14 @@ fn mistakes_say_where_and_what_instead() {
         (file("slot = ''"), "`slot` in ", "a-z"),
         (flags(&[("--table", "a.b.c")]), "is not the name of a table", "SQL"),
         (flags(&[("--publication", "")]), "--publication: not the name", "63 bytes"),
-        (flags(&[("--preset", "debezium")]), "--preset: there is no preset `debezium`", "`walpost`"),
+        (flags(&[("--preset", "debezum")]), "--preset: there is no preset `debezum`", "debezium, goharvest"),
+        (flags(&[("--preset", "k1s0-events")]), "table: it is not set", "name the table"),
+        (flags(&[("--map-key", "{a")]), "--map-key: a { has no }", "walpost run --help"),
+        (
+            flags(&[("--map-partition", "{p}"), ("--on-refusal", "dead-letter")]),
+            "--on-refusal: a dead letter does not keep the partition",
+            "--map-partition none",
+        ),
         (flags(&[("--delivery", "exactly-once")]), "--delivery: there is no delivery", "`at-least-once`"),
         (flags(&[("--drain-timeout", "25")]), "--drain-timeout: `25` is not a span of time", "500ms"),
         (flags(&[("--on-refusal", "drop")]), "--on-refusal: there is no policy `drop`", "dead-letter"),

@@ -22,6 +22,7 @@ use super::settings;
 use super::table::{ColumnTypes, Layout};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
+use crate::mapping::Mapping;
 use crate::message::OutboxMessage;
 use crate::progress::Progress;
 use crate::router::Router;
@@ -270,13 +271,13 @@ impl Table {
     #[must_use]
     pub fn of(relation: &Relation) -> Option<Self> {
         let columns = relation.columns.iter().map(|column| (&*column.name, column.type_oid));
-        Layout::new(columns, &ColumnTypes::default()).ok().map(Table)
+        Layout::new(&Mapping::walpost(), columns, &ColumnTypes::default()).ok().map(Table)
     }
 
     /// The message of a row.
     #[must_use]
     pub fn message(&self, row: &Tuple) -> Option<OutboxMessage> {
-        self.0.message(row).ok()
+        self.0.message(row).ok().flatten()
     }
 }
 

@@ -120,7 +120,11 @@ impl Intake {
         let Some(layout) = self.relations.layout(insert.relation)? else { return Ok(()) };
         let position = self.tracker.row().map_err(undecodable)?;
         let unfit = match layout.message(&insert.new) {
-            Ok(message) => {
+            Ok(None) => return Ok(()),
+            Ok(Some(mut message)) => {
+                if layout.has_commit_time() {
+                    message.created_at = micros(self.committed_at);
+                }
                 into.push_back(Change::Message { position, message });
                 return Ok(());
             }
@@ -168,6 +172,12 @@ impl Intake {
         }
         Ok(())
     }
+}
+
+/// Microseconds since 1970.
+fn micros(at: SystemTime) -> Option<i64> {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_micros()).ok()
 }
 
 fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxError {

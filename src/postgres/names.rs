@@ -1,8 +1,10 @@
 //! Names in SQL: of the table, the publication and the slot.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::error::OutboxError;
+use crate::mapping::Mapping;
 
 /// What a relay works on in its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,11 +15,18 @@ pub struct Target {
     pub publication: String,
     /// The replication slot.
     pub slot: String,
+    /// What of a row becomes which part of a record.
+    pub mapping: Arc<Mapping>,
 }
 
 impl Default for Target {
     fn default() -> Self {
-        Target { table: TableName::default(), publication: "walpost".to_owned(), slot: "walpost".to_owned() }
+        Target {
+            table: TableName::default(),
+            publication: "walpost".to_owned(),
+            slot: "walpost".to_owned(),
+            mapping: Mapping::walpost(),
+        }
     }
 }
 

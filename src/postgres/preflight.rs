@@ -48,7 +48,7 @@ pub struct Preflight {
     /// Whether every mapped column can be sent in binary format.
     pub(crate) columns_are_binary: bool,
     /// Optional columns that the table doesn't have.
-    pub(crate) absent_columns: Vec<&'static str>,
+    pub(crate) absent_columns: Vec<String>,
     pub(crate) slot_exists: bool,
     /// The server process that somebody reads the slot through.
     pub(crate) slot_holder: Option<i32>,
@@ -195,7 +195,12 @@ async fn table(session: &Session, target: &Target, report: &mut Preflight) -> Re
     );
     let Some(row) = rows(session, &sql).await?.pop() else {
         let text = format!("table {} does not exist", target.table);
-        report.fail("table", text, "run `walpost setup`, or name the table with --table");
+        let advice = if target.mapping.made_by_setup {
+            "run `walpost setup`, or name the table with --table"
+        } else {
+            "name the table with --table; --preset tells how it is made up"
+        };
+        report.fail("table", text, advice);
         return Ok(());
     };
     let oid: u32 = row.cell(0)?;
@@ -235,7 +240,7 @@ async fn columns(
     }
     report.column_types = ColumnTypes::new(bases);
     let names = columns.iter().map(|(name, type_oid)| (name.as_str(), *type_oid));
-    let layout = table::Layout::new(names, &report.column_types);
+    let layout = table::Layout::new(&target.mapping, names, &report.column_types);
     report.columns.clone_from(&columns);
     match layout {
         Ok(layout) => {
@@ -354,8 +359,9 @@ async fn published_part(
         return Ok(());
     }
     let sent = report.columns.iter().filter(|(name, _)| listed.contains(name));
+    let sent = sent.map(|(name, type_oid)| (name.as_str(), *type_oid));
     let mend = format!("ALTER PUBLICATION {shown} SET TABLE {table};");
-    match table::Layout::new(sent.map(|(name, oid)| (name.as_str(), *oid)), &report.column_types) {
+    match table::Layout::new(&target.mapping, sent, &report.column_types) {
         Err(error) => {
             let error = error.in_table(table);
             let text = format!("publication {shown} holds back a column that is needed: {error}");
@@ -364,7 +370,7 @@ async fn published_part(
         Ok(layout) => {
             let absent = layout.absent();
             let hidden: Vec<_> =
-                absent.iter().filter(|name| !report.absent_columns.contains(name)).copied().collect();
+                absent.iter().filter(|name| !report.absent_columns.contains(name)).cloned().collect();
             if !hidden.is_empty() {
                 let text = format!(
                     "publication {shown} holds back {}: messages go on without it",

@@ -27,7 +27,7 @@ pub(super) struct Relations {
     known: HashMap<u32, Known>,
     /// How many of them are the outbox.
     outboxes: usize,
-    absent: Vec<&'static str>,
+    absent: Vec<String>,
 }
 
 /// What a described table is to us.
@@ -79,7 +79,8 @@ impl Relations {
 
     fn layout_of(&mut self, relation: &Relation) -> Result<Layout, OutboxError> {
         let columns = relation.columns.iter().map(|column| (&*column.name, column.type_oid));
-        let layout = Layout::new(columns, &self.types).map_err(|error| self.changed(&error))?;
+        let layout =
+            Layout::new(&self.target.mapping, columns, &self.types).map_err(|error| self.changed(&error))?;
         let absent = layout.absent();
         for column in absent.iter().filter(|column| !self.absent.contains(column)) {
             tracing::warn!(column, table = %self.target.table, "the column is gone: messages go on without it");

@@ -12,7 +12,14 @@ const LAG: &str = include_str!("../../sql/lag.sql");
 /// # Errors
 /// A name contains a dollar sign, which the file's quoted blocks can't hold.
 pub fn setup_sql(target: &Target) -> Result<String, OutboxError> {
-    render(SETUP, target)
+    if target.mapping.made_by_setup { render(SETUP, target) } else { render(&without_table(SETUP), target) }
+}
+
+/// The file without what makes the table and the function: somebody else's table stays as it is.
+fn without_table(sql: &str) -> String {
+    let (before, rest) = sql.split_once("-- Table --").unwrap_or((sql, ""));
+    let (_, after) = rest.split_once("-- Dead letters --").unwrap_or(("", rest));
+    format!("{before}-- Dead letters --{after}")
 }
 
 /// `sql/teardown.sql` for these names.
@@ -110,11 +117,23 @@ mod tests {
     }
 
     #[test]
+    fn a_table_of_others_is_not_made() {
+        let sql = without_table(SETUP);
+        assert!(!sql.contains("outbox.publish") && !sql.contains("TABLE IF NOT EXISTS outbox.messages"));
+        assert!(
+            sql.contains("TABLE IF NOT EXISTS outbox.dead_letters")
+                && sql.contains("PUBLICATION walpost FOR TABLE")
+        );
+        assert!(!sql.contains("CREATE SCHEMA") && sql.contains("\nBEGIN;\n") && sql.contains("\nCOMMIT;\n"));
+    }
+
+    #[test]
     fn other_names_take_every_place() {
         let target = Target {
             table: "\"My Shop\".outbox".parse().expect("a name"),
             publication: "it's".to_owned(),
             slot: "shop".to_owned(),
+            ..Target::default()
         };
         for sql in [setup_sql(&target), teardown_sql(&target), lag_sql(&target)] {
             let sql = sql.expect("rendered");

@@ -21,6 +21,7 @@ mod faults;
 mod hostile;
 mod identity;
 mod life;
+mod mapping;
 mod publication;
 mod restart;
 mod servers;

@@ -62,7 +62,7 @@ fn change(position: Position, row: &Row) -> Change {
     if !row.unfit {
         return Change::Message { position, message };
     }
-    let unfit = Some(UnfitColumn { name: "created_at", value: None });
+    let unfit = Some(UnfitColumn { name: "created_at".into(), value: None });
     let error = "a row is no message: column created_at".to_owned();
     Change::Unfit {
         letter: Box::new(DeadLetter { position, message, unfit, error, attempts: 1 }),

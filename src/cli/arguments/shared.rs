@@ -21,7 +21,7 @@ pub struct DatabaseArguments {
     /// [env: WALPOST_DATABASE_URL] [file: database_url]
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
-    /// The outbox table, written as in SQL [default: outbox.messages]
+    /// The outbox table, written as in SQL [default: the preset's; of walpost, outbox.messages]
     ///
     /// A name without a schema means the schema public.
     ///
@@ -43,6 +43,93 @@ pub struct DatabaseArguments {
     /// [env: WALPOST_SLOT] [file: slot]
     #[arg(long, value_name = "NAME")]
     slot: Option<String>,
+    /// Whose outbox table it is [default: walpost]
+    ///
+    /// walpost is the table that `walpost setup` makes; debezium, goharvest, k1s0, k1s0-csharp, k1s0-events, open-outbox
+    /// and spakky are tables that other libraries have made. A preset says where the table is, unless --table does, and
+    /// which of its columns are which part of a record, unless --map-... does.
+    ///
+    /// [env: WALPOST_PRESET] [file: preset]
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+}
+
+/// Which columns are which part of a record.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Mapping: templates such as orders.{region}; none for no such part")]
+pub struct MappingArguments {
+    /// What tells a row from others [default: the preset's]
+    ///
+    /// In a template {column} stands for a column's text, {column.member} for what stands there in its JSON, {a|b} for
+    /// the first that is not null, and {column?} allows that the table has no such column. A template is null when one of
+    /// its columns is.
+    ///
+    /// [env: WALPOST_MAP_ID] [file: map_id]
+    #[arg(long, value_name = "TEMPLATE")]
+    map_id: Option<String>,
+    /// The topic, such as outbox.event.{aggregatetype} [default: the preset's]
+    ///
+    /// [env: WALPOST_MAP_TOPIC] [file: map_topic]
+    #[arg(long, value_name = "TEMPLATE")]
+    map_topic: Option<String>,
+    /// The key, such as {payload.customer.id|id} [default: the preset's]
+    ///
+    /// [env: WALPOST_MAP_KEY] [file: map_key]
+    #[arg(long, value_name = "TEMPLATE")]
+    map_key: Option<String>,
+    /// The partition: a column of whole numbers; null leaves the choice to the key [default: the preset's]
+    ///
+    /// [env: WALPOST_MAP_PARTITION] [file: map_partition]
+    #[arg(long, value_name = "TEMPLATE")]
+    map_partition: Option<String>,
+    /// The value, such as {payload}, or object(type={type}, data={payload}) for a JSON object [default: the preset's]
+    ///
+    /// A bytea, json or text column gives its very bytes. In an object, JSON and numbers stay as they are, anything else
+    /// becomes a string. Null makes a tombstone.
+    ///
+    /// [env: WALPOST_MAP_VALUE] [file: map_value]
+    #[arg(long, value_name = "TEMPLATE")]
+    map_value: Option<String>,
+    /// The record's time: a column, or commit for that of the commit [default: the preset's]
+    ///
+    /// A column of numbers is read as milliseconds since 1970, or as its unit says: {created} s, ms, us or ns. none is
+    /// the time of sending.
+    ///
+    /// [env: WALPOST_MAP_TIMESTAMP] [file: map_timestamp]
+    #[arg(long, value_name = "COLUMN")]
+    map_timestamp: Option<String>,
+    /// The header event_type [default: the preset's]
+    ///
+    /// [env: WALPOST_MAP_EVENT_TYPE] [file: map_event_type]
+    #[arg(long, value_name = "TEMPLATE")]
+    map_event_type: Option<String>,
+    /// The header correlation_id [default: the preset's]
+    ///
+    /// [env: WALPOST_MAP_CORRELATION_ID] [file: map_correlation_id]
+    #[arg(long, value_name = "TEMPLATE")]
+    map_correlation_id: Option<String>,
+    /// The headers, separated by commas, such as type={type}, {headers} [default: the preset's]
+    ///
+    /// name={column} is one header, name?={column} one that is left out when null, {headers} the members of a JSON
+    /// object, {names}={values} two columns of arrays.
+    ///
+    /// [env: WALPOST_MAP_HEADERS] [file: map_headers]
+    #[arg(long, value_name = "LIST")]
+    map_headers: Option<String>,
+    /// Which rows are sent, such as status=PENDING|FAILED, sent_at= [default: the preset's]
+    ///
+    /// column=text|text, separated by commas; nothing stands for null. Other rows are passed over.
+    ///
+    /// [env: WALPOST_MAP_ONLY] [file: map_only]
+    #[arg(long, value_name = "LIST")]
+    map_only: Option<String>,
+    /// Whether records have the headers id, walpost.lsn and walpost.index: yes or no [default: the preset's]
+    ///
+    /// By the last two a consumer drops repeats with one comparison.
+    ///
+    /// [env: WALPOST_MAP_OWN_HEADERS] [file: map_own_headers]
+    #[arg(long, value_name = "CHOICE")]
+    map_own_headers: Option<String>,
 }
 
 /// Where messages go.
@@ -69,13 +156,6 @@ pub struct KafkaArguments {
 #[derive(Args, Default)]
 #[command(next_help_heading = "Relay")]
 pub struct RelayArguments {
-    /// The layout of the outbox table [default: walpost]
-    ///
-    /// This version knows walpost, the table that `walpost setup` makes.
-    ///
-    /// [env: WALPOST_PRESET] [file: preset]
-    #[arg(long, value_name = "NAME")]
-    preset: Option<String>,
     /// What is promised about repeats [default: at-least-once]
     ///
     /// This version knows at-least-once: nothing is lost, and after a fault the last messages may arrive
@@ -179,6 +259,23 @@ impl DatabaseArguments {
         layer.put(&layers::TABLE, self.table.as_ref());
         layer.put(&layers::PUBLICATION, self.publication.as_ref());
         layer.put(&layers::SLOT, self.slot.as_ref());
+        layer.put(&layers::PRESET, self.preset.as_ref());
+    }
+}
+
+impl MappingArguments {
+    pub(super) fn put_into(&self, layer: &mut Layer) {
+        layer.put(&layers::MAP_ID, self.map_id.as_ref());
+        layer.put(&layers::MAP_TOPIC, self.map_topic.as_ref());
+        layer.put(&layers::MAP_KEY, self.map_key.as_ref());
+        layer.put(&layers::MAP_PARTITION, self.map_partition.as_ref());
+        layer.put(&layers::MAP_VALUE, self.map_value.as_ref());
+        layer.put(&layers::MAP_TIMESTAMP, self.map_timestamp.as_ref());
+        layer.put(&layers::MAP_EVENT_TYPE, self.map_event_type.as_ref());
+        layer.put(&layers::MAP_CORRELATION_ID, self.map_correlation_id.as_ref());
+        layer.put(&layers::MAP_HEADERS, self.map_headers.as_ref());
+        layer.put(&layers::MAP_ONLY, self.map_only.as_ref());
+        layer.put(&layers::MAP_OWN_HEADERS, self.map_own_headers.as_ref());
     }
 }
 
@@ -191,7 +288,6 @@ impl KafkaArguments {
 
 impl RelayArguments {
     pub(super) fn put_into(&self, layer: &mut Layer) {
-        layer.put(&layers::PRESET, self.preset.as_ref());
         layer.put(&layers::DELIVERY, self.delivery.as_ref());
         layer.put(&layers::DRAIN_TIMEOUT, self.drain_timeout.as_ref());
         layer.put(&layers::LISTEN, self.listen.as_ref());

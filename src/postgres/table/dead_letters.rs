@@ -16,7 +16,6 @@ use crate::message::OutboxMessage;
 use crate::postgres::lookout::no_longer_held;
 use crate::postgres::names::{TableName, Target, quote_literal};
 use crate::postgres::session::{Cells, sql_error};
-use crate::postgres::table::Field;
 
 /// Rows read at once. What one answer may hold is bounded, see `ration`.
 const PAGE: i64 = 1_000;
@@ -396,9 +395,7 @@ fn replay(row: &Row, request: Lsn) -> Result<Replay, OutboxError> {
         position: position(row.cell(0)?, row.cell(1)?),
         message,
         // That there is one is what matters: it is not sent.
-        unfit: row
-            .cell::<Option<&str>, _>(14)?
-            .map(|name| UnfitColumn { name: Field::named(name).map_or("unknown", Field::name), value: None }),
+        unfit: row.cell::<Option<&str>, _>(14)?.map(|name| UnfitColumn { name: name.into(), value: None }),
         error: row.cell(10)?,
         attempts: u32::try_from(row.cell::<i32, _>(11)?).unwrap_or_default(),
     };
@@ -454,7 +451,7 @@ impl<'a> Columns<'a> {
             columns.headers.push(Some(message.headers_json()).filter(|headers| !headers.is_empty()));
             columns.correlation_ids.push(message.correlation_id());
             columns.times.push(message.created_at.and_then(time));
-            columns.unfit_columns.push(letter.unfit.as_ref().map(|unfit| unfit.name));
+            columns.unfit_columns.push(letter.unfit.as_ref().map(|unfit| &*unfit.name));
             columns.unfit_values.push(letter.unfit.as_ref().and_then(|unfit| unfit.value.as_deref()));
             // The server's text knows no NUL.
             columns.errors.push(letter.error.replace('\0', "\u{FFFD}"));

@@ -3,11 +3,14 @@
 //! Source of the binary forms: the `*_send` functions of each type in the PostgreSQL source
 //! (`src/backend/utils/adt`).
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes};
 use bytestring::ByteString;
 use uuid::Uuid;
 
 use crate::error::OutboxError;
+use crate::mapping::Unit;
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where the server's time begins.
 const EPOCH_OFFSET_US: i64 = 946_684_800_000_000;
@@ -20,6 +23,11 @@ pub(super) enum Kind {
     Json,
     Jsonb,
     Bytea,
+    Bool,
+    /// A whole number of 2, 4 or 8 bytes.
+    Int,
+    /// Any other number, of which only the text is known.
+    Number,
     Timestamptz,
     Timestamp,
     /// Known by its text only.
@@ -35,14 +43,28 @@ impl Kind {
             114 => Kind::Json,
             3802 => Kind::Jsonb,
             17 => Kind::Bytea,
+            16 => Kind::Bool,
+            20 | 21 | 23 => Kind::Int,
+            700 | 701 | 1700 => Kind::Number,
             1184 => Kind::Timestamptz,
             1114 => Kind::Timestamp,
             _ => Kind::Other,
         }
     }
+
+    /// Whether the text that stands for a value can be made of its binary form.
+    pub(super) fn has_binary_text(self) -> bool {
+        !matches!(self, Kind::Other | Kind::Number | Kind::Timestamptz | Kind::Timestamp)
+    }
+
+    /// Whether the text of a value is JSON as it is, as a rule.
+    pub(super) fn is_json(self) -> bool {
+        matches!(self, Kind::Json | Kind::Jsonb | Kind::Bool | Kind::Int | Kind::Number)
+    }
 }
 
 /// A value that is not null.
+#[derive(Clone)]
 pub(super) struct Value {
     pub(super) kind: Kind,
     pub(super) bytes: Bytes,
@@ -56,37 +78,46 @@ pub(super) enum Unfit {
     NotUuid,
     NotHex,
     NotTime,
+    NotNumber,
+    NotJson,
+    NotArray,
+    NotPairs,
     /// A binary form that we can't read; the text form would do.
     Binary,
 }
 
 /// Why a row is no message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RowError {
     /// The column is null.
     #[error("column {0} is null or empty")]
-    Null(&'static str),
+    Null(Arc<str>),
     /// The server left the value out, which it may do in an update only.
     #[error("column {0} came without its value")]
-    Absent(&'static str),
+    Absent(Arc<str>),
     /// Other columns than the server has described.
     #[error("the row has {values} values, and {described} columns were described")]
     Shape { described: usize, values: usize },
     /// The value can't be read.
     #[error("column {0} holds no {1}")]
-    Unfit(&'static str, &'static str),
+    Unfit(Arc<str>, &'static str),
     /// The value came in a binary form that we don't know.
     #[error("column {0} came in an unknown binary form")]
-    Binary(&'static str),
+    Binary(Arc<str>),
 }
 
 impl Unfit {
-    pub(super) fn in_column(self, column: &'static str) -> RowError {
+    pub(super) fn in_column(self, column: &Arc<str>) -> RowError {
+        let column = Arc::clone(column);
         match self {
             Unfit::NotUtf8 => RowError::Unfit(column, "UTF-8 text"),
             Unfit::NotUuid => RowError::Unfit(column, "UUID"),
             Unfit::NotHex => RowError::Unfit(column, "bytea in hex"),
             Unfit::NotTime => RowError::Unfit(column, "timestamp"),
+            Unfit::NotNumber => RowError::Unfit(column, "number that would do"),
+            Unfit::NotJson => RowError::Unfit(column, "JSON"),
+            Unfit::NotArray => RowError::Unfit(column, "array of text"),
+            Unfit::NotPairs => RowError::Unfit(column, "names, as many as there are values"),
             Unfit::Binary => RowError::Binary(column),
         }
     }
@@ -94,20 +125,20 @@ impl Unfit {
 
 impl RowError {
     /// The column that it is about.
-    pub(crate) fn column(self) -> &'static str {
+    pub(crate) fn column(&self) -> Arc<str> {
         match self {
             RowError::Null(name)
             | RowError::Absent(name)
             | RowError::Unfit(name, _)
-            | RowError::Binary(name) => name,
-            RowError::Shape { .. } => "",
+            | RowError::Binary(name) => Arc::clone(name),
+            RowError::Shape { .. } => Arc::from(""),
         }
     }
 
     /// What the server did wrong, if it was the server; a fresh connection asks for the text form.
-    pub(crate) fn of_protocol(self) -> Option<OutboxError> {
+    pub(crate) fn of_protocol(&self) -> Option<OutboxError> {
         let broken = matches!(self, RowError::Binary(_) | RowError::Absent(_) | RowError::Shape { .. });
-        broken.then(|| OutboxError::protocol("a row can't be read", self))
+        broken.then(|| OutboxError::protocol("a row can't be read", self.clone()))
     }
 }
 
@@ -125,13 +156,94 @@ pub(super) fn bytes(value: Value) -> Result<Bytes, Unfit> {
             bytes.advance(1);
             Ok(bytes)
         }
-        (Kind::Other | Kind::Timestamptz | Kind::Timestamp, true) => Err(Unfit::Binary),
+        (Kind::Bool | Kind::Int, _) => spelled(&value),
+        (Kind::Other | Kind::Number | Kind::Timestamptz | Kind::Timestamp, true) => Err(Unfit::Binary),
         _ => Ok(value.bytes),
     }
 }
 
 pub(super) fn text(value: Value) -> Result<ByteString, Unfit> {
     ByteString::try_from(bytes(value)?).map_err(|_| Unfit::NotUtf8)
+}
+
+/// The text of a truth value, and of a whole number.
+#[cold]
+fn spelled(value: &Value) -> Result<Bytes, Unfit> {
+    match (value.kind, value.bytes.as_ref(), value.binary) {
+        (Kind::Bool, b"t", false) | (Kind::Bool, b"\x01", true) => Ok(Bytes::from_static(b"true")),
+        (Kind::Bool, b"f", false) | (Kind::Bool, b"\0", true) => Ok(Bytes::from_static(b"false")),
+        (Kind::Int, _, true) => Ok(Bytes::from(int(value)?.to_string())),
+        (_, _, true) => Err(Unfit::Binary),
+        _ => Ok(value.bytes.clone()),
+    }
+}
+
+/// A whole number.
+pub(super) fn int(value: &Value) -> Result<i64, Unfit> {
+    if !value.binary {
+        let text = std::str::from_utf8(&value.bytes).map_err(|_| Unfit::NotNumber)?;
+        return text.parse().map_err(|_| Unfit::NotNumber);
+    }
+    match *value.bytes.as_ref() {
+        [a, b] => Ok(i64::from(i16::from_be_bytes([a, b]))),
+        [a, b, c, d] => Ok(i64::from(i32::from_be_bytes([a, b, c, d]))),
+        [a, b, c, d, e, f, g, h] => Ok(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
+        _ => Err(Unfit::Binary),
+    }
+}
+
+/// A partition's number.
+pub(super) fn partition(value: &Value) -> Result<i32, Unfit> {
+    let number = i32::try_from(int(value)?).map_err(|_| Unfit::NotNumber)?;
+    if number < 0 { Err(Unfit::NotNumber) } else { Ok(number) }
+}
+
+/// The same as [`created_at`] of a number.
+pub(super) fn epoch(value: &Value, unit: Unit) -> Result<Option<i64>, Unfit> {
+    let micros = i128::from(int(value)?) * 1_000_000 / i128::from(unit.per_second());
+    Ok(i64::try_from(micros).ok())
+}
+
+/// The elements of an array of text, as its text form writes them (PostgreSQL documentation, "Array Input and Output
+/// Syntax").
+pub(super) fn text_array(value: &Value) -> Result<Vec<Option<String>>, Unfit> {
+    if value.binary {
+        return Err(Unfit::Binary);
+    }
+    let text = std::str::from_utf8(&value.bytes).map_err(|_| Unfit::NotUtf8)?;
+    let mut rest = text.strip_prefix('{').ok_or(Unfit::NotArray)?;
+    let mut elements = Vec::new();
+    if rest == "}" {
+        return Ok(elements);
+    }
+    loop {
+        let (element, after) = array_element(rest).ok_or(Unfit::NotArray)?;
+        elements.push(element);
+        match after {
+            "}" => return Ok(elements),
+            _ => rest = after.strip_prefix(',').ok_or(Unfit::NotArray)?,
+        }
+    }
+}
+
+fn array_element(text: &str) -> Option<(Option<String>, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let (element, rest) = text.split_at(text.find([',', '}'])?);
+        // Arrays in arrays have no names.
+        let plain = !element.is_empty() && !element.contains(['{', '"', '\\']);
+        let element = if element.eq_ignore_ascii_case("null") { None } else { Some(element.to_owned()) };
+        return plain.then_some((element, rest));
+    };
+    let mut element = String::new();
+    let mut letters = quoted.char_indices();
+    while let Some((at, letter)) = letters.next() {
+        match letter {
+            '"' => return Some((Some(element), &quoted[at + 1..])),
+            '\\' => element.push(letters.next()?.1),
+            _ => element.push(letter),
+        }
+    }
+    None
 }
 
 pub(super) fn uuid(value: Value) -> Result<Uuid, Unfit> {
@@ -207,6 +319,46 @@ mod tests {
         ] {
             let got = bytes(value(kind, wire, binary));
             assert_eq!(got.as_deref(), expected.as_ref().copied(), "{kind:?} {wire:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_truth_are_read_in_both_formats() {
+        for (kind, wire, binary, expected) in [
+            (Kind::Bool, &b"t"[..], false, "true"),
+            (Kind::Bool, b"\0", true, "false"),
+            (Kind::Int, b"-7", false, "-7"),
+            (Kind::Int, b"\xff\xf9", true, "-7"),
+            (Kind::Int, b"\x7f\xff\xff\xff", true, "2147483647"),
+            (Kind::Int, b"\x80\0\0\0\0\0\0\0", true, "-9223372036854775808"),
+            (Kind::Number, b"1.10", false, "1.10"),
+        ] {
+            assert_eq!(text(value(kind, wire, binary)).as_deref(), Ok(expected));
+        }
+        assert_eq!(text(value(Kind::Int, b"\0", true)), Err(Unfit::Binary));
+        assert_eq!(text(value(Kind::Number, b"\0", true)), Err(Unfit::Binary));
+        assert_eq!(partition(&value(Kind::Int, b"-1", false)), Err(Unfit::NotNumber));
+        assert_eq!(partition(&value(Kind::Int, b"4294967296", false)), Err(Unfit::NotNumber));
+        assert_eq!(
+            epoch(&value(Kind::Int, b"1700000000", false), Unit::Seconds),
+            Ok(Some(1_700_000_000_000_000))
+        );
+        assert_eq!(epoch(&value(Kind::Int, b"1999", false), Unit::Nanos), Ok(Some(1)));
+        assert_eq!(epoch(&value(Kind::Int, b"9223372036854775807", false), Unit::Seconds), Ok(None));
+    }
+
+    #[test]
+    fn arrays_of_text_are_taken_apart() {
+        let array = |text: &str| text_array(&value(Kind::Other, text.as_bytes(), false));
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(array("{}"), Ok(vec![]));
+        assert_eq!(
+            array("{a,NULL,\"NULL\",\"\",é}"),
+            Ok(vec![some("a"), None, some("NULL"), some(""), some("é")])
+        );
+        assert_eq!(array(r#"{"a,b","say \"hi\" \\ }"}"#), Ok(vec![some("a,b"), some("say \"hi\" \\ }")]));
+        for wrong in ["", "a", "{a", "{a,}", "{\"a}", "{{a},{b}}", "{a}b", "[0:1]={a,b}"] {
+            assert_eq!(array(wrong), Err(Unfit::NotArray), "{wrong}");
         }
     }
 

@@ -1,0 +1,327 @@
+//! What of a table's row becomes which part of a record: by templates over its columns, one preset a kind of table.
+//!
+//! A preset is a file of `presets/`, plain data; what the settings say goes over it, entry by entry. Nothing here knows
+//! a table's real columns: `postgres/table` holds a mapping against them.
+
+mod template;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use include_dir::{Dir, include_dir};
+
+use crate::router::{CORRELATION_ID, EVENT_TYPE, Router};
+
+pub(crate) use template::{Piece, Source, Template};
+
+static PRESETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/presets");
+
+/// What stands for "no such part" where a template may stand.
+const NONE: &str = "none";
+
+/// The entries of a preset's file. Those of our own headers bear their names.
+pub(crate) const ENTRIES: [&str; 12] = [
+    "id",
+    "topic",
+    "key",
+    "partition",
+    "value",
+    "timestamp",
+    EVENT_TYPE,
+    CORRELATION_ID,
+    "headers",
+    "only",
+    "own_headers",
+    "made_by_setup",
+];
+
+/// What of a row becomes which part of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    pub(crate) id: Option<Template>,
+    pub(crate) topic: Template,
+    pub(crate) key: Option<Template>,
+    pub(crate) partition: Option<Template>,
+    pub(crate) value: Option<Value>,
+    pub(crate) timestamp: Timestamp,
+    pub(crate) event_type: Option<Template>,
+    pub(crate) correlation_id: Option<Template>,
+    pub(crate) headers: Vec<HeaderRule>,
+    pub(crate) only: Vec<Condition>,
+    /// Whether each record has `id`, `event_type`, `correlation_id`, `walpost.lsn` and `walpost.index`.
+    pub(crate) own_headers: bool,
+    /// Whether the table is the one that `walpost setup` makes.
+    pub(crate) made_by_setup: bool,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    Template(Template),
+    /// A JSON object of members with their names.
+    Object(Vec<(String, Template)>),
+}
+
+/// A record's time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Timestamp {
+    /// When the producer sends it.
+    None,
+    /// When the transaction was committed.
+    Commit,
+    /// A column's; of a number, its unit.
+    Column(Template, Unit),
+}
+
+/// What a number of time counts, since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Seconds,
+    Millis,
+    Micros,
+    Nanos,
+}
+
+impl Unit {
+    /// How many make a second.
+    pub(crate) fn per_second(self) -> i64 {
+        match self {
+            Unit::Seconds => 1,
+            Unit::Millis => 1_000,
+            Unit::Micros => 1_000_000,
+            Unit::Nanos => 1_000_000_000,
+        }
+    }
+}
+
+/// Where headers come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HeaderRule {
+    /// One header. When its value is null it is null as well, or left out.
+    Named { name: String, omitted: bool, value: Template },
+    /// The members of a JSON object.
+    Object(Source),
+    /// Two columns, arrays of text.
+    Pairs { names: Source, values: Source },
+}
+
+/// Which rows are sent: those whose column has one of these texts; `None` is null.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Condition {
+    pub(crate) column: String,
+    pub(crate) is: Vec<Option<String>>,
+}
+
+/// A preset's file.
+#[derive(Clone, Debug)]
+pub struct Preset {
+    entries: BTreeMap<String, String>,
+}
+
+/// An entry that can't be understood, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub struct WrongEntry {
+    /// Its name in a preset's file.
+    pub entry: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// The mapping of the preset `walpost`.
+static WALPOST: LazyLock<Arc<Mapping>> = LazyLock::new(|| {
+    let preset = Preset::named("walpost");
+    let mapping = preset.and_then(|preset| preset.mapping(|_| None).ok());
+    Arc::new(mapping.unwrap_or_else(Mapping::empty))
+});
+
+impl Preset {
+    /// The preset of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let file = PRESETS.get_file(format!("{name}.toml"))?;
+        Preset::parse(file.contents_utf8()?).ok()
+    }
+
+    /// The names of all presets, sorted.
+    #[must_use]
+    pub fn names() -> Vec<&'static str> {
+        let mut names: Vec<_> =
+            PRESETS.files().filter_map(|file| file.path().file_stem()?.to_str()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let entries = toml::from_str::<BTreeMap<String, String>>(text).map_err(|error| error.to_string())?;
+        let known = |key: &str| key == "table" || ENTRIES.contains(&key);
+        match entries.keys().find(|key| !known(key)) {
+            Some(key) => Err(format!("there is no entry `{key}`")),
+            None => Ok(Preset { entries }),
+        }
+    }
+
+    /// The table that it is made for, as SQL writes it; none if there are many.
+    #[must_use]
+    pub fn table(&self) -> Option<&str> {
+        self.entries.get("table").map(String::as_str)
+    }
+
+    /// The mapping, with what `over` says in place of its own entries.
+    ///
+    /// # Errors
+    /// An entry can't be understood.
+    pub fn mapping<'a>(&'a self, over: impl Fn(&str) -> Option<&'a str>) -> Result<Mapping, WrongEntry> {
+        let text = |entry: &'static str| {
+            let own = || self.entries.get(entry).map(String::as_str);
+            over(entry).or_else(own).filter(|text| *text != NONE).unwrap_or_default()
+        };
+        let template = |entry: &'static str| match text(entry) {
+            "" => Ok(None),
+            text => Template::parse(text).map(Some).map_err(|why| WrongEntry { entry, why }),
+        };
+        let wrong = |entry| move |why: String| WrongEntry { entry, why };
+        Ok(Mapping {
+            id: template("id")?,
+            topic: template("topic")?
+                .ok_or_else(|| wrong("topic")("a record without a topic can't be sent".to_owned()))?,
+            key: template("key")?,
+            partition: template("partition")?,
+            value: value(text("value")).map_err(wrong("value"))?,
+            timestamp: timestamp(text("timestamp")).map_err(wrong("timestamp"))?,
+            event_type: template(EVENT_TYPE)?,
+            correlation_id: template(CORRELATION_ID)?,
+            headers: headers(text("headers")).map_err(wrong("headers"))?,
+            only: conditions(text("only")).map_err(wrong("only"))?,
+            own_headers: choice(text("own_headers"), true).map_err(wrong("own_headers"))?,
+            made_by_setup: choice(text("made_by_setup"), false).map_err(wrong("made_by_setup"))?,
+        })
+    }
+}
+
+impl Mapping {
+    /// The mapping of the preset `walpost`, the table that `walpost setup` makes.
+    #[must_use]
+    pub fn walpost() -> Arc<Self> {
+        Arc::clone(&WALPOST)
+    }
+
+    /// The router of the messages that it makes.
+    #[must_use]
+    pub fn router(&self) -> Router {
+        if self.own_headers { Router::default() } else { Router::without_own_headers() }
+    }
+
+    fn empty() -> Self {
+        Mapping {
+            id: None,
+            topic: Template::empty(),
+            key: None,
+            partition: None,
+            value: None,
+            timestamp: Timestamp::None,
+            event_type: None,
+            correlation_id: None,
+            headers: Vec::new(),
+            only: Vec::new(),
+            own_headers: true,
+            made_by_setup: true,
+        }
+    }
+}
+
+/// Yes or no.
+fn choice(text: &str, default: bool) -> Result<bool, String> {
+    match text {
+        "" => Ok(default),
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        other => Err(format!("`{other}` is neither yes nor no")),
+    }
+}
+
+/// `{column}` and the like, or `object(name={column}, …)`.
+fn value(text: &str) -> Result<Option<Value>, String> {
+    let Some(members) = text.strip_prefix("object(").and_then(|rest| rest.strip_suffix(')')) else {
+        let template = if text.is_empty() { None } else { Some(Template::parse(text)?) };
+        return Ok(template.map(Value::Template));
+    };
+    let mut object = Vec::new();
+    for item in items(members) {
+        let (name, template) =
+            item.split_once('=').ok_or_else(|| format!("`{item}` is not of the form name={{column}}"))?;
+        object.push((name.trim().to_owned(), Template::parse(template.trim())?));
+    }
+    Ok(Some(Value::Object(object)))
+}
+
+/// `commit`, or `{column}` and, where it is a number, its unit.
+fn timestamp(text: &str) -> Result<Timestamp, String> {
+    if text.is_empty() {
+        return Ok(Timestamp::None);
+    }
+    if text == "commit" {
+        return Ok(Timestamp::Commit);
+    }
+    let (template, unit) = text.rsplit_once(' ').unwrap_or((text, "ms"));
+    let unit = match unit {
+        "s" => Unit::Seconds,
+        "ms" => Unit::Millis,
+        "us" => Unit::Micros,
+        "ns" => Unit::Nanos,
+        _ => return Err(format!("`{unit}` is no unit of time: write s, ms, us or ns")),
+    };
+    Ok(Timestamp::Column(Template::parse(template.trim())?, unit))
+}
+
+/// A list of `name={column}`, `name?={column}` (left out when null), `{object}` and `{names}={values}`.
+fn headers(text: &str) -> Result<Vec<HeaderRule>, String> {
+    items(text).map(header).collect()
+}
+
+fn header(item: &str) -> Result<HeaderRule, String> {
+    let column = |text: &str| {
+        let template = Template::parse(text.trim())?;
+        template.bare().cloned().ok_or_else(|| format!("`{}` is not one column: write {{name}}", text.trim()))
+    };
+    match item.split_once('=') {
+        None => Ok(HeaderRule::Object(column(item)?)),
+        Some((names, values)) if names.trim_start().starts_with('{') => {
+            Ok(HeaderRule::Pairs { names: column(names)?, values: column(values)? })
+        }
+        Some((name, value)) => {
+            let name = name.trim();
+            let (name, omitted) = name.strip_suffix('?').map_or((name, false), |name| (name, true));
+            if name.is_empty() {
+                return Err(format!("`{item}` has no name before its ="));
+            }
+            let value = Template::parse(value.trim())?;
+            Ok(HeaderRule::Named { name: name.to_owned(), omitted, value })
+        }
+    }
+}
+
+/// A list of `column=text|text`, where nothing stands for null.
+fn conditions(text: &str) -> Result<Vec<Condition>, String> {
+    let condition = |item: &str| {
+        let (column, texts) = item
+            .split_once('=')
+            .filter(|(column, _)| !column.trim().is_empty())
+            .ok_or_else(|| format!("`{item}` is not of the form column=text|text"))?;
+        let is = texts.split('|').map(str::trim).map(|text| (!text.is_empty()).then(|| text.to_owned()));
+        Ok(Condition { column: column.trim().to_owned(), is: is.collect() })
+    };
+    items(text).map(condition).collect()
+}
+
+/// The items of a list, separated by commas outside braces.
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_i32;
+    let parts = text.split(move |letter| {
+        depth += i32::from(letter == '{') - i32::from(letter == '}');
+        letter == ',' && depth <= 0
+    });
+    parts.map(str::trim).filter(|item| !item.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,475 @@
+//! A mapping held against a table's real columns, and how a row becomes a message by it.
+//!
+//! A part that is one column is put straight into its place; any other is derived once the whole row has been looked at.
+
+use std::sync::Arc;
+
+use super::ColumnTypes;
+use super::derive::{Cells, Part, Step};
+use super::value::{self, Kind, RowError, Unfit, created_at, text, uuid};
+use crate::dead_letters::UnfitColumn;
+use crate::error::OutboxError;
+use crate::mapping::{
+    Condition, HeaderRule, Mapping, Source, Template, Timestamp, Unit, Value as MappedValue,
+};
+use crate::message::OutboxMessage;
+use crate::postgres::names::{TableName, quote_identifier};
+use crate::postgres::pgoutput::{Column, Tuple};
+
+/// A part of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Id,
+    /// An id that need not be a UUID.
+    AnyId,
+    Topic,
+    Key,
+    Partition,
+    Payload,
+    EventType,
+    Headers,
+    CorrelationId,
+    CreatedAt,
+    /// The same of a number.
+    Epoch(Unit),
+}
+
+impl Field {
+    /// Puts a value into its place.
+    pub(super) fn put(self, value: value::Value, message: &mut OutboxMessage) -> Result<(), Unfit> {
+        match self {
+            Field::Id => message.id = uuid(value)?,
+            Field::Topic => message.topic = text(value)?,
+            Field::Key => message.key = Some(value::bytes(value)?),
+            Field::Payload => message.payload = Some(value::bytes(value)?),
+            Field::EventType => message.event_type = Some(text(value)?),
+            Field::Headers => message.headers = value::bytes(value)?,
+            Field::CorrelationId => message.correlation_id = Some(text(value)?),
+            Field::CreatedAt => message.created_at = created_at(&value)?,
+            Field::AnyId | Field::Partition | Field::Epoch(_) => self.put_number(value, message)?,
+        }
+        Ok(())
+    }
+
+    /// Parts that the table of `walpost setup` does not have.
+    #[cold]
+    fn put_number(self, value: value::Value, message: &mut OutboxMessage) -> Result<(), Unfit> {
+        match self {
+            Field::AnyId => {
+                message.id = uuid(value.clone()).or_else(|_| Ok(any_id(&value::bytes(value)?)))?
+            }
+            Field::Epoch(unit) => message.created_at = value::epoch(&value, unit)?,
+            _ => message.partition = Some(value::partition(&value)?),
+        }
+        Ok(())
+    }
+
+    /// Whether the field can be made of a column of that kind.
+    fn accepts(self, kind: Kind) -> bool {
+        let time = matches!(kind, Kind::Timestamptz | Kind::Timestamp);
+        match self {
+            Field::CreatedAt => time,
+            Field::Epoch(_) | Field::Partition => kind == Kind::Int,
+            Field::Id => matches!(kind, Kind::Uuid | Kind::Text),
+            Field::Headers => matches!(kind, Kind::Json | Kind::Jsonb | Kind::Text),
+            Field::AnyId | Field::Payload | Field::Key => !time,
+            Field::Topic | Field::EventType | Field::CorrelationId => {
+                !time && !matches!(kind, Kind::Json | Kind::Jsonb | Kind::Bytea)
+            }
+        }
+    }
+}
+
+/// A UUID that stands for an id of another kind, always the same (RFC 9562, version 5, in the namespace of OIDs).
+fn any_id(id: &[u8]) -> uuid::Uuid {
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id)
+}
+
+/// Where in a row each part of a message stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Layout {
+    /// In the order of the row's columns; `None` is a column that is not a part by itself.
+    columns: Vec<Option<(Field, Kind)>>,
+    names: Vec<Arc<str>>,
+    /// The kinds of all columns; empty if the row need not be looked at as a whole.
+    kinds: Vec<Kind>,
+    steps: Vec<Step>,
+    only: Vec<Only>,
+    /// The column that a message without an id, or without a topic, is to be blamed on.
+    id: Option<Arc<str>>,
+    topic: Arc<str>,
+    commit_time: bool,
+    binary: bool,
+    used: Vec<bool>,
+    absent: Vec<String>,
+}
+
+/// The texts of a column that let a row pass.
+#[derive(Clone, Debug, PartialEq)]
+struct Only {
+    column: usize,
+    is: Vec<Option<String>>,
+}
+
+/// Why a table can't be an outbox.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum LayoutError {
+    #[error("has no column {}", .0.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", "))]
+    Missing(Vec<String>),
+    #[error("has a column {} of a type that can't be used{}", quote_identifier(.0), .1)]
+    Type(String, &'static str),
+    #[error("can't be mapped: {0} must be one column, such as {{created_at}}")]
+    NotBare(&'static str),
+}
+
+impl LayoutError {
+    /// As a definite error that names the table and the mend.
+    pub(crate) fn in_table(&self, table: &TableName) -> OutboxError {
+        let advice = match self {
+            LayoutError::Missing(names) if names.iter().all(|name| clause(name).is_some()) => {
+                let clauses: Vec<_> = names.iter().filter_map(|name| clause(name)).collect();
+                format!(
+                    "rename the column that holds it, say with --preset or --map-… where it is, or: ALTER TABLE {table} {};",
+                    clauses.join(", ")
+                )
+            }
+            LayoutError::Missing(_) => {
+                "choose another --preset, or say with --map-… (such as --map-key) which columns the table has; {name?} lets \
+                 a column be missing"
+                    .to_owned()
+            }
+            LayoutError::Type(name, _) => format!(
+                "compare column {} with the table of `walpost setup --print`, or with the settings --map-…",
+                quote_identifier(name)
+            ),
+            LayoutError::NotBare(_) => "see --map-timestamp and --map-partition in `walpost run --help`".to_owned(),
+        };
+        OutboxError::definite(format!("table {table} {self}"), advice)
+    }
+}
+
+/// How to add a column of the table that `walpost setup` makes.
+fn clause(name: &str) -> Option<String> {
+    match name {
+        "id" => Some("ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()".to_owned()),
+        "topic" => Some("ADD COLUMN topic text NOT NULL".to_owned()),
+        "payload" => Some("ADD COLUMN payload json".to_owned()),
+        _ => None,
+    }
+}
+
+/// A layout in the making.
+struct Builder<'a> {
+    layout: Layout,
+    kinds: &'a [Kind],
+    missing: Vec<String>,
+    unfit: Option<LayoutError>,
+}
+
+impl Builder<'_> {
+    /// Where the column is; notes that it is missing, and whether that is allowed.
+    fn find(&mut self, source: &Source) -> Option<usize> {
+        let found = self.layout.names.iter().position(|name| **name == source.column);
+        let list = if source.optional { &mut self.layout.absent } else { &mut self.missing };
+        match found {
+            Some(column) => self.layout.used[column] = true,
+            None if list.contains(&source.column) => {}
+            None => list.push(source.column.clone()),
+        }
+        found
+    }
+
+    /// One column becomes one part.
+    fn bare(&mut self, field: Field, source: &Source) {
+        let Some(column) = self.find(source) else { return };
+        let kind = self.kinds[column];
+        if !field.accepts(kind) {
+            self.refuse(&source.column, "");
+        } else if self.layout.columns[column].is_none() {
+            self.layout.columns[column] = Some((field, kind));
+            self.layout.binary &= kind.has_binary_text() || field == Field::CreatedAt;
+        } else {
+            self.layout.steps.push(Step::whole(Part::Field(field), column));
+        }
+    }
+
+    fn refuse(&mut self, column: &str, why: &'static str) {
+        self.unfit.get_or_insert_with(|| LayoutError::Type(column.to_owned(), why));
+    }
+
+    fn part(&mut self, field: Field, template: Option<&Template>) {
+        let Some(template) = template else { return };
+        if let Some(source) = template.bare() {
+            self.bare(field, source);
+        } else {
+            let text = self.text(template);
+            self.layout.steps.push(Step::text(Part::Field(field), text));
+        }
+    }
+
+    /// The template with columns in place of their names.
+    fn text(&mut self, template: &Template) -> super::derive::Text {
+        for source in template.sources() {
+            if let Some(column) = self.find(source) {
+                let kind = self.kinds[column];
+                self.layout.binary &= kind.has_binary_text();
+                if !source.members.is_empty()
+                    && !matches!(kind, Kind::Json | Kind::Jsonb | Kind::Text | Kind::Bytea)
+                {
+                    self.refuse(&source.column, ": only JSON has members");
+                }
+            }
+        }
+        let names = &self.layout.names;
+        super::derive::Text::of(template, |name| names.iter().position(|own| **own == *name))
+    }
+
+    fn headers(&mut self, rules: &[HeaderRule]) {
+        if let [HeaderRule::Object(source)] = rules {
+            return self.bare(Field::Headers, source);
+        }
+        let mut headers = Vec::new();
+        for rule in rules {
+            match rule {
+                HeaderRule::Named { name, omitted, value } => {
+                    // A header whose only column may be missing goes missing with it.
+                    let gone =
+                        value.bare().is_some_and(|source| source.optional && self.find(source).is_none());
+                    if !gone || !omitted {
+                        let text = self.text(value);
+                        headers.push(super::derive::Header::named(name, *omitted, text));
+                    }
+                }
+                HeaderRule::Object(source) => {
+                    if let Some(column) = self.find(source) {
+                        if Field::Headers.accepts(self.kinds[column]) {
+                            headers.push(super::derive::Header::Object(column));
+                        } else {
+                            self.refuse(&source.column, ": headers are made of JSON");
+                        }
+                    }
+                }
+                HeaderRule::Pairs { names, values } => {
+                    if let (Some(names), Some(values)) = (self.find(names), self.find(values)) {
+                        self.layout.binary = false;
+                        headers.push(super::derive::Header::Pairs { names, values });
+                    }
+                }
+            }
+        }
+        if !headers.is_empty() {
+            self.layout.steps.push(Step::headers(headers));
+        }
+    }
+
+    fn value(&mut self, value: &MappedValue) {
+        match value {
+            MappedValue::Template(template) => self.part(Field::Payload, Some(template)),
+            MappedValue::Object(members) => {
+                let members = members.iter().map(|(name, template)| {
+                    let column = template.bare().and_then(|source| self.find(source));
+                    let json = column.is_some_and(|column| self.kinds[column].is_json());
+                    (name.as_str(), json, self.text(template))
+                });
+                let members = members.collect();
+                self.layout.steps.push(Step::object(members));
+            }
+        }
+    }
+
+    fn timestamp(&mut self, timestamp: &Timestamp) {
+        match timestamp {
+            Timestamp::None => {}
+            Timestamp::Commit => self.layout.commit_time = true,
+            Timestamp::Column(template, unit) => match template.bare() {
+                Some(source) => {
+                    let column = self.layout.names.iter().position(|name| **name == source.column);
+                    let number = column.is_some_and(|column| self.kinds[column] == Kind::Int);
+                    self.bare(if number { Field::Epoch(*unit) } else { Field::CreatedAt }, source);
+                }
+                None => self.unfit = Some(LayoutError::NotBare("the timestamp")),
+            },
+        }
+    }
+
+    fn partition(&mut self, partition: Option<&Template>) {
+        match partition.map(|template| template.bare()) {
+            None => {}
+            Some(Some(source)) => self.bare(Field::Partition, source),
+            Some(None) => self.unfit = Some(LayoutError::NotBare("the partition")),
+        }
+    }
+
+    fn only(&mut self, condition: &Condition) {
+        let source = Source { column: condition.column.clone(), optional: false, members: Vec::new() };
+        if let Some(column) = self.find(&source) {
+            // Whether a time is null can be seen in any form.
+            let null_only = condition.is.iter().all(Option::is_none);
+            self.layout.binary &= null_only || self.kinds[column].has_binary_text();
+            self.layout.only.push(Only { column, is: condition.is.clone() });
+        }
+    }
+}
+
+impl Layout {
+    /// The layout of columns given by name and type.
+    pub(crate) fn new<'a>(
+        mapping: &Mapping,
+        columns: impl Iterator<Item = (&'a str, u32)>,
+        types: &ColumnTypes,
+    ) -> Result<Self, LayoutError> {
+        let (names, kinds): (Vec<Arc<str>>, Vec<Kind>) =
+            columns.map(|(name, type_oid)| (Arc::from(name), types.kind(type_oid))).unzip();
+        let blame = |template: &Template| {
+            let column = template
+                .sources()
+                .next()
+                .map_or_else(|| template.to_string(), |source| source.column.clone());
+            Arc::from(column)
+        };
+        let layout = Layout {
+            columns: vec![None; names.len()],
+            used: vec![false; names.len()],
+            names,
+            kinds: Vec::new(),
+            steps: Vec::new(),
+            only: Vec::new(),
+            id: mapping.id.as_ref().map(blame),
+            topic: blame(&mapping.topic),
+            commit_time: false,
+            binary: true,
+            absent: Vec::new(),
+        };
+        let mut builder = Builder { layout, kinds: &kinds, missing: Vec::new(), unfit: None };
+        // An id that consumers see by our own header is what it says it is.
+        builder.part(if mapping.own_headers { Field::Id } else { Field::AnyId }, mapping.id.as_ref());
+        builder.part(Field::Topic, Some(&mapping.topic));
+        builder.part(Field::Key, mapping.key.as_ref());
+        if let Some(value) = &mapping.value {
+            builder.value(value);
+        }
+        builder.part(Field::EventType, mapping.event_type.as_ref());
+        builder.headers(&mapping.headers);
+        builder.part(Field::CorrelationId, mapping.correlation_id.as_ref());
+        builder.timestamp(&mapping.timestamp);
+        builder.partition(mapping.partition.as_ref());
+        for condition in &mapping.only {
+            builder.only(condition);
+        }
+        let Builder { mut layout, missing, unfit, .. } = builder;
+        if !missing.is_empty() {
+            return Err(LayoutError::Missing(missing));
+        }
+        if let Some(unfit) = unfit {
+            return Err(unfit);
+        }
+        if !layout.steps.is_empty() || !layout.only.is_empty() {
+            layout.kinds = kinds;
+        }
+        Ok(layout)
+    }
+
+    /// Whether every column that is used has a binary form that we can read.
+    pub(crate) fn is_binary(&self) -> bool {
+        self.binary
+    }
+
+    /// Whether a record's time is that of the commit.
+    pub(crate) fn has_commit_time(&self) -> bool {
+        self.commit_time
+    }
+
+    /// The columns that may be missing, and are.
+    pub(crate) fn absent(&self) -> Vec<String> {
+        self.absent.clone()
+    }
+
+    /// The columns that are used, for a person.
+    pub(crate) fn describe(&self) -> String {
+        let used = self.names.iter().zip(&self.used).filter(|(_, used)| **used);
+        used.map(|(name, _)| quote_identifier(name)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The message of an inserted row; `None` for one that is not to be sent.
+    pub(crate) fn message(&self, tuple: &Tuple) -> Result<Option<OutboxMessage>, Box<UnfitRow>> {
+        // Values beyond the description, or columns without a value, would go missing in silence.
+        if tuple.len() != self.columns.len() {
+            let error = RowError::Shape { described: self.columns.len(), values: tuple.len() };
+            return Err(Box::new(UnfitRow { message: OutboxMessage::empty(), error, value: None }));
+        }
+        let cells = if self.kinds.is_empty() { Cells::default() } else { Cells::of(tuple, &self.kinds) };
+        for only in &self.only {
+            match cells.is_one_of(only.column, &only.is) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => {
+                    let error = error.in_column(&self.names[only.column]);
+                    return Err(Box::new(UnfitRow { message: OutboxMessage::empty(), error, value: None }));
+                }
+            }
+        }
+        let mut has_id = false;
+        let mut message = OutboxMessage::empty();
+        let mut unfit = None;
+        for (index, (column, mapped)) in tuple.columns().zip(&self.columns).enumerate() {
+            let Some((field, kind)) = *mapped else { continue };
+            let (bytes, binary) = match column {
+                Column::Null => continue,
+                Column::UnchangedToast => {
+                    unfit = unfit.or_else(|| Some((RowError::Absent(Arc::clone(&self.names[index])), None)));
+                    continue;
+                }
+                Column::Text(bytes) => (bytes, false),
+                Column::Binary(bytes) => (bytes, true),
+            };
+            if let Err(error) = field.put(value::Value { kind, bytes, binary }, &mut message) {
+                unfit = unfit.or_else(|| Some((error.in_column(&self.names[index]), raw(tuple, index))));
+            }
+            has_id |= matches!(field, Field::Id | Field::AnyId);
+        }
+        for step in &self.steps {
+            match step.apply(&cells, &mut message) {
+                Ok(put) => has_id |= put && step.is_id(),
+                Err((column, error)) => {
+                    unfit =
+                        unfit.or_else(|| Some((error.in_column(&self.names[column]), raw(tuple, column))));
+                }
+            }
+        }
+        let null = |name: &Arc<str>| Some((RowError::Null(Arc::clone(name)), None));
+        let unfit = unfit
+            .or_else(|| if has_id { None } else { self.id.as_ref().and_then(null) })
+            .or_else(|| if message.topic.is_empty() { null(&self.topic) } else { None });
+        match unfit {
+            None => Ok(Some(message)),
+            Some((error, value)) => Err(Box::new(UnfitRow { message, error, value })),
+        }
+    }
+}
+
+/// What the server sent for a column; `None` is null.
+#[cold]
+fn raw(tuple: &Tuple, column: usize) -> Option<bytes::Bytes> {
+    match tuple.columns().nth(column) {
+        Some(Column::Text(bytes) | Column::Binary(bytes)) => Some(bytes),
+        _ => None,
+    }
+}
+
+/// A row that is no message.
+#[derive(Debug)]
+pub(crate) struct UnfitRow {
+    /// What could be read.
+    pub(crate) message: OutboxMessage,
+    /// The first fault.
+    pub(crate) error: RowError,
+    /// What was in the column that it is about.
+    pub(crate) value: Option<bytes::Bytes>,
+}
+
+impl UnfitRow {
+    /// The column that the fault is about.
+    pub(crate) fn column(&self) -> UnfitColumn {
+        UnfitColumn { name: self.error.column(), value: self.value.clone() }
+    }
+}
