@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use super::connection::CopyEvent;
+use super::names::Target;
 use super::pgoutput::{Insert, LogicalMessage, Message};
 use super::relations::Relations;
 use super::slot::MESSAGE_PREFIX;
-use super::table::RowError;
+use super::table::{RowError, emitted};
 use super::transaction::TransactionTracker;
 use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
@@ -23,6 +24,8 @@ const LOGGED_NOTICES: u32 = 100;
 pub(super) struct Intake {
     /// Whose messages are for us.
     slot: String,
+    /// The prefix of events without a table, if they are relayed.
+    emitted: Option<String>,
     relations: Relations,
     tracker: TransactionTracker,
     received: Lsn,
@@ -36,9 +39,10 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(slot: String, relations: Relations, text_only: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(target: &Target, relations: Relations, text_only: Arc<AtomicBool>) -> Self {
         Intake {
-            slot,
+            slot: target.slot.clone(),
+            emitted: target.emit.then(|| emitted::prefix(&target.table)),
             relations,
             tracker: TransactionTracker::default(),
             received: Lsn::ZERO,
@@ -111,6 +115,9 @@ impl Intake {
                 let commit_lsn = self.tracker.open().map_err(undecodable)?;
                 into.push_back(Change::DeadLetters { commit_lsn });
             }
+            LogicalMessage::Message(message) if message.transactional && self.is_event(&message) => {
+                self.take_event(&message, into)?;
+            }
             LogicalMessage::Message(_) => {}
         }
         Ok(())
@@ -147,6 +154,24 @@ impl Intake {
             letter: Box::new(letter),
             advice: "give the column NOT NULL and a CHECK",
         });
+        Ok(())
+    }
+
+    fn is_event(&self, message: &Message) -> bool {
+        self.emitted.as_ref().is_some_and(|prefix| message.prefix == prefix.as_bytes())
+    }
+
+    fn take_event(&mut self, event: &Message, into: &mut Batch) -> Result<(), OutboxError> {
+        let position = self.tracker.row().map_err(undecodable)?;
+        match emitted::message(&event.content) {
+            Some(message) => into.push_back(Change::Message { position, message }),
+            // Whoever may log in can write such a message; nothing of it can be sent.
+            None if self.notices < LOGGED_NOTICES => {
+                self.notices += 1;
+                tracing::warn!(%position, "an event that the function `emit` has not made is passed over");
+            }
+            None => {}
+        }
         Ok(())
     }
 
@@ -212,7 +237,7 @@ mod tests {
             (4, b"t\0\0\0\x01ot\0\0\0\x011t\0\0\0\x012", false),
         ] {
             let relations = Relations::new(&Target::default(), &Preflight::default());
-            let mut intake = Intake::new(String::new(), relations, Arc::default());
+            let mut intake = Intake::new(&Target::default(), relations, Arc::default());
             take(&mut intake, &relation).expect("a table");
             let begin = [&b"B\0\0\0\0\0\0\0\x64"[..], &[0; 12]].concat();
             take(&mut intake, &begin).expect("a transaction");

@@ -15,6 +15,8 @@ pub struct Target {
     pub publication: String,
     /// The replication slot.
     pub slot: String,
+    /// Whether events that were written into the log without a table are relayed.
+    pub emit: bool,
     /// What of a row becomes which part of a record.
     pub mapping: Arc<Mapping>,
 }
@@ -25,6 +27,7 @@ impl Default for Target {
             table: TableName::default(),
             publication: "walpost".to_owned(),
             slot: "walpost".to_owned(),
+            emit: false,
             mapping: Mapping::walpost(),
         }
     }

@@ -3,6 +3,8 @@
 //! `walpost check` shows every finding; a starting relay stops at the first failure. Only catalogs are
 //! read, so that a missing grant is a finding and not an accident.
 
+mod emit;
+
 use std::collections::HashMap;
 
 use tokio_postgres::Row;
@@ -100,6 +102,7 @@ pub async fn inspect(session: &Session, target: &Target) -> Result<Preflight, Ou
     publication(session, target, &mut report).await?;
     published_part(session, target, &mut report).await?;
     slot(session, target, &mut report).await?;
+    emit::inspect(session, target, &mut report).await?;
     Ok(report)
 }
 

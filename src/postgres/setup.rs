@@ -1,9 +1,11 @@
 //! The SQL files, with the names that were configured in place of their own.
 
 use super::names::{Target, quote_identifier, quote_literal};
+use super::table;
 use crate::error::OutboxError;
 
 const SETUP: &str = include_str!("../../sql/setup.sql");
+const EMIT: &str = include_str!("../../sql/emit.sql");
 const TEARDOWN: &str = include_str!("../../sql/teardown.sql");
 const LAG: &str = include_str!("../../sql/lag.sql");
 
@@ -12,7 +14,11 @@ const LAG: &str = include_str!("../../sql/lag.sql");
 /// # Errors
 /// A name contains a dollar sign, which the file's quoted blocks can't hold.
 pub fn setup_sql(target: &Target) -> Result<String, OutboxError> {
-    if target.mapping.made_by_setup { render(SETUP, target) } else { render(&without_table(SETUP), target) }
+    let mut sql = if target.mapping.made_by_setup { SETUP.to_owned() } else { without_table(SETUP) };
+    if target.emit {
+        sql.push_str(EMIT);
+    }
+    render(&sql, target)
 }
 
 /// The file without what makes the table and the function: somebody else's table stays as it is.
@@ -36,7 +42,7 @@ pub fn teardown_sql(target: &Target) -> Result<String, OutboxError> {
 pub fn drop_table_sql(target: &Target) -> String {
     let (table, schema) = (&target.table, quote_identifier(&target.table.schema));
     let mut sql = format!(
-        "DROP FUNCTION IF EXISTS {schema}.publish(text, json, text, text, jsonb, text); DROP TABLE IF EXISTS {table}; \
+        "DROP FUNCTION IF EXISTS {schema}.emit(text, json, text, text, jsonb, text); DROP FUNCTION IF EXISTS {schema}.publish(text, json, text, text, jsonb, text); DROP TABLE IF EXISTS {table}; \
          DROP TABLE IF EXISTS {schema}.dead_letters;"
     );
     if schema != "public" {
@@ -72,7 +78,9 @@ fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
     let slot = quote_literal(&target.slot);
     let phrases = [
         ("'outbox.messages'", quote_literal(&table)),
+        ("'walpost.emit:outbox.messages'", quote_literal(&table::emitted::prefix(&target.table))),
         ("outbox.messages", table),
+        ("outbox.emit", format!("{schema}.emit")),
         ("outbox.publish", format!("{schema}.publish")),
         ("outbox.dead_letters", format!("{schema}.dead_letters")),
         ("SCHEMA IF NOT EXISTS outbox", format!("SCHEMA IF NOT EXISTS {schema}")),
@@ -133,6 +141,7 @@ mod tests {
             table: "\"My Shop\".outbox".parse().expect("a name"),
             publication: "it's".to_owned(),
             slot: "shop".to_owned(),
+            emit: true,
             ..Target::default()
         };
         for sql in [setup_sql(&target), teardown_sql(&target), lag_sql(&target)] {
@@ -148,6 +157,10 @@ mod tests {
             }
         }
         let setup = setup_sql(&target).expect("rendered");
+        assert!(
+            setup.contains("'walpost.emit:\"My Shop\".outbox'")
+                && setup.contains("FUNCTION \"My Shop\".emit(")
+        );
         assert!(setup.contains("'\"My Shop\".outbox'::regclass") && setup.contains("PUBLICATION \"it's\""));
         assert!(setup.contains("pubname = 'it''s'") && setup.contains("slot('shop', 'pgoutput'"));
     }

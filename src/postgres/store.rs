@@ -202,7 +202,7 @@ impl ReplicationSource {
             letters,
             trail,
             intake: Intake::new(
-                self.target.slot.clone(),
+                &self.target,
                 Relations::new(&self.target, preflight),
                 Arc::clone(&self.text_only),
             ),

@@ -15,6 +15,7 @@ mod delivery;
 mod demo;
 mod desk;
 mod disk;
+mod emit;
 mod environment;
 mod failover;
 mod faults;

@@ -7,6 +7,7 @@ mod dead_letter_office;
 mod dead_letter_requests;
 mod dead_letters;
 mod derive;
+pub(crate) mod emitted;
 mod layout;
 mod letter;
 mod save;
