@@ -152,7 +152,7 @@ mod tests {
                     .replace("TO walpost", "")
                     .replace("ROLE walpost", "")
                     .replace("rolname = 'walpost'", "");
-                let rest = rest.replace("role walpost", "");
+                let rest = rest.replace("role walpost", "").replace("'walpost.emit:", "");
                 assert!(!rest.contains("walpost") && !rest.contains("outbox."), "{line}");
             }
         }
