@@ -112,8 +112,8 @@ pub(crate) fn message(content: &Bytes, secret: Uuid) -> Result<OutboxMessage, No
 mod tests {
     use super::*;
 
-    const HEAD: &str =
-        r#"{"id":"11111111-2222-3333-4444-555555555555","topic":"orders","key":"a\"b","event_type":null,"#;
+    const SEAL: Uuid = Uuid::from_u128(7);
+    const HEAD: &str = r#"{"seal":"00000000-0000-0000-0000-000000000007","id":"11111111-2222-3333-4444-555555555555","topic":"orders","key":"a\"b","event_type":null,"#;
 
     #[test]
     fn an_event_keeps_the_bytes_of_its_payload() {
