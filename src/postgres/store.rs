@@ -266,8 +266,8 @@ impl ReplicationSource {
                         "slot {name} does not exist, and {} has rows that it would not send",
                         self.target.table
                     ),
-                    "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only with \
-                     --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; find out which rows \
+                    "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
+                     with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; find out which rows \
                      are missing before you make it anew",
                 ));
             }

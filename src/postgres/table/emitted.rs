@@ -44,8 +44,8 @@ pub(crate) struct SentRow<'a> {
     #[serde(borrow)]
     pub(crate) mark: Option<Cow<'a, str>>,
     /// The text of its columns by their names.
-    #[serde(borrow)]
-    pub(crate) row: HashMap<Cow<'a, str>, Option<Cow<'a, str>>>,
+    #[serde(borrow, rename = "row")]
+    pub(crate) columns: HashMap<Cow<'a, str>, Option<Cow<'a, str>>>,
 }
 
 impl<'a> SentRow<'a> {
@@ -148,7 +148,10 @@ mod tests {
             r#"{"seal":"00000000-0000-0000-0000-000000000007","mark":null,"row":{"a":"1","b":null}}"#,
         );
         let sent = SentRow::read(&row, SEAL).unwrap_or_else(|error| panic!("{error:?}"));
-        assert_eq!((sent.row["a"].as_deref(), sent.row["b"].as_deref(), sent.mark), (Some("1"), None, None));
+        assert_eq!(
+            (sent.columns["a"].as_deref(), sent.columns["b"].as_deref(), sent.mark),
+            (Some("1"), None, None)
+        );
         assert!(SentRow::read(&row, Uuid::nil()).is_err_and(|error| error == NoEvent::Unsealed));
     }
 }

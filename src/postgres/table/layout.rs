@@ -393,7 +393,7 @@ impl Layout {
 
     /// The message of a row that is sent on purpose, whatever the conditions; of its columns, the text.
     pub(crate) fn message_of(&self, row: &SentRow<'_>) -> Result<OutboxMessage, Box<UnfitRow>> {
-        let texts = self.names.iter().map(|name| row.row.get(&**name).and_then(|text| text.as_deref()));
+        let texts = self.names.iter().map(|name| row.columns.get(&**name).and_then(|text| text.as_deref()));
         let tuple = Tuple::of_texts(texts);
         let cells = if self.kinds.is_empty() { Cells::default() } else { Cells::of(&tuple, &self.kinds) };
         let mut message = self.build(&tuple, &cells)?;
