@@ -267,8 +267,8 @@ impl ReplicationSource {
                         self.target.table
                     ),
                     "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
-                     with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; find out which rows \
-                     are missing before you make it anew",
+                     with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; \
+                     find out which rows are missing before you make it anew",
                 ));
             }
             slot::create(session, name, preflight.server_version).await?;
