@@ -181,6 +181,9 @@ impl Intake {
     /// An event that was written beside the table, or a row that is sent again.
     fn take_event(&mut self, event: &Message, into: &mut Batch) -> Result<(), OutboxError> {
         let Some(secret) = self.seal.secret else {
+            if let Some(refusal) = self.seal.refusal() {
+                return Err(refusal);
+            }
             if event.lsn > self.seal.as_of {
                 // Set up since: the next life reads the seal first.
                 return Err(OutboxError::transient("the log holds events whose seal is not known yet"));

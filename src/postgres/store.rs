@@ -204,7 +204,7 @@ impl ReplicationSource {
             intake: Intake::new(
                 &self.target,
                 Relations::new(&self.target, preflight),
-                preflight.seal,
+                preflight.seal.clone(),
                 Arc::clone(&self.text_only),
             ),
             target: self.target.clone(),
