@@ -5,24 +5,33 @@ use super::table;
 use crate::error::OutboxError;
 
 const SETUP: &str = include_str!("../../sql/setup.sql");
+const RETAIN: &str = include_str!("../../sql/retain.sql");
 const TEARDOWN: &str = include_str!("../../sql/teardown.sql");
 const LAG: &str = include_str!("../../sql/lag.sql");
 
-/// `sql/setup.sql` for these names.
+/// `sql/setup.sql` for these names, and `sql/retain.sql` behind it.
 ///
 /// # Errors
 /// A name contains a dollar sign, which the file's quoted blocks can't hold.
 pub fn setup_sql(target: &Target) -> Result<String, OutboxError> {
-    if target.mapping.made_by_setup { render(SETUP, target) } else { render(&without_table(SETUP), target) }
+    if target.mapping.made_by_setup {
+        render(&format!("{SETUP}\n{RETAIN}"), target)
+    } else {
+        render(&without_table(SETUP), target)
+    }
 }
 
-/// The same without the last part, which makes the slot.
+/// The same without the part that makes the slot.
 ///
 /// # Errors
 /// The same.
 pub fn setup_sql_without_slot(target: &Target) -> Result<String, OutboxError> {
-    let sql = setup_sql(target)?;
-    Ok(sql.split_once("-- Slot --").map_or_else(|| sql.clone(), |(before, _)| before.to_owned()))
+    let before = SETUP.split_once("-- Slot --").map_or(SETUP, |(before, _)| before);
+    if target.mapping.made_by_setup {
+        render(&format!("{before}\n{RETAIN}"), target)
+    } else {
+        render(&without_table(before), target)
+    }
 }
 
 /// The file without what makes the table and the function: somebody else's table stays as it is.
@@ -46,7 +55,7 @@ pub fn teardown_sql(target: &Target) -> Result<String, OutboxError> {
 pub fn drop_table_sql(target: &Target) -> String {
     let (table, schema) = (&target.table, quote_identifier(&target.table.schema));
     let mut sql = format!(
-        "DROP FUNCTION IF EXISTS {schema}.emit(text, json, text, text, jsonb, text); DROP FUNCTION IF EXISTS {schema}.publish(text, json, text, text, jsonb, text); DROP TABLE IF EXISTS {table}; \
+        "DROP PROCEDURE IF EXISTS {schema}.retain(interval, integer); DROP FUNCTION IF EXISTS {schema}.emit(text, json, text, text, jsonb, text); DROP FUNCTION IF EXISTS {schema}.publish(text, json, text, text, jsonb, text); DROP TABLE IF EXISTS {table}; \
          DROP TABLE IF EXISTS {schema}.dead_letters; DROP TABLE IF EXISTS {schema}.walpost_seal;"
     );
     if schema != "public" {
@@ -86,6 +95,7 @@ fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
         ("outbox.messages", table),
         ("outbox.emit", format!("{schema}.emit")),
         ("outbox.publish", format!("{schema}.publish")),
+        ("outbox.retain", format!("{schema}.retain")),
         ("outbox.walpost_seal", format!("{schema}.walpost_seal")),
         ("outbox.dead_letters", format!("{schema}.dead_letters")),
         ("SCHEMA IF NOT EXISTS outbox", format!("SCHEMA IF NOT EXISTS {schema}")),
@@ -94,6 +104,7 @@ fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
         ("PUBLICATION IF EXISTS walpost", format!("PUBLICATION IF EXISTS {publication}")),
         ("pubname = 'walpost'", format!("pubname = {}", quote_literal(&target.publication))),
         ("slot_name = 'walpost'", format!("slot_name = {slot}")),
+        ("relay_slot  CONSTANT text := 'walpost'", format!("relay_slot  CONSTANT text := {slot}")),
         ("replication_slot('walpost'", format!("replication_slot({slot}")),
     ];
     Ok(replace_all(sql, &phrases))
@@ -124,7 +135,7 @@ mod tests {
     #[test]
     fn the_default_names_leave_the_files_as_they_are() {
         let target = Target::default();
-        assert_eq!(setup_sql(&target).expect("rendered"), SETUP);
+        assert_eq!(setup_sql(&target).expect("rendered"), format!("{SETUP}\n{RETAIN}"));
         assert_eq!(teardown_sql(&target).expect("rendered"), TEARDOWN);
         assert_eq!(lag_sql(&target).expect("rendered"), LAG);
     }
@@ -163,6 +174,7 @@ mod tests {
                 let rest = rest
                     .replace("role walpost", "")
                     .replace("'walpost.emit:", "")
+                    .replace("`walpost setup`", "")
                     .replace("walpost_seal", "");
                 assert!(!rest.contains("walpost") && !rest.contains("outbox."), "{line}");
             }
@@ -173,6 +185,9 @@ mod tests {
                 && setup.contains("FUNCTION \"My Shop\".emit(")
         );
         assert!(setup.contains("'\"My Shop\".outbox'::regclass") && setup.contains("PUBLICATION \"it's\""));
+        assert!(
+            setup.contains("PROCEDURE \"My Shop\".retain(") && setup.contains("CONSTANT text := 'shop'")
+        );
         assert!(setup.contains("pubname = 'it''s'") && setup.contains("slot('shop', 'pgoutput'"));
     }
 }

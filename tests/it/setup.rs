@@ -67,9 +67,10 @@ async fn psql_and_the_binary_set_up_the_same() {
         assert!(output.status.success(), "{}", text(&output));
     }
     assert_eq!(catalog(&by_binary).await, catalog(&by_psql).await);
-    // With the names that it ships with, what is printed is the file itself.
+    // With the names that it ships with, what is printed are the files themselves.
     let plain = Walpost::run_to_end(["setup", "--print"]).await;
-    assert_eq!(String::from_utf8_lossy(&plain.stdout), include_str!("../../sql/setup.sql"));
+    let files = [include_str!("../../sql/setup.sql"), include_str!("../../sql/retain.sql")];
+    assert_eq!(String::from_utf8_lossy(&plain.stdout), files.join("\n"));
 }
 
 /// What the catalog holds of the outbox, without names that a test chose.
