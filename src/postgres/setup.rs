@@ -185,9 +185,7 @@ mod tests {
                 && setup.contains("FUNCTION \"My Shop\".emit(")
         );
         assert!(setup.contains("'\"My Shop\".outbox'::regclass") && setup.contains("PUBLICATION \"it's\""));
-        assert!(
-            setup.contains("PROCEDURE \"My Shop\".retain(") && setup.contains("CONSTANT text := 'shop'")
-        );
+        assert!(setup.contains("PROCEDURE \"My Shop\".retain(") && setup.contains("CONSTANT text := 'shop'"));
         assert!(setup.contains("pubname = 'it''s'") && setup.contains("slot('shop', 'pgoutput'"));
     }
 }

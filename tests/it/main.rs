@@ -25,6 +25,8 @@ mod life;
 mod mapping;
 mod publication;
 mod restart;
+mod retain;
+mod retain_partitions;
 mod rows;
 mod servers;
 mod setup;
