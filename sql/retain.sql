@@ -101,7 +101,8 @@ BEGIN
                 AND k.partattrs[0] = (SELECT attnum FROM pg_attribute WHERE attrelid = root AND attname = 'created_at')
             WHERE c.relkind = 'r'
         )
-        SELECT name, substring(bounds FROM lower_bound)::timestamptz AS lower, substring(bounds FROM upper_bound)::timestamptz AS upper
+        SELECT name, substring(bounds FROM lower_bound)::timestamptz AS lower,
+            substring(bounds FROM upper_bound)::timestamptz AS upper
         FROM leaf ORDER BY upper, name
     LOOP
         IF part.upper <= horizon THEN
@@ -141,9 +142,10 @@ BEGIN
                 dropped := dropped + 1;
             END IF;
         EXCEPTION
-            WHEN lock_not_available THEN
+            WHEN lock_not_available OR deadlock_detected THEN
                 busy := busy OR root_next;
-                RAISE NOTICE 'partition % stays until the next call: % is in use', place, CASE WHEN busy THEN root::text ELSE 'it' END;
+                RAISE NOTICE 'partition % stays until the next call: % is in use', place,
+                    CASE WHEN busy THEN root::text ELSE 'it' END;
             WHEN undefined_table THEN
                 NULL;  -- another call was faster
             WHEN dependent_objects_still_exist OR insufficient_privilege THEN

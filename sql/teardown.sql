@@ -4,7 +4,8 @@
 --     psql -v ON_ERROR_STOP=1 -f teardown.sql
 --
 -- The table stays, since services still insert into it. Once they don't:
---     DROP FUNCTION outbox.publish; DROP TABLE outbox.messages, outbox.dead_letters; DROP SCHEMA outbox;
+--     DROP PROCEDURE outbox.retain; DROP FUNCTION outbox.publish, outbox.emit;
+--     DROP TABLE outbox.messages, outbox.dead_letters, outbox.walpost_seal; DROP SCHEMA outbox;
 -- and the login:
 --     DROP ROLE walpost;
 

@@ -1,4 +1,4 @@
-//! `walpost setup`: runs `sql/setup.sql`, or prints it.
+//! `walpost setup`: runs `sql/setup.sql` and `sql/retain.sql`, or prints them.
 
 use super::report;
 use crate::cli::output;

@@ -213,8 +213,10 @@ async fn the_slowest_slot_holds_rows_back() {
     let world = set_up("slots").await;
     let client = world.database.client().await;
     let other = crate::support::unique("slow");
-    let output = world.command(["setup"]).env("WALPOST_SLOT", &other).output().await;
-    assert!(output.status.success(), "{output:?}");
+    for slot in [&other, &world.slot] {
+        let output = world.command(["setup"]).env("WALPOST_SLOT", slot).output().await;
+        assert!(output.status.success(), "{output:?}");
+    }
     let relay = world.relay().await;
     insert_at(&world, &client, OLD, 5).await;
     assert_eq!(world.consume(5).await.len(), 5);
