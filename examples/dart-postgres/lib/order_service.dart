@@ -42,14 +42,14 @@ class OrderService {
   final Connection _connection;
   final String _topic;
 
-  static final _insertOrder = Sql.named(
-    'INSERT INTO orders (number, customer, item, quantity) '
-    'VALUES (@number:int8, @customer:text, @item:text, @quantity:int4)',
-  );
-  static final _takeStock = Sql.named(
-    'UPDATE stock SET available = available - @quantity:int4 '
-    'WHERE item = @item:text AND available >= @quantity:int4',
-  );
+  static final _insertOrder = Sql.named('''
+    INSERT INTO orders (number, customer, item, quantity)
+    VALUES (@number:int8, @customer:text, @item:text, @quantity:int4)
+  ''');
+  static final _takeStock = Sql.named('''
+    UPDATE stock SET available = available - @quantity:int4
+    WHERE item = @item:text AND available >= @quantity:int4
+  ''');
 
   /// The order and its event, or neither. Gives the id of the event.
   Future<String> place(Order order, Request request) {
