@@ -29,8 +29,9 @@ pub(crate) fn of(folder: &Path) -> Vec<Statement> {
     files
         .flat_map(|(path, text)| {
             let literals = literals(&text);
-            let sql =
-                literals.into_iter().filter(|it| ["INSERT ", "UPDATE "].iter().any(|w| it.starts_with(w)));
+            let sql = literals
+                .into_iter()
+                .filter(|it| ["INSERT INTO ", "UPDATE stock "].iter().any(|w| it.starts_with(w)));
             let mapped = if path.ends_with("models.py") { mapped(&text) } else { Vec::new() };
             sql.map(|it| Statement::parse(&it)).chain(mapped).collect::<Vec<_>>()
         })
@@ -173,7 +174,7 @@ impl Statement {
         words == ["INSERT", "INTO", table]
     }
 
-    /// Those that an INSERT names, sorted.
+    /// Those that an INSERT names.
     pub(crate) fn columns(&self) -> Vec<String> {
         let (_, after) = self.sql.split_once('(').unwrap();
         let (inside, _) = after.split_once(')').unwrap();
