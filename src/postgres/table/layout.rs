@@ -302,7 +302,8 @@ impl Builder<'_> {
     }
 
     fn only(&mut self, condition: &Condition) {
-        let source = Source { column: condition.column.clone(), optional: false, members: Vec::new() };
+        let Condition { column, optional, .. } = condition;
+        let source = Source { column: column.clone(), optional: *optional, members: Vec::new() };
         if let Some(column) = self.find(&source) {
             // Whether a time is null can be seen in any form.
             let null_only = condition.is.iter().all(Option::is_none);
