@@ -25,26 +25,26 @@ pub struct VerifyArguments {
     /// Pass over records that a relay has sent again
     ///
     /// A repeat has the header id of an earlier record in its partition; without such a header it is one with the same
-    /// key, value and headers. About 32 bytes of memory are needed for each record of the partition that is being read,
+    /// key, value and headers. About 40 bytes of memory are needed for each record of the partition that is being read,
     /// on each side.
     #[arg(long)]
     pub ignore_repeats: bool,
     /// Compare the records' times as well
     ///
-    /// Those that the broker has set, or a relay that sends none, always differ.
+    /// The times of a relay that sends none are the broker's, and differ in any case.
     #[arg(long)]
     pub timestamps: bool,
     /// Compare the records of each key in their order, in whichever partitions they are
     ///
     /// For topics with other partitioners or numbers of partitions. Records without a key are compared in any order.
-    /// A key must not be spread over several partitions of one side. About 150 bytes of memory are needed for each key,
-    /// and for each record of a topic whose counterpart stands far from it.
+    /// A key must not be spread over several partitions of one side. About 80 bytes of memory are needed for each key of
+    /// a topic, and 150 for each record whose counterpart has not been read yet.
     #[arg(long, conflicts_with = "unordered")]
     pub by_key: bool,
     /// Compare the topics as bags: all records, in whatever partition and order
     ///
-    /// For records without keys, which some relays spread at random. About 100 bytes of memory are needed for each record
-    /// of a topic whose counterpart stands far from it.
+    /// For records without keys, which some relays spread at random. About 150 bytes of memory are needed for each record
+    /// whose counterpart has not been read yet.
     #[arg(long)]
     pub unordered: bool,
     /// Compare no more than so many records of each partition
