@@ -33,7 +33,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     // Asked for by the library, joined by nobody: partitions are chosen by hand, and nothing is committed.
     ("group.id", "walpost-verify"),
     ("isolation.level", "read_committed"),
-    // Ahead of the comparison, 16 MiB a side.
+    // Ahead of the comparison, of each side.
+    ("queued.min.messages", "10000"),
     ("queued.max.messages.kbytes", "16384"),
     ("max.partition.fetch.bytes", "4194304"),
     // By default a second is waited when that is full, and half a second at an end.

@@ -31,7 +31,7 @@ pub struct VerifyArguments {
     pub ignore_repeats: bool,
     /// Compare the records' times as well
     ///
-    /// The times of a relay that sends none are the broker's, and differ in any case.
+    /// A relay that gives none sends the time of sending, which differs in any case.
     #[arg(long)]
     pub timestamps: bool,
     /// Compare the records of each key in their order, in whichever partitions they are
