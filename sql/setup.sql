@@ -65,6 +65,52 @@ AS $publish$
     RETURNING id
 $publish$;
 
+-- The same without a table -------------------------------------------------------------------------------
+-- SELECT outbox.emit('orders', '{"order": 17}', key => 'customer-4');
+-- It takes the same and makes the same record, but writes the event into the log and nowhere else: no row, nothing to
+-- clean up, nothing to vacuum. Like a row it is sent if and when its transaction commits, at its place among the
+-- rows. Only whom you grant it may call it: GRANT EXECUTE ON FUNCTION outbox.emit TO <service>;
+
+CREATE OR REPLACE FUNCTION outbox.emit(
+    topic          text,
+    payload        json,
+    key            text  DEFAULT NULL,
+    event_type     text  DEFAULT NULL,
+    headers        jsonb DEFAULT '{}',
+    correlation_id text  DEFAULT NULL
+) RETURNS uuid
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $emit$
+DECLARE
+    id uuid := gen_random_uuid();
+    seal uuid;
+BEGIN
+    -- The same that the table checks.
+    IF topic IS NULL OR topic !~ '^[a-zA-Z0-9._-]{1,249}$' OR topic IN ('.', '..') THEN
+        RAISE check_violation USING MESSAGE = format('%L is no topic', topic);
+    END IF;
+    IF jsonb_typeof(coalesce(headers, '{}')) <> 'object' THEN
+        RAISE check_violation USING MESSAGE = 'headers must be a JSON object';
+    END IF;
+    SELECT secret INTO STRICT seal FROM outbox.walpost_seal;
+    -- Pieced together as text, so that the payload keeps its very bytes. No payload at all is a tombstone.
+    PERFORM pg_logical_emit_message(true, 'walpost.emit:outbox.messages', convert_to(
+        '{"seal":' || to_json(seal)
+        || ',"id":' || to_json(id)
+        || ',"topic":' || to_json(topic)
+        || ',"key":' || coalesce(to_json(key)::text, 'null')
+        || ',"event_type":' || coalesce(to_json(event_type)::text, 'null')
+        || ',"headers":' || coalesce(headers, '{}')::text
+        || ',"correlation_id":' || coalesce(to_json(correlation_id)::text, 'null')
+        || ',"created_at":' || (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint
+        || CASE WHEN payload IS NULL THEN '' ELSE ',"payload":' || payload::text END
+        || '}', 'UTF8'));
+    RETURN id;
+END
+$emit$;
+
+REVOKE ALL ON FUNCTION outbox.emit(text, json, text, text, jsonb, text) FROM PUBLIC;
+
 -- Dead letters ------------------------------------------------------------------------------------------
 -- Messages that can't be sent, and those of the same key that came after them, when the relay runs with
 -- `--on-refusal dead-letter`. The relay writes here; `walpost dead-letters` lists, replays and discards.
@@ -97,6 +143,20 @@ CREATE TABLE IF NOT EXISTS outbox.dead_letters (
     CONSTRAINT dead_letters_outcome_is_known
         CHECK ((done_at IS NULL) = (outcome IS NULL) AND outcome IN ('sent', 'discarded'))
 );
+
+-- Seal --------------------------------------------------------------------------------------------------
+-- The server lets everybody who may log in write messages into the log. Those that are events bear this secret, which
+-- only their writers and the relay may read; the relay passes any other over.
+
+CREATE TABLE IF NOT EXISTS outbox.walpost_seal (
+    secret uuid    NOT NULL DEFAULT gen_random_uuid(),
+    single boolean NOT NULL DEFAULT true,
+
+    CONSTRAINT walpost_seal_pkey PRIMARY KEY (single),
+    CONSTRAINT walpost_seal_is_single CHECK (single)
+);
+
+INSERT INTO outbox.walpost_seal DEFAULT VALUES ON CONFLICT DO NOTHING;
 
 -- Publication -------------------------------------------------------------------------------------------
 -- Inserts only, so that deleting rows costs the relay nothing. It must exist before the slot: a slot
@@ -136,6 +196,7 @@ BEGIN
     END IF;
     GRANT USAGE ON SCHEMA outbox TO walpost;
     GRANT SELECT ON outbox.messages TO walpost;
+    GRANT SELECT ON outbox.walpost_seal TO walpost;
     GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.dead_letters TO walpost;
 END
 $grants$;

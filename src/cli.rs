@@ -5,6 +5,7 @@ mod check;
 mod dead_letters;
 mod demo;
 pub(crate) mod output;
+mod replay;
 mod report;
 mod run;
 mod setup;
@@ -59,7 +60,8 @@ pub fn execute(
     let config = || Config::resolve(&layers, &environment, &Os::detect());
     let result = runtime.block_on(async {
         match &arguments.command {
-            Command::Setup(_) => setup::setup(&config()?).await,
+            Command::Setup(setup) => setup::setup(&config()?, setup.backfill()).await,
+            Command::Replay(rows) => replay::replay(rows, &config()?).await,
             Command::Run(_) => run::run(config()?, &console).await,
             Command::Check(_) => check::check(&config()?).await,
             Command::Status(status) => status::status(&config()?, status.json).await,

@@ -132,18 +132,8 @@ pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
         table: table(layers, &preset)?,
         publication: publication.text.to_owned(),
         slot: slot.text.to_owned(),
-        emit: emit(layers)?,
         mapping: Arc::new(mapping(layers, &preset)?),
     })
-}
-
-fn emit(layers: &Layers) -> Result<bool, OutboxError> {
-    let emit = layers.get(&layers::EMIT);
-    match emit.text {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        other => Err(emit.wrong(&format!("`{other}` is neither on nor off"), "write on or off")),
-    }
 }
 
 fn preset(layers: &Layers) -> Result<Preset, OutboxError> {

@@ -7,10 +7,11 @@ mod verify;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Layer, duration};
 use crate::error::OutboxError;
+use crate::postgres::Backfill;
 
 pub use dead_letters::{
     ChoiceArguments, DeadLettersCommand, DiscardArguments, ListArguments, ReplayArguments, ShowArguments,
@@ -65,6 +66,11 @@ pub enum Command {
     /// flow. Each letter is known by its position in the log, X/Y+index. Every command concerns the letters of
     /// the configured slot.
     DeadLetters(DeadLettersArguments),
+    /// Send chosen rows of the table once more, on purpose
+    ///
+    /// They go through the log, in the order in which they were inserted, and are sent at their place in it, with the
+    /// header walpost.replay besides their own. Rows that are not in the table any more can't be sent.
+    Replay(ReplayRowsArguments),
     /// Remove the slot, then the publication; the table only when asked
     ///
     /// The slot goes first: a slot that nobody reads makes the server keep its log until the disk is full.
@@ -95,6 +101,50 @@ pub struct SetupArguments {
     /// Print the SQL for a DBA instead of running it
     #[arg(long)]
     pub print: bool,
+    /// Which rows that are in the table already are sent first, when the slot is made: pending, all or none
+    ///
+    /// pending are those that the mapping's conditions let pass. They come in the order in which they were inserted,
+    /// once, before anything that is committed later. Services that insert wait while they are written into the log.
+    #[arg(long, value_name = "ROWS", default_value = "none")]
+    pub backfill: BackfillChoice,
+    #[command(flatten)]
+    database: DatabaseArguments,
+    #[command(flatten)]
+    mapping: MappingArguments,
+}
+
+impl SetupArguments {
+    /// Which rows are sent first.
+    pub(super) fn backfill(&self) -> Backfill {
+        match self.backfill {
+            BackfillChoice::Pending => Backfill::Pending,
+            BackfillChoice::All => Backfill::All,
+            BackfillChoice::None => Backfill::None,
+        }
+    }
+}
+
+/// Rows that are there before the slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackfillChoice {
+    /// Those that the mapping's conditions let pass
+    Pending,
+    /// All of them
+    All,
+    /// None of them
+    None,
+}
+
+/// Arguments of `walpost replay`.
+#[derive(Args)]
+#[group(id = "rows", required = true, multiple = true, args = ["condition", "since"])]
+pub struct ReplayRowsArguments {
+    /// A condition in SQL over the table's columns, such as "topic = 'orders' AND key = 'ada'"
+    #[arg(long = "where", value_name = "SQL")]
+    pub condition: Option<String>,
+    /// Rows that were written at this time or later, such as '2026-11-28 22:00+01'
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
     #[command(flatten)]
     database: DatabaseArguments,
     #[command(flatten)]
@@ -181,7 +231,8 @@ impl Arguments {
         let mut layer = Layer::default();
         self.logs.put_into(&mut layer);
         match &self.command {
-            Command::Setup(SetupArguments { database, mapping, .. }) => {
+            Command::Setup(SetupArguments { database, mapping, .. })
+            | Command::Replay(ReplayRowsArguments { database, mapping, .. }) => {
                 database.put_into(&mut layer);
                 mapping.put_into(&mut layer);
             }
@@ -225,6 +276,7 @@ Examples:
   walpost setup --database-url postgresql://owner@db/shop
   walpost check                              is everything in place?
   walpost run --database-url postgresql://walpost@db/shop --brokers kafka1:9092,kafka2:9092
+  walpost replay --since '2026-11-28 22:00+01'  send again what was written since
   walpost status --json | jq .lag_bytes
   walpost dead-letters list                  what could not be sent
   walpost verify old.orders orders           do two topics hold the same?

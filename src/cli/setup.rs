@@ -4,7 +4,10 @@ use super::report;
 use crate::cli::output;
 use crate::config::Config;
 use crate::error::OutboxError;
-use crate::postgres::{Cells, Session, Target, inspect, inspect_dead_letters, setup_sql};
+use crate::postgres::{Backfill, Cells, Session, Target};
+use crate::postgres::{
+    inspect, inspect_dead_letters, make_slot_with_rows, setup_sql, setup_sql_without_slot,
+};
 
 /// Prints the SQL instead of running it.
 pub(super) fn print(target: &Target) -> Result<(), OutboxError> {
@@ -13,11 +16,13 @@ pub(super) fn print(target: &Target) -> Result<(), OutboxError> {
 }
 
 /// Makes the table, function, publication, grants and slot; what is there stays as it is.
-pub(super) async fn setup(config: &Config) -> Result<(), OutboxError> {
+pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), OutboxError> {
     let sql = setup_sql(&config.target)?;
     let session = Session::open_any(&config.database).await?;
     // What the server or the login lacks is told before anything is half made.
-    let mut before = inspect(&session, &config.target).await?.findings;
+    let before = inspect(&session, &config.target).await?;
+    let slot_exists = before.slot_exists();
+    let mut before = before.findings;
     let needs_table = !config.target.mapping.made_by_setup;
     before.retain(|found| match found.subject {
         "server" | "primary" | "wal_level" | "role" => true,
@@ -27,7 +32,11 @@ pub(super) async fn setup(config: &Config) -> Result<(), OutboxError> {
         report::print(&before);
         return Err(error);
     }
-    session.run_script("setting up", &sql).await?;
+    if backfill == Backfill::None || slot_exists {
+        session.run_script("setting up", &sql).await?;
+    } else {
+        session.run_script("setting up", &setup_sql_without_slot(&config.target)?).await?;
+    }
     let has_role = "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'walpost')";
     let row = session.query_one_row("looking for the role", has_role).await?;
     if !row.map_or(Ok(false), |row| row.cell(0))? {
@@ -35,6 +44,9 @@ pub(super) async fn setup(config: &Config) -> Result<(), OutboxError> {
         output::say(
             "                   -> CREATE ROLE walpost LOGIN REPLICATION PASSWORD '...'; then run this again",
         );
+    }
+    if backfill != Backfill::None {
+        make_slot(config, &session, backfill, slot_exists).await?;
     }
     let mut found = inspect(&session, &config.target).await?.findings;
     found.push(inspect_dead_letters(&session, &config.target, config.refusal.on_refusal).await?);
@@ -47,5 +59,25 @@ pub(super) async fn setup(config: &Config) -> Result<(), OutboxError> {
         "Services INSERT into {}; `walpost run` publishes what they commit.",
         config.target.table
     ));
+    Ok(())
+}
+
+/// Makes the slot so that rows which are there already are sent first.
+async fn make_slot(
+    config: &Config,
+    session: &Session,
+    backfill: Backfill,
+    slot_exists: bool,
+) -> Result<(), OutboxError> {
+    let (target, slot) = (&config.target, &config.target.slot);
+    if slot_exists {
+        output::say(&format!(
+            "slot {slot} is there already: rows that are older are left alone (`walpost replay` sends chosen ones)"
+        ));
+        return Ok(());
+    }
+    let preflight = inspect(session, target).await?.passed()?;
+    let count = make_slot_with_rows(&config.database, target, &preflight, backfill).await?;
+    output::say(&format!("{count} rows of {} that are there already come first", target.table));
     Ok(())
 }

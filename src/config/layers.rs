@@ -39,7 +39,6 @@ settings! {
     PUBLICATION: "publication", "--publication", "WALPOST_PUBLICATION", "walpost";
     SLOT: "slot", "--slot", "WALPOST_SLOT", "walpost";
     PRESET: "preset", "--preset", "WALPOST_PRESET", "walpost";
-    EMIT: "emit", "--emit", "WALPOST_EMIT", "off";
     MAP_ID: "map_id", "--map-id", "WALPOST_MAP_ID", "";
     MAP_TOPIC: "map_topic", "--map-topic", "WALPOST_MAP_TOPIC", "";
     MAP_KEY: "map_key", "--map-key", "WALPOST_MAP_KEY", "";

@@ -36,7 +36,7 @@ fn defaults_are_those_of_the_manual() {
     let table = TableName { schema: "outbox".to_owned(), name: "messages".to_owned() };
     let (publication, slot) = ("walpost".to_owned(), "walpost".to_owned());
     assert_eq!(config.database.to_string(), "me on /run/pg:5432 as me");
-    assert_eq!(config.target, Target { table, publication, slot, emit: false, mapping: Mapping::walpost() });
+    assert_eq!(config.target, Target { table, publication, slot, mapping: Mapping::walpost() });
     assert_eq!((config.kafka.brokers.as_str(), config.kafka.properties.len()), ("localhost:9092", 0));
     let drain_timeout = Duration::from_secs(25);
     assert_eq!(config.delivery, Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout });
@@ -51,7 +51,7 @@ fn text(template: Option<&Template>) -> String {
 
 /// Every setting: two values, and how the second one is seen in the configuration.
 type Seen = fn(&Config) -> String;
-const EVERY_SETTING: [(&str, &str, &str, Seen); 28] = [
+const EVERY_SETTING: [(&str, &str, &str, Seen); 27] = [
     ("database_url", "dbname=a", "dbname=shop", |config| {
         config.database.candidates()[0]
             .config()
@@ -67,7 +67,6 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 28] = [
         "outboxevent" => "debezium".to_owned(),
         other => other.to_owned(),
     }),
-    ("emit", "off", "on", |config| if config.target.emit { "on".to_owned() } else { "off".to_owned() }),
     ("map_id", "{a}", "{b}", |config| text(config.target.mapping.id.as_ref())),
     ("map_topic", "{a}", "orders.{b}", |config| config.target.mapping.topic.to_string()),
     ("map_key", "{a}", "{b.c|d}", |config| text(config.target.mapping.key.as_ref())),

@@ -16,7 +16,7 @@ use super::connection::{Connection, CopyEvent, Startup, Wire};
 use super::intake::Intake;
 use super::names::Target;
 use super::pgoutput::{Relation, Tuple};
-use super::preflight::Preflight;
+use super::preflight::{Preflight, Seal};
 use super::relations::Relations;
 use super::settings;
 use super::table::{ColumnTypes, Layout};
@@ -167,7 +167,7 @@ pub fn authentication(data: &[u8]) {
 /// highest bit is set, the body of any CopyData.
 pub fn pgoutput(data: &[u8]) {
     let relations = Relations::new(&Target::default(), &Preflight::default());
-    let mut intake = Intake::new(&Target::default(), relations, Arc::default());
+    let mut intake = Intake::new(&Target::default(), relations, Seal::default(), Arc::default());
     let (mut batch, mut router, mut line) = (Batch::new(), Router::default(), Line::default());
     let mut rest = data;
     while let [high, low, after @ ..] = rest {
@@ -287,7 +287,7 @@ pub struct Stream(Intake);
 impl Default for Stream {
     fn default() -> Self {
         let relations = Relations::new(&Target::default(), &Preflight::default());
-        Stream(Intake::new(&Target::default(), relations, Arc::default()))
+        Stream(Intake::new(&Target::default(), relations, Seal::default(), Arc::default()))
     }
 }
 

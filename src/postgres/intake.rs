@@ -7,14 +7,16 @@ use std::time::{Duration, SystemTime};
 use super::connection::CopyEvent;
 use super::names::Target;
 use super::pgoutput::{Insert, LogicalMessage, Message};
+use super::preflight::Seal;
 use super::relations::Relations;
 use super::slot::MESSAGE_PREFIX;
-use super::table::{RowError, emitted};
+use super::table::{RowError, UnfitRow, emitted};
 use super::transaction::TransactionTracker;
 use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
 use crate::error::OutboxError;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Position};
+use crate::message::OutboxMessage;
 use crate::store::{Batch, Change};
 
 /// So many notices of a connection are logged; a server that has more to say would fill the log.
@@ -24,8 +26,10 @@ const LOGGED_NOTICES: u32 = 100;
 pub(super) struct Intake {
     /// Whose messages are for us.
     slot: String,
-    /// The prefix of events without a table, if they are relayed.
-    emitted: Option<String>,
+    /// The prefixes of events that were written beside the table, and of rows that are sent again.
+    emitted: String,
+    rows: String,
+    seal: Seal,
     relations: Relations,
     tracker: TransactionTracker,
     received: Lsn,
@@ -39,10 +43,12 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(target: &Target, relations: Relations, text_only: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(target: &Target, relations: Relations, seal: Seal, text_only: Arc<AtomicBool>) -> Self {
         Intake {
             slot: target.slot.clone(),
-            emitted: target.emit.then(|| emitted::prefix(&target.table)),
+            emitted: emitted::prefix(&target.table),
+            rows: emitted::rows_prefix(&target.table),
+            seal,
             relations,
             tracker: TransactionTracker::default(),
             received: Lsn::ZERO,
@@ -126,10 +132,21 @@ impl Intake {
     fn take_row(&mut self, insert: &Insert, into: &mut Batch) -> Result<(), OutboxError> {
         let Some(layout) = self.relations.layout(insert.relation)? else { return Ok(()) };
         let position = self.tracker.row().map_err(undecodable)?;
-        let unfit = match layout.message(&insert.new) {
+        let (read, commit_time) = (layout.message(&insert.new), layout.has_commit_time());
+        self.take_message(position, read, commit_time, into)
+    }
+
+    fn take_message(
+        &self,
+        position: Position,
+        read: Result<Option<OutboxMessage>, Box<UnfitRow>>,
+        commit_time: bool,
+        into: &mut Batch,
+    ) -> Result<(), OutboxError> {
+        let unfit = match read {
             Ok(None) => return Ok(()),
             Ok(Some(mut message)) => {
-                if layout.has_commit_time() {
+                if commit_time {
                     message.created_at = micros(self.committed_at);
                 }
                 into.push_back(Change::Message { position, message });
@@ -158,19 +175,42 @@ impl Intake {
     }
 
     fn is_event(&self, message: &Message) -> bool {
-        self.emitted.as_ref().is_some_and(|prefix| message.prefix == prefix.as_bytes())
+        message.prefix == self.emitted.as_bytes() || message.prefix == self.rows.as_bytes()
     }
 
+    /// An event that was written beside the table, or a row that is sent again.
     fn take_event(&mut self, event: &Message, into: &mut Batch) -> Result<(), OutboxError> {
-        let position = self.tracker.row().map_err(undecodable)?;
-        match emitted::message(&event.content) {
-            Some(message) => into.push_back(Change::Message { position, message }),
-            // Whoever may log in can write such a message; nothing of it can be sent.
-            None if self.notices < LOGGED_NOTICES => {
-                self.notices += 1;
-                tracing::warn!(%position, "an event that the function `emit` has not made is passed over");
+        let Some(secret) = self.seal.secret else {
+            if let Some(refusal) = self.seal.refusal() {
+                return Err(refusal);
             }
-            None => {}
+            if event.lsn > self.seal.as_of {
+                // Set up since: the next life reads the seal first.
+                return Err(OutboxError::transient("the log holds events whose seal is not known yet"));
+            }
+            return self.pass_over();
+        };
+        if event.prefix == self.emitted.as_bytes() {
+            let Ok(message) = emitted::message(&event.content, secret) else { return self.pass_over() };
+            let position = self.tracker.row().map_err(undecodable)?;
+            into.push_back(Change::Message { position, message });
+            return Ok(());
+        }
+        let (Ok(row), Some(layout)) =
+            (emitted::SentRow::read(&event.content, secret), self.relations.outbox())
+        else {
+            return self.pass_over();
+        };
+        let position = self.tracker.row().map_err(undecodable)?;
+        self.take_message(position, layout.message_of(&row).map(Some), layout.has_commit_time(), into)
+    }
+
+    /// Whoever may log in can write such a message; nothing of it can be sent.
+    fn pass_over(&mut self) -> Result<(), OutboxError> {
+        if self.notices < LOGGED_NOTICES {
+            self.notices += 1;
+            let commit_lsn = self.tracker.open().map_err(undecodable)?;
+            tracing::warn!(%commit_lsn, "a message that Walpost has not written is passed over");
         }
         Ok(())
     }
@@ -237,7 +277,7 @@ mod tests {
             (4, b"t\0\0\0\x01ot\0\0\0\x011t\0\0\0\x012", false),
         ] {
             let relations = Relations::new(&Target::default(), &Preflight::default());
-            let mut intake = Intake::new(&Target::default(), relations, Arc::default());
+            let mut intake = Intake::new(&Target::default(), relations, Seal::default(), Arc::default());
             take(&mut intake, &relation).expect("a table");
             let begin = [&b"B\0\0\0\0\0\0\0\x64"[..], &[0; 12]].concat();
             take(&mut intake, &begin).expect("a transaction");

@@ -27,6 +27,7 @@ mod ration;
 #[doc(hidden)]
 pub mod reader;
 mod relations;
+mod rows;
 mod session;
 pub mod settings;
 mod setup;
@@ -45,11 +46,12 @@ pub use letters::DeadLetterSession;
 pub(crate) use names::quote_literal;
 pub use names::{TableName, Target};
 pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters};
+pub use rows::{Backfill, make_slot_with_rows, replay, since};
 #[cfg(feature = "cli")]
 pub(crate) use session::Cells;
 pub use session::Session;
 pub use settings::Settings;
-pub use setup::{drop_table_sql, lag_sql, setup_sql, teardown_sql};
+pub use setup::{drop_table_sql, lag_sql, setup_sql, setup_sql_without_slot, teardown_sql};
 pub use store::{ReplicationSource, ReplicationStore};
 pub use table::{Asked, Chosen, DeadLetterOffice, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use table::{OutboxTable, save};

@@ -15,8 +15,6 @@ pub struct Target {
     pub publication: String,
     /// The replication slot.
     pub slot: String,
-    /// Whether events that were written into the log without a table are relayed.
-    pub emit: bool,
     /// What of a row becomes which part of a record.
     pub mapping: Arc<Mapping>,
 }
@@ -27,7 +25,6 @@ impl Default for Target {
             table: TableName::default(),
             publication: "walpost".to_owned(),
             slot: "walpost".to_owned(),
-            emit: false,
             mapping: Mapping::walpost(),
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct Relations {
     /// How many of them are the outbox.
     outboxes: usize,
     absent: Vec<String>,
+    /// The outbox's newest layout; before the first description, that of the catalog.
+    newest: Option<Arc<Layout>>,
 }
 
 /// What a described table is to us.
@@ -49,6 +51,7 @@ impl Relations {
             known: HashMap::new(),
             outboxes: 0,
             absent: preflight.absent_columns.clone(),
+            newest: preflight.layout.clone(),
         }
     }
 
@@ -60,7 +63,9 @@ impl Relations {
         let table = &self.target.table;
         let is_named = relation.namespace == table.schema && relation.name == table.name;
         let known = if Some(relation.oid) == self.table_oid || is_named {
-            Known::Outbox(Arc::new(self.layout_of(relation)?))
+            let layout = Arc::new(self.layout_of(relation)?);
+            self.newest = Some(Arc::clone(&layout));
+            Known::Outbox(layout)
         } else {
             Known::Other {
                 named: matches!(self.known.get(&relation.oid), Some(Known::Other { named: true })),
@@ -96,6 +101,11 @@ impl Relations {
             "undo the change of {table}, for the rows to come; rows written since the change stay in the log as \
              they are: `walpost teardown` and `walpost setup` make slot {slot} anew behind them, then insert them again"
         ))
+    }
+
+    /// The layout of rows that are not in the log as such.
+    pub(super) fn outbox(&self) -> Option<Arc<Layout>> {
+        self.newest.clone()
     }
 
     /// The layout of the outbox's rows; `None` for a row of another table.

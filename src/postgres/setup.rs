@@ -5,7 +5,6 @@ use super::table;
 use crate::error::OutboxError;
 
 const SETUP: &str = include_str!("../../sql/setup.sql");
-const EMIT: &str = include_str!("../../sql/emit.sql");
 const TEARDOWN: &str = include_str!("../../sql/teardown.sql");
 const LAG: &str = include_str!("../../sql/lag.sql");
 
@@ -14,11 +13,16 @@ const LAG: &str = include_str!("../../sql/lag.sql");
 /// # Errors
 /// A name contains a dollar sign, which the file's quoted blocks can't hold.
 pub fn setup_sql(target: &Target) -> Result<String, OutboxError> {
-    let mut sql = if target.mapping.made_by_setup { SETUP.to_owned() } else { without_table(SETUP) };
-    if target.emit {
-        sql.push_str(EMIT);
-    }
-    render(&sql, target)
+    if target.mapping.made_by_setup { render(SETUP, target) } else { render(&without_table(SETUP), target) }
+}
+
+/// The same without the last part, which makes the slot.
+///
+/// # Errors
+/// The same.
+pub fn setup_sql_without_slot(target: &Target) -> Result<String, OutboxError> {
+    let sql = setup_sql(target)?;
+    Ok(sql.split_once("-- Slot --").map_or_else(|| sql.clone(), |(before, _)| before.to_owned()))
 }
 
 /// The file without what makes the table and the function: somebody else's table stays as it is.
@@ -43,7 +47,7 @@ pub fn drop_table_sql(target: &Target) -> String {
     let (table, schema) = (&target.table, quote_identifier(&target.table.schema));
     let mut sql = format!(
         "DROP FUNCTION IF EXISTS {schema}.emit(text, json, text, text, jsonb, text); DROP FUNCTION IF EXISTS {schema}.publish(text, json, text, text, jsonb, text); DROP TABLE IF EXISTS {table}; \
-         DROP TABLE IF EXISTS {schema}.dead_letters;"
+         DROP TABLE IF EXISTS {schema}.dead_letters; DROP TABLE IF EXISTS {schema}.walpost_seal;"
     );
     if schema != "public" {
         let literal = quote_literal(&target.table.schema);
@@ -82,6 +86,7 @@ fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
         ("outbox.messages", table),
         ("outbox.emit", format!("{schema}.emit")),
         ("outbox.publish", format!("{schema}.publish")),
+        ("outbox.walpost_seal", format!("{schema}.walpost_seal")),
         ("outbox.dead_letters", format!("{schema}.dead_letters")),
         ("SCHEMA IF NOT EXISTS outbox", format!("SCHEMA IF NOT EXISTS {schema}")),
         ("SCHEMA outbox", format!("SCHEMA {schema}")),
@@ -127,7 +132,11 @@ mod tests {
     #[test]
     fn a_table_of_others_is_not_made() {
         let sql = without_table(SETUP);
-        assert!(!sql.contains("outbox.publish") && !sql.contains("TABLE IF NOT EXISTS outbox.messages"));
+        assert!(
+            !sql.contains("outbox.publish")
+                && !sql.contains("outbox.emit")
+                && !sql.contains("TABLE IF NOT EXISTS outbox.messages")
+        );
         assert!(
             sql.contains("TABLE IF NOT EXISTS outbox.dead_letters")
                 && sql.contains("PUBLICATION walpost FOR TABLE")
@@ -141,7 +150,6 @@ mod tests {
             table: "\"My Shop\".outbox".parse().expect("a name"),
             publication: "it's".to_owned(),
             slot: "shop".to_owned(),
-            emit: true,
             ..Target::default()
         };
         for sql in [setup_sql(&target), teardown_sql(&target), lag_sql(&target)] {
@@ -152,7 +160,10 @@ mod tests {
                     .replace("TO walpost", "")
                     .replace("ROLE walpost", "")
                     .replace("rolname = 'walpost'", "");
-                let rest = rest.replace("role walpost", "").replace("'walpost.emit:", "");
+                let rest = rest
+                    .replace("role walpost", "")
+                    .replace("'walpost.emit:", "")
+                    .replace("walpost_seal", "");
                 assert!(!rest.contains("walpost") && !rest.contains("outbox."), "{line}");
             }
         }

@@ -35,6 +35,24 @@ pub(crate) async fn create(session: &Session, slot: &str, server_version: i32) -
     }
 }
 
+/// Makes a slot that ends with its session.
+///
+/// # Errors
+/// The same.
+pub(crate) async fn create_temporary(session: &Session, name: &str, during: &str) -> Result<(), OutboxError> {
+    let timed = format!("SET statement_timeout = '{CREATE_TIMEOUT}'");
+    session.client().batch_execute(&timed).await.map_err(|error| sql_error(during, error))?;
+    let sql = format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput', true)", quote_literal(name));
+    match session.client().batch_execute(&sql).await {
+        Ok(()) => {}
+        Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
+            return Err(blocked(session, during).await);
+        }
+        Err(error) => return Err(sql_error(during, error)),
+    }
+    session.client().batch_execute("RESET statement_timeout").await.map_err(|error| sql_error(during, error))
+}
+
 /// Where the slot stands: all before it is confirmed.
 ///
 /// # Errors

@@ -204,6 +204,7 @@ impl ReplicationSource {
             intake: Intake::new(
                 &self.target,
                 Relations::new(&self.target, preflight),
+                preflight.seal.clone(),
                 Arc::clone(&self.text_only),
             ),
             target: self.target.clone(),
@@ -265,9 +266,9 @@ impl ReplicationSource {
                         "slot {name} does not exist, and {} has rows that it would not send",
                         self.target.table
                     ),
-                    "a first start: run `walpost setup`, which makes the slot; rows that are there already are not \
-                     sent. Not the first start: somebody dropped the slot, or a failover lost it; find out which rows \
-                     are missing before you make it anew",
+                    "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
+                     with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; \
+                     find out which rows are missing before you make it anew",
                 ));
             }
             slot::create(session, name, preflight.server_version).await?;

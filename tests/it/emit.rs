@@ -6,10 +6,7 @@ use crate::support::{Consumed, PATIENCE, consume};
 use crate::world::{World, stop};
 
 async fn set_up(prefix: &str) -> World {
-    let world = World::new(prefix, 1).await;
-    let output = world.command(["setup", "--emit", "on"]).output().await;
-    assert!(output.status.success(), "{output:?}");
-    world
+    World::new(prefix, 1).await
 }
 
 /// A record without what tells two events apart.
@@ -23,7 +20,7 @@ fn seen(record: &Consumed) -> Consumed {
 #[tokio::test]
 async fn an_event_without_a_table_is_the_same_record() {
     let world = set_up("emit").await;
-    let relay = world.command(["run", "--emit", "on"]).spawn();
+    let relay = world.command(["run"]).spawn();
     relay.wait_for_log("streaming", PATIENCE).await;
     let client = world.database.client().await;
     let calls = [
@@ -59,7 +56,7 @@ async fn an_event_without_a_table_is_the_same_record() {
 #[tokio::test]
 async fn events_obey_their_transaction_and_stand_among_rows() {
     let world = set_up("emit").await;
-    let relay = world.command(["run", "--emit", "on"]).spawn();
+    let relay = world.command(["run"]).spawn();
     relay.wait_for_log("streaming", PATIENCE).await;
     let client = world.database.client().await;
     let sql = format!(
@@ -87,30 +84,52 @@ async fn events_obey_their_transaction_and_stand_among_rows() {
     assert_eq!(values, ["1", "2", "3", "5", "7"]);
     let indexes: Vec<_> = records[..4].iter().map(|record| record.header("walpost.index").unwrap()).collect();
     assert_eq!(indexes, ["0", "1", "2", "3"]);
-    relay.wait_for_log("that the function `emit` has not made is passed over", PATIENCE).await;
+    relay.wait_for_log("a message that Walpost has not written is passed over", PATIENCE).await;
     stop(relay).await;
 }
 
-/// A relay that would pass events over does not start; who may call is granted.
+/// Who may not call the function can't publish, though the server lets everybody write into the log.
 #[tokio::test]
-async fn events_are_never_passed_over_in_silence() {
-    let world = set_up("emit").await;
-    let output = world.command(["run"]).output().await;
-    let log = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{log}");
-    assert!(log.contains("function outbox.emit") && log.contains("--emit on"), "{log}");
-    let output = world.command(["check", "--emit", "on"]).output().await;
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(told.contains("REVOKE EXECUTE ON FUNCTION pg_logical_emit_message"), "{told}");
-
+async fn only_who_is_granted_can_publish() {
+    let world = set_up("seal").await;
+    let relay = world.relay().await;
     let client = world.database.client().await;
     let role = crate::support::unique("service");
     let sql = format!("CREATE ROLE {role}; GRANT USAGE ON SCHEMA outbox TO {role}; SET ROLE {role}");
     client.batch_execute(&sql).await.unwrap();
     let emit = format!("SELECT outbox.emit('{}', '1')", world.topic);
-    let denied = client.batch_execute(&emit).await.unwrap_err();
-    assert_eq!(denied.code(), Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE));
+    for forbidden in [emit.as_str(), "SELECT * FROM outbox.walpost_seal"] {
+        let denied = client.batch_execute(forbidden).await.unwrap_err();
+        assert_eq!(denied.code(), Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE));
+    }
+    let forged = format!(
+        "{{\"seal\":\"{0}\",\"id\":\"{0}\",\"topic\":\"{1}\",\"key\":null,\"event_type\":null,\"headers\":{{}},\
+         \"correlation_id\":null,\"created_at\":1}}",
+        uuid::Uuid::new_v4(),
+        world.topic
+    );
+    let forge = format!("SELECT pg_logical_emit_message(true, 'walpost.emit:outbox.messages', '{forged}')");
+    client.batch_execute(&forge).await.unwrap();
+    relay.wait_for_log("a message that Walpost has not written is passed over", PATIENCE).await;
     let grant = "RESET ROLE; GRANT EXECUTE ON FUNCTION outbox.emit TO ";
     client.batch_execute(&format!("{grant}{role}; SET ROLE {role}; {emit}")).await.unwrap();
+    let records = world.consume(1).await;
+    assert_eq!((records.len(), records[0].payload.as_deref()), (1, Some(&b"1"[..])));
     client.batch_execute(&format!("RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+    stop(relay).await;
+}
+
+/// A relay that runs since before the function was made takes its events all the same.
+#[tokio::test]
+async fn a_relay_learns_of_the_seal_when_it_is_needed() {
+    let world = World::new("seal_later", 1).await;
+    let client = world.database.client().await;
+    client.batch_execute("DROP FUNCTION outbox.emit; DROP TABLE outbox.walpost_seal").await.unwrap();
+    let relay = world.relay().await;
+    let output = world.command(["setup"]).output().await;
+    assert!(output.status.success(), "{output:?}");
+    let emit = format!("SELECT outbox.emit('{}', '1')", world.topic);
+    client.batch_execute(&emit).await.unwrap();
+    assert_eq!(world.consume(1).await.len(), 1);
+    stop(relay).await;
 }

@@ -25,6 +25,7 @@ mod life;
 mod mapping;
 mod publication;
 mod restart;
+mod rows;
 mod servers;
 mod setup;
 mod shutdown;

@@ -246,7 +246,7 @@ async fn setting_up_a_table_of_others_leaves_it_as_it_is() {
                    AND relkind = 'r')";
     let row = client.query_one(made, &[]).await.unwrap();
     assert_eq!((row.get(0), row.get(1)), (0_i64, 0_i64));
-    assert_eq!(row.get::<_, String>(2), "dead_letters, outboxevent");
+    assert_eq!(row.get::<_, String>(2), "dead_letters, outboxevent, walpost_seal");
 
     let output = world.command(["teardown", "--preset", "debezium", "--drop-table"]).output().await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");

@@ -52,15 +52,6 @@ pub struct DatabaseArguments {
     /// [env: WALPOST_PRESET] [file: preset]
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
-    /// Whether events without a table are relayed: on or off [default: off]
-    ///
-    /// `walpost setup --emit on` makes the function outbox.emit, which takes the same as outbox.publish and writes the event
-    /// into the log alone. Turn it on in the relay before the first event. The server lets everybody who may log in
-    /// write into the log; sql/emit.sql says how to take that back.
-    ///
-    /// [env: WALPOST_EMIT] [file: emit]
-    #[arg(long, value_name = "CHOICE")]
-    emit: Option<String>,
 }
 
 /// Which columns are which part of a record.
@@ -269,7 +260,6 @@ impl DatabaseArguments {
         layer.put(&layers::PUBLICATION, self.publication.as_ref());
         layer.put(&layers::SLOT, self.slot.as_ref());
         layer.put(&layers::PRESET, self.preset.as_ref());
-        layer.put(&layers::EMIT, self.emit.as_ref());
     }
 }
 

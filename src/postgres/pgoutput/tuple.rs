@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::relation::column_count;
 use super::{DecodeError, Reader};
@@ -32,6 +32,24 @@ pub enum Column {
 }
 
 impl Tuple {
+    /// A row of texts, as a server would have sent it.
+    #[must_use]
+    pub fn of_texts<'a>(texts: impl ExactSizeIterator<Item = Option<&'a str>>) -> Self {
+        let columns = u16::try_from(texts.len()).unwrap_or(u16::MAX);
+        let mut body = BytesMut::new();
+        for text in texts.take(usize::from(columns)) {
+            match text.and_then(|text| Some((u32::try_from(text.len()).ok()?, text))) {
+                None => body.put_u8(b'n'),
+                Some((length, text)) => {
+                    body.put_u8(b't');
+                    body.put_u32(length);
+                    body.put_slice(text.as_bytes());
+                }
+            }
+        }
+        Tuple { body: body.freeze(), columns }
+    }
+
     /// Reads a row in which large values may be left out.
     pub(super) fn read(reader: &mut Reader<Bytes>) -> Result<Self, DecodeError> {
         Self::cut(reader, |_| true)

@@ -267,6 +267,23 @@ fn quoted(text: &str) -> String {
     serde_json::Value::String(text.to_owned()).to_string()
 }
 
+/// A JSON object with one member more; what is no object stays as it is, and is refused later.
+pub(super) fn with_header(json: &Bytes, name: &str, value: &str) -> Bytes {
+    let text = std::str::from_utf8(json).unwrap_or_default().trim();
+    let inner = if text.is_empty() {
+        Some("")
+    } else {
+        text.strip_prefix('{').and_then(|text| text.strip_suffix('}'))
+    };
+    let Some(inner) = inner else { return json.clone() };
+    let mut object = Object::new();
+    if !inner.trim().is_empty() {
+        object.0.push_str(inner);
+    }
+    object.push(&quoted(name), &quoted(value));
+    object.end()
+}
+
 /// JSON objects in the making: members, separated by commas.
 struct Object(String);
 

@@ -1,6 +1,8 @@
-//! Events that were written into the log without a table, by the function of `sql/emit.sql`.
+//! Events that were written into the log beside the table: by the function `emit` of `sql/setup.sql`, and rows that are
+//! sent again. Both bear the seal, since everybody who may log in can write into the log.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -16,9 +18,53 @@ pub(crate) fn prefix(table: &TableName) -> String {
     format!("walpost.emit:{table}")
 }
 
+/// The prefix of those that are rows of the table.
+pub(crate) fn rows_prefix(table: &TableName) -> String {
+    format!("walpost.rows:{table}")
+}
+
+/// The header of a row that is sent again on purpose: when that was asked for.
+pub(crate) const REPLAY: &str = "walpost.replay";
+
+/// Why content is no event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoEvent {
+    /// It can't be read.
+    Malformed,
+    /// It bears another secret, or none.
+    Unsealed,
+}
+
+/// A row that is sent again.
+#[derive(Deserialize)]
+pub(crate) struct SentRow<'a> {
+    #[serde(borrow)]
+    seal: Cow<'a, str>,
+    /// When it was asked for; none for a row that was there before the slot.
+    #[serde(borrow)]
+    pub(crate) mark: Option<Cow<'a, str>>,
+    /// The text of its columns by their names.
+    #[serde(borrow, rename = "row")]
+    pub(crate) columns: HashMap<Cow<'a, str>, Option<Cow<'a, str>>>,
+}
+
+impl<'a> SentRow<'a> {
+    /// The row that such content holds.
+    pub(crate) fn read(content: &'a Bytes, secret: Uuid) -> Result<Self, NoEvent> {
+        let sent: SentRow<'a> = serde_json::from_slice(content).map_err(|_| NoEvent::Malformed)?;
+        if is_seal(&sent.seal, secret) { Ok(sent) } else { Err(NoEvent::Unsealed) }
+    }
+}
+
+fn is_seal(text: &str, secret: Uuid) -> bool {
+    Uuid::try_parse(text).is_ok_and(|seal| seal == secret)
+}
+
 /// What the function writes.
 #[derive(Deserialize)]
 struct Emitted<'a> {
+    #[serde(borrow)]
+    seal: Cow<'a, str>,
     #[serde(borrow)]
     id: Cow<'a, str>,
     #[serde(borrow)]
@@ -42,13 +88,16 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// The message that such content holds; `None` if the function has not made it.
-pub(crate) fn message(content: &Bytes) -> Option<OutboxMessage> {
-    let emitted: Emitted<'_> = serde_json::from_slice(content).ok()?;
+/// The message that such content holds.
+pub(crate) fn message(content: &Bytes, secret: Uuid) -> Result<OutboxMessage, NoEvent> {
+    let emitted: Emitted<'_> = serde_json::from_slice(content).map_err(|_| NoEvent::Malformed)?;
+    if !is_seal(&emitted.seal, secret) {
+        return Err(NoEvent::Unsealed);
+    }
     let raw = |value: &RawValue| content.slice_ref(value.get().as_bytes());
     let text = |text: Option<Cow<'_, str>>| text.map(|text| ByteString::from(text.into_owned()));
     let mut message = OutboxMessage::empty();
-    message.id = Uuid::try_parse(&emitted.id).ok()?;
+    message.id = Uuid::try_parse(&emitted.id).map_err(|_| NoEvent::Malformed)?;
     message.topic = ByteString::from(emitted.topic.into_owned());
     message.key = emitted.key.map(|key| Bytes::from(key.into_owned()));
     message.payload = emitted.payload.map(raw);
@@ -56,20 +105,20 @@ pub(crate) fn message(content: &Bytes) -> Option<OutboxMessage> {
     message.headers = raw(emitted.headers);
     message.correlation_id = text(emitted.correlation_id);
     message.created_at = Some(emitted.created_at);
-    Some(message)
+    Ok(message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HEAD: &str =
-        r#"{"id":"11111111-2222-3333-4444-555555555555","topic":"orders","key":"a\"b","event_type":null,"#;
+    const SEAL: Uuid = Uuid::from_u128(7);
+    const HEAD: &str = r#"{"seal":"00000000-0000-0000-0000-000000000007","id":"11111111-2222-3333-4444-555555555555","topic":"orders","key":"a\"b","event_type":null,"#;
 
     #[test]
     fn an_event_keeps_the_bytes_of_its_payload() {
         let rest = r#""headers":{"a": 1.10},"correlation_id":"c","created_at":5,"payload":{ "n" :1.10 }}"#;
-        let message = message(&Bytes::from(format!("{HEAD}{rest}"))).expect("an event");
+        let message = message(&Bytes::from(format!("{HEAD}{rest}")), SEAL).expect("an event");
         assert_eq!((message.topic(), message.key()), ("orders", Some(&b"a\"b"[..])));
         assert_eq!(message.payload(), Some(&b"{ \"n\" :1.10 }"[..]));
         assert_eq!((message.headers_json(), message.created_at()), (&b"{\"a\": 1.10}"[..], Some(5)));
@@ -80,7 +129,7 @@ mod tests {
     fn no_payload_is_another_thing_than_null() {
         let rest = r#""headers":{},"correlation_id":null,"created_at":5"#;
         let payload = |end: &str| {
-            let message = message(&Bytes::from(format!("{HEAD}{rest}{end}"))).expect("an event");
+            let message = message(&Bytes::from(format!("{HEAD}{rest}{end}")), SEAL).expect("an event");
             message.payload().map(<[u8]>::to_vec)
         };
         assert_eq!(payload("}"), None);
@@ -90,7 +139,19 @@ mod tests {
     #[test]
     fn what_the_function_has_not_made_is_no_event() {
         for content in ["", "{}", "[]", "{\"id\":1}", HEAD, "\u{0}"] {
-            assert!(message(&Bytes::from(content)).is_none(), "{content}");
+            assert_eq!(message(&Bytes::from(content), SEAL), Err(NoEvent::Malformed), "{content}");
         }
+        let whole = format!(r#"{HEAD}"headers":{{}},"correlation_id":null,"created_at":5}}"#);
+        assert!(message(&Bytes::from(whole.clone()), SEAL).is_ok());
+        assert_eq!(message(&Bytes::from(whole), Uuid::nil()), Err(NoEvent::Unsealed));
+        let row = Bytes::from(
+            r#"{"seal":"00000000-0000-0000-0000-000000000007","mark":null,"row":{"a":"1","b":null}}"#,
+        );
+        let sent = SentRow::read(&row, SEAL).unwrap_or_else(|error| panic!("{error:?}"));
+        assert_eq!(
+            (sent.columns["a"].as_deref(), sent.columns["b"].as_deref(), sent.mark),
+            (Some("1"), None, None)
+        );
+        assert!(SentRow::read(&row, Uuid::nil()).is_err_and(|error| error == NoEvent::Unsealed));
     }
 }

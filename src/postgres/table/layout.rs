@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::ColumnTypes;
-use super::derive::{Cells, Part, Step};
+use super::derive::{Cells, Part, Step, with_header};
+use super::emitted::{REPLAY, SentRow};
 use super::value::{self, Kind, RowError, Unfit, created_at, text, uuid};
 use crate::dead_letters::UnfitColumn;
 use crate::error::OutboxError;
@@ -390,6 +391,18 @@ impl Layout {
         used.map(|(name, _)| quote_identifier(name)).collect::<Vec<_>>().join(", ")
     }
 
+    /// The message of a row that is sent on purpose, whatever the conditions; of its columns, the text.
+    pub(crate) fn message_of(&self, row: &SentRow<'_>) -> Result<OutboxMessage, Box<UnfitRow>> {
+        let texts = self.names.iter().map(|name| row.columns.get(&**name).and_then(|text| text.as_deref()));
+        let tuple = Tuple::of_texts(texts);
+        let cells = if self.kinds.is_empty() { Cells::default() } else { Cells::of(&tuple, &self.kinds) };
+        let mut message = self.build(&tuple, &cells)?;
+        if let Some(mark) = &row.mark {
+            message.headers = with_header(&message.headers, REPLAY, mark);
+        }
+        Ok(message)
+    }
+
     /// The message of an inserted row; `None` for one that is not to be sent.
     pub(crate) fn message(&self, tuple: &Tuple) -> Result<Option<OutboxMessage>, Box<UnfitRow>> {
         // Values beyond the description, or columns without a value, would go missing in silence.
@@ -408,6 +421,10 @@ impl Layout {
                 }
             }
         }
+        self.build(tuple, &cells).map(Some)
+    }
+
+    fn build(&self, tuple: &Tuple, cells: &Cells) -> Result<OutboxMessage, Box<UnfitRow>> {
         let mut has_id = false;
         let mut message = OutboxMessage::empty();
         let mut unfit = None;
@@ -428,7 +445,7 @@ impl Layout {
             has_id |= matches!(field, Field::Id | Field::AnyId);
         }
         for step in &self.steps {
-            match step.apply(&cells, &mut message) {
+            match step.apply(cells, &mut message) {
                 Ok(put) => has_id |= put && step.is_id(),
                 Err((column, error)) => {
                     unfit =
@@ -441,7 +458,7 @@ impl Layout {
             .or_else(|| if has_id { None } else { self.id.as_ref().and_then(null) })
             .or_else(|| if message.topic.is_empty() { null(&self.topic) } else { None });
         match unfit {
-            None => Ok(Some(message)),
+            None => Ok(message),
             Some((error, value)) => Err(Box::new(UnfitRow { message, error, value })),
         }
     }

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 pub use dead_letter_office::DeadLetterOffice;
 pub(crate) use dead_letter_office::RELAY_RIGHTS;
 pub(crate) use dead_letters::DeadLetterTable;
-pub(crate) use layout::{Layout, LayoutError};
+pub(crate) use layout::{Layout, LayoutError, UnfitRow};
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use save::{OutboxTable, save};
 pub(crate) use value::RowError;

@@ -1,0 +1,71 @@
+//! The secret that tells events in the log from what others write there.
+
+use uuid::Uuid;
+
+use super::{Preflight, rows};
+use crate::error::OutboxError;
+use crate::lsn::Lsn;
+use crate::postgres::names::{Target, quote_identifier, quote_literal};
+use crate::postgres::session::{Cells, Session};
+
+/// What is known of the secret.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seal {
+    /// None if there is none: set up by an earlier version, or not by this program.
+    pub(crate) secret: Option<Uuid>,
+    /// There is one that the relay may not read: the table.
+    pub(crate) hidden: Option<String>,
+    /// How far the log was when it was read.
+    pub(crate) as_of: Lsn,
+}
+
+impl Seal {
+    /// Why an event can't be judged, if there is a secret that can't be read.
+    pub(crate) fn refusal(&self) -> Option<OutboxError> {
+        let table = self.hidden.as_ref()?;
+        Some(OutboxError::definite(
+            format!("the log holds an event, and {table} can't be read, by which events are known"),
+            grant(table),
+        ))
+    }
+}
+
+fn grant(table: &str) -> String {
+    format!(
+        "GRANT SELECT ON {table} TO <the relay's role>; and USAGE on its schema; or run `walpost setup` again"
+    )
+}
+
+/// Reads it. A relay that sends rows alone can do without.
+pub(super) async fn inspect(
+    session: &Session,
+    target: &Target,
+    report: &mut Preflight,
+) -> Result<(), OutboxError> {
+    let table = format!("{}.walpost_seal", quote_identifier(&target.table.schema));
+    let sql = format!(
+        "SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), \
+         CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END::text \
+         FROM (SELECT) one LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND nspname = {}) \
+         ON relname = 'walpost_seal'",
+        quote_literal(&target.table.schema)
+    );
+    let Some(row) = rows(session, &sql).await?.pop() else { return Ok(()) };
+    let as_of: Option<String> = row.cell(1)?;
+    report.seal.as_of = as_of.and_then(|text| text.parse().ok()).unwrap_or_default();
+    match row.cell::<Option<bool>, _>(0)? {
+        Some(true) => {
+            let row = rows(session, &format!("SELECT secret FROM {table}")).await?.pop();
+            report.seal.secret = row.map(|row| row.cell(0)).transpose()?;
+        }
+        Some(false) => {
+            let text = format!(
+                "{table} can't be read: an event of `emit`, or a row that is replayed, stops the relay"
+            );
+            report.warn("seal", text, grant(&table));
+            report.seal.hidden = Some(table);
+        }
+        None => {}
+    }
+    Ok(())
+}
