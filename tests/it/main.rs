@@ -17,6 +17,7 @@ mod desk;
 mod disk;
 mod emit;
 mod environment;
+mod examples;
 mod failover;
 mod faults;
 mod hostile;

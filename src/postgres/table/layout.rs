@@ -424,6 +424,8 @@ impl Layout {
         self.build(tuple, &cells).map(Some)
     }
 
+    // On the road of every row: apart, it costs a move of the message.
+    #[inline(always)]
     fn build(&self, tuple: &Tuple, cells: &Cells) -> Result<OutboxMessage, Box<UnfitRow>> {
         let mut has_id = false;
         let mut message = OutboxMessage::empty();
