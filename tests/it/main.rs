@@ -33,6 +33,7 @@ mod shutdown;
 mod stall;
 mod support;
 mod takeover;
+mod verify;
 mod versions;
 mod workload;
 mod world;
