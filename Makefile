@@ -57,6 +57,7 @@ demo: ## the main job on this machine, nothing left behind; ARGS="--for 10s"
 lint: ## format, clippy, documentation; warnings are errors
 	scripts/install build
 	cargo fmt --check
+	for example in examples/rust-*; do cargo fmt --check --manifest-path $$example/Cargo.toml || exit 1; done
 	cargo clippy --locked --all-features --all-targets -- -D warnings
 	@# Not among all targets, since plain `cargo test` leaves it out.
 	cargo clippy --locked --all-features --test faults -- -D warnings

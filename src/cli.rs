@@ -12,6 +12,7 @@ mod setup;
 mod signals;
 mod status;
 mod teardown;
+mod verify;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -66,6 +67,7 @@ pub fn execute(
             Command::Status(status) => status::status(&config()?, status.json).await,
             Command::DeadLetters(letters) => dead_letters::dead_letters(&letters.command, &config()?).await,
             Command::Teardown(teardown) => teardown::teardown(&config()?, teardown.drop_table).await,
+            Command::Verify(arguments) => verify::verify(arguments, config::kafka(&layers)?).await,
             Command::Demo(demo) => demo::demo(demo, &console).await,
         }
     });

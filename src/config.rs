@@ -170,7 +170,8 @@ fn mapping(layers: &Layers, preset: &Preset) -> Result<Mapping, OutboxError> {
     })
 }
 
-fn kafka(layers: &Layers) -> Result<KafkaSettings, OutboxError> {
+/// Where Kafka is, for a command that needs no database.
+pub(crate) fn kafka(layers: &Layers) -> Result<KafkaSettings, OutboxError> {
     let brokers = layers.get(&layers::BROKERS);
     if brokers.text.split(',').any(|broker| broker.trim().is_empty()) {
         return Err(brokers.wrong("an entry of the list is empty", "write host:port, separated by commas"));

@@ -31,6 +31,8 @@
 #[doc(hidden)]
 pub mod cli;
 #[cfg(feature = "cli")]
+mod comparison;
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod config;
 pub mod dead_letters;

@@ -20,7 +20,7 @@ static PRESETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/presets");
 const NONE: &str = "none";
 
 /// The entries of a preset's file. Those of our own headers bear their names.
-pub(crate) const ENTRIES: [&str; 12] = [
+pub(crate) const ENTRIES: [&str; 13] = [
     "id",
     "topic",
     "key",
@@ -31,6 +31,7 @@ pub(crate) const ENTRIES: [&str; 12] = [
     CORRELATION_ID,
     "headers",
     "only",
+    "order",
     "own_headers",
     "made_by_setup",
 ];
@@ -48,6 +49,8 @@ pub struct Mapping {
     pub(crate) correlation_id: Option<Template>,
     pub(crate) headers: Vec<HeaderRule>,
     pub(crate) only: Vec<Condition>,
+    /// The columns that tell the order of insertion, of those that the table has; none leaves it to the timestamp.
+    pub(crate) order: Vec<String>,
     /// Whether each record has `id`, `event_type`, `correlation_id`, `walpost.lsn` and `walpost.index`.
     pub(crate) own_headers: bool,
     /// Whether the table is the one that `walpost setup` makes.
@@ -109,6 +112,8 @@ pub(crate) enum HeaderRule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Condition {
     pub(crate) column: String,
+    /// The table may lack it; it is null then.
+    pub(crate) optional: bool,
     pub(crate) is: Vec<Option<String>>,
 }
 
@@ -192,6 +197,7 @@ impl Preset {
             correlation_id: template(CORRELATION_ID)?,
             headers: headers(text("headers")).map_err(wrong("headers"))?,
             only: conditions(text("only")).map_err(wrong("only"))?,
+            order: items(text("order")).map(str::to_owned).collect(),
             own_headers: choice(text("own_headers"), true).map_err(wrong("own_headers"))?,
             made_by_setup: choice(text("made_by_setup"), false).map_err(wrong("made_by_setup"))?,
         })
@@ -223,6 +229,7 @@ impl Mapping {
             correlation_id: None,
             headers: Vec::new(),
             only: Vec::new(),
+            order: Vec::new(),
             own_headers: true,
             made_by_setup: true,
         }
@@ -300,7 +307,7 @@ fn header(item: &str) -> Result<HeaderRule, String> {
     }
 }
 
-/// A list of `column=text|text`, where nothing stands for null.
+/// A list of `column=text|text`, where nothing stands for null; `column?=` where the table may lack it.
 fn conditions(text: &str) -> Result<Vec<Condition>, String> {
     let condition = |item: &str| {
         let (column, texts) = item
@@ -308,7 +315,15 @@ fn conditions(text: &str) -> Result<Vec<Condition>, String> {
             .filter(|(column, _)| !column.trim().is_empty())
             .ok_or_else(|| format!("`{item}` is not of the form column=text|text"))?;
         let is = texts.split('|').map(str::trim).map(|text| (!text.is_empty()).then(|| text.to_owned()));
-        Ok(Condition { column: column.trim().to_owned(), is: is.collect() })
+        let column = column.trim();
+        let (column, optional) = column.strip_suffix('?').map_or((column, false), |column| (column, true));
+        let is: Vec<_> = is.collect();
+        if optional && !is.contains(&None) {
+            return Err(format!(
+                "`{item}`: a column that may be missing is null, which is not among the texts"
+            ));
+        }
+        Ok(Condition { column: column.to_owned(), optional, is })
     };
     items(text).map(condition).collect()
 }

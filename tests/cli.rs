@@ -81,6 +81,17 @@ fn help_and_version_go_to_stdout() {
         (&["dead-letters", "replay", "--help"], &["[POSITION]...", "--wait", "xargs"]),
         (&["dead-letters", "discard", "--help"], &["--yes", "--topic"]),
         (&["teardown", "--help"], &["--drop-table"]),
+        (
+            &["verify", "--help"],
+            &[
+                "<LEFT>",
+                "<RIGHT>",
+                "--ignore-header",
+                "__debezium.context.runId",
+                "[env: WALPOST_BROKERS]",
+                "Examples:",
+            ],
+        ),
         (&["demo", "--help"], &["--for", "--rate", "--brokers"]),
         (&["--version"], &[env!("CARGO_PKG_VERSION"), "librdkafka 2."]),
     ] {
@@ -114,6 +125,12 @@ fn wrong_arguments_exit_with_2_and_name_the_nearest() {
         (&["dead-letters", "list", "--brokers", "a:1"], "--brokers"),
         (&["demo", "--for", "10"], "500ms, 25s or 2m"),
         (&["demo", "--rate", "0"], "--rate"),
+        (&["verify", "a"], "<RIGHT>"),
+        (&["verify", "a", "b", "c"], "'c'"),
+        (&["verify", "a", "b", "--by-key", "--unordered"], "cannot be used with"),
+        (&["verify", "a", "b", "--unordered", "--limit", "5"], "cannot be used with"),
+        (&["verify", "a", "b", "--limit", "0"], "--limit"),
+        (&["verify", "a", "b", "--slot", "c"], "'--slot'"),
     ] {
         let outcome = Run::new().walpost(arguments);
         assert_eq!(outcome.code, 2, "{arguments:?}: {}", outcome.stderr);
@@ -186,6 +203,22 @@ fn wrong_values_say_where_they_were_written() {
     refused(&run, &["status"], "`service` (from PGSERVICE) is not supported", "Connection Strings");
     let run = Run::new().with("WALPOST_DATABASE_URL", "postgresql://relay:se/same@h:x/d");
     refused(&run, &["status"], "`port` is not a number", "Connection Strings");
+}
+
+#[test]
+fn topics_that_can_not_be_compared_are_refused() {
+    for (arguments, what, advice) in [
+        (&["a", "a"][..], "LEFT and RIGHT are the same", "--right-brokers"),
+        (&["a.*", "b"], "a topic can't be compared with a set", "write a *"),
+        (&["a b", "c"], "LEFT: `a b` is no topic", "a-z"),
+        (&["c", "a*b"], "RIGHT: `a*b` is no topic", "at its end"),
+        (&["a", "b", "--right-brokers", ","], "no Kafka broker is named", "host:port"),
+        (&["a", "b", "-X", "linger.ns=5"], "linger.ns", "CONFIGURATION.md"),
+        (&["a", "b", "-X", "fetch.max.bytes=5"], "fetch.max.bytes", "CONFIGURATION.md"),
+        (&["a", "b", "-X", "sasl.password=sesame"], "-X sasl.password", "WALPOST_KAFKA_SASL_PASSWORD"),
+    ] {
+        refused(&Run::new(), &[&["verify"], arguments].concat(), what, advice);
+    }
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn every_file_is_part_of_the_program() {
 fn the_two_ends_do_not_know_each_other() {
     none(inside("postgres", &["crate::kafka", "rdkafka"]), "postgres never names kafka");
     none(inside("kafka", &["crate::postgres", "postgres"]), "kafka never names postgres");
-    for room in ["processor.rs", "supervisor.rs", "progress.rs", "router.rs", "memory/"] {
+    for room in ["processor.rs", "supervisor.rs", "progress.rs", "router.rs", "comparison", "memory/"] {
         none(
             inside(room, &["crate::kafka", "rdkafka", "crate::postgres", "tokio_postgres"]),
             "the loop knows only its ports",
@@ -216,7 +216,16 @@ fn dependencies_point_toward_the_ground() {
         ];
         none(inside(room, &[&upward[..], &ports[..]].concat()), "the ground stands on nothing");
     }
-    for room in ["progress.rs", "router.rs", "postgres", "kafka", "store.rs", "publisher.rs", "vitals.rs"] {
+    for room in [
+        "progress.rs",
+        "router.rs",
+        "comparison",
+        "postgres",
+        "kafka",
+        "store.rs",
+        "publisher.rs",
+        "vitals.rs",
+    ] {
         none(inside(room, &upward), "dependencies point toward the ground");
     }
     for room in [
@@ -226,6 +235,7 @@ fn dependencies_point_toward_the_ground() {
         "postgres/transaction.rs",
         "progress.rs",
         "router.rs",
+        "comparison",
     ] {
         none(inside(room, &["async ", ".await", "tokio::", "std::io", "std::net"]), "pure rooms do no I/O");
     }

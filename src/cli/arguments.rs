@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod shared;
+mod verify;
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub use shared::{
     DatabaseArguments, KafkaArguments, LogArguments, MappingArguments, RefusalArguments, RelayArguments,
     RetryArguments,
 };
+pub use verify::VerifyArguments;
 
 /// Posts a Postgres outbox to Kafka straight from the write-ahead log.
 ///
@@ -73,6 +75,17 @@ pub enum Command {
     ///
     /// The slot goes first: a slot that nobody reads makes the server keep its log until the disk is full.
     Teardown(TeardownArguments),
+    /// Compare two topics, or two sets of topics, and show the first difference
+    ///
+    /// For a change of relays: the old one and Walpost read the same rows through two slots and write to two topics
+    /// (or two sets of them), which should hold the same. Compared are partition, key, value and headers: names,
+    /// order and bytes, and null is not empty. Both sides are read side by side from the first offset to where they end
+    /// when the command starts, so let both relays come to rest before. Open and aborted transactions do not count.
+    ///
+    /// The exit code is 0 if all is equal, else 1. Contents are shown only with --show; nothing is logged of them, and
+    /// nothing is written to Kafka.
+    #[command(after_help = verify::EXAMPLES)]
+    Verify(VerifyArguments),
     /// Show it working on throw-away servers, and leave nothing behind
     ///
     /// Starts a Postgres in a temporary folder and a broker inside this process, sets both up, relays what
@@ -240,6 +253,7 @@ impl Arguments {
                 refusal.put_into(&mut layer);
                 retry.put_into(&mut layer);
             }
+            Command::Verify(arguments) => arguments.kafka().put_into(&mut layer)?,
             Command::Demo(_) => {}
         }
         Ok(layer)
@@ -265,6 +279,7 @@ Examples:
   walpost replay --since '2026-11-28 22:00+01'  send again what was written since
   walpost status --json | jq .lag_bytes
   walpost dead-letters list                  what could not be sent
+  walpost verify old.orders orders           do two topics hold the same?
 
 Every setting can be a flag, an environment variable or a line of walpost.toml; flags go over
 variables, those over the file. `walpost run --help` names all three forms. Unknown names are errors.

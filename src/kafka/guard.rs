@@ -17,6 +17,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("delivery.timeout.ms", "message.timeout.ms"),
     ("queue.buffering.max.ms", "linger.ms"),
     ("compression.codec", "compression.type"),
+    ("fetch.message.max.bytes", "max.partition.fetch.bytes"),
 ];
 
 /// Property, values that keep the promise, why no other does.

@@ -19,6 +19,8 @@ mod introduction;
 mod partitioner;
 mod probe;
 mod producer;
+#[cfg(feature = "cli")]
+mod reader;
 mod settings;
 mod watch;
 mod window;
@@ -27,4 +29,6 @@ mod window;
 pub(crate) use guard::{canonical, is_secret};
 pub use probe::{ProbeReport, probe};
 pub use producer::KafkaPublisher;
+#[cfg(feature = "cli")]
+pub(crate) use reader::{Span, TopicReader};
 pub use settings::KafkaSettings;

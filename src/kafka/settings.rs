@@ -127,6 +127,12 @@ impl KafkaSettings {
         Ok(Prepared { config, limits, choice })
     }
 
+    /// What librdkafka shall say, of all that it knows.
+    #[cfg(feature = "cli")]
+    pub(super) fn log_level(&self) -> RDKafkaLogLevel {
+        log_level(&self.properties.iter().map(|(name, value)| (canonical(name), value.clone())).collect())
+    }
+
     pub(super) fn secrets(&self) -> Secrets {
         Secrets::of(&self.properties)
     }

@@ -63,7 +63,10 @@ fn what_is_set_goes_over_the_preset_entry_by_entry() {
     assert_eq!(mapping.headers, headers);
     let only =
         [("status", vec![Some("PENDING".to_owned()), Some("FAILED".to_owned())]), ("sent_at", vec![None])];
-    assert_eq!(mapping.only, only.map(|(column, is)| Condition { column: column.to_owned(), is }));
+    assert_eq!(
+        mapping.only,
+        only.map(|(column, is)| Condition { column: column.to_owned(), optional: false, is })
+    );
     assert!(!mapping.own_headers && mapping.event_type == Some(template("{event_type?}")));
 }
 
@@ -93,6 +96,7 @@ fn a_wrong_entry_is_named_with_the_reason() {
         ("value", "object(a)", "is not of the form name={column}"),
         ("only", "status", "is not of the form column=text|text"),
         ("only", "=x", "is not of the form column=text|text"),
+        ("only", "a?=x", "a column that may be missing is null"),
         ("own_headers", "true", "neither yes nor no"),
     ] {
         let text: &'static str = text;

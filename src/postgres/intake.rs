@@ -16,7 +16,6 @@ use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
-use crate::message::OutboxMessage;
 use crate::store::{Batch, Change};
 
 /// So many notices of a connection are logged; a server that has more to say would fill the log.
@@ -132,21 +131,10 @@ impl Intake {
     fn take_row(&mut self, insert: &Insert, into: &mut Batch) -> Result<(), OutboxError> {
         let Some(layout) = self.relations.layout(insert.relation)? else { return Ok(()) };
         let position = self.tracker.row().map_err(undecodable)?;
-        let (read, commit_time) = (layout.message(&insert.new), layout.has_commit_time());
-        self.take_message(position, read, commit_time, into)
-    }
-
-    fn take_message(
-        &self,
-        position: Position,
-        read: Result<Option<OutboxMessage>, Box<UnfitRow>>,
-        commit_time: bool,
-        into: &mut Batch,
-    ) -> Result<(), OutboxError> {
-        let unfit = match read {
+        let unfit = match layout.message(&insert.new) {
             Ok(None) => return Ok(()),
             Ok(Some(mut message)) => {
-                if commit_time {
+                if layout.has_commit_time() {
                     message.created_at = micros(self.committed_at);
                 }
                 into.push_back(Change::Message { position, message });
@@ -154,6 +142,10 @@ impl Intake {
             }
             Err(unfit) => unfit,
         };
+        self.take_unfit(position, *unfit, into)
+    }
+
+    fn take_unfit(&self, position: Position, unfit: UnfitRow, into: &mut Batch) -> Result<(), OutboxError> {
         if matches!(unfit.error, RowError::Binary(_)) {
             self.text_only.store(true, Relaxed);
         }
@@ -202,7 +194,16 @@ impl Intake {
             return self.pass_over();
         };
         let position = self.tracker.row().map_err(undecodable)?;
-        self.take_message(position, layout.message_of(&row).map(Some), layout.has_commit_time(), into)
+        match layout.message_of(&row) {
+            Ok(mut message) => {
+                if layout.has_commit_time() {
+                    message.created_at = micros(self.committed_at);
+                }
+                into.push_back(Change::Message { position, message });
+                Ok(())
+            }
+            Err(unfit) => self.take_unfit(position, *unfit, into),
+        }
     }
 
     /// Whoever may log in can write such a message; nothing of it can be sent.

@@ -57,10 +57,19 @@ fn seal_table(table: &TableName) -> String {
 
 /// The order of insertion, as far as the table tells it.
 fn order(mapping: &Mapping, columns: &[(String, u32)]) -> String {
-    match time_column(mapping).filter(|time| columns.iter().any(|(name, _)| name == time)) {
-        Some(time) => format!("t.{}, t.tableoid, t.ctid", quote_identifier(time)),
-        None => "t.tableoid, t.ctid".to_owned(),
-    }
+    let told = if mapping.order.is_empty() {
+        time_column(mapping).into_iter().collect()
+    } else {
+        mapping.order.iter().map(String::as_str).collect::<Vec<_>>()
+    };
+    let there = told.into_iter().filter(|told| has(columns, told));
+    let mut order: Vec<_> = there.map(|column| format!("t.{}", quote_identifier(column))).collect();
+    order.push("t.tableoid, t.ctid".to_owned());
+    order.join(", ")
+}
+
+fn has(columns: &[(String, u32)], column: &str) -> bool {
+    columns.iter().any(|(name, _)| name == column)
 }
 
 /// The column that a record's time comes from.
@@ -76,7 +85,8 @@ fn time_column(mapping: &Mapping) -> Option<&str> {
 /// # Errors
 /// The mapping names no column of times.
 pub fn since(target: &Target, time: &str) -> Result<String, OutboxError> {
-    match time_column(&target.mapping) {
+    let column = time_column(&target.mapping).or(target.mapping.order.first().map(String::as_str));
+    match column {
         Some(column) => Ok(format!("t.{} >= {}", quote_identifier(column), quote_literal(time))),
         None => Err(OutboxError::usage(
             "--since: the mapping names no column of times",
@@ -86,7 +96,7 @@ pub fn since(target: &Target, time: &str) -> Result<String, OutboxError> {
 }
 
 /// The mapping's conditions in SQL.
-fn pending(mapping: &Mapping) -> String {
+fn pending(mapping: &Mapping, columns: &[(String, u32)]) -> String {
     let condition = |only: &Condition| {
         let column = format!("t.{}", quote_identifier(&only.column));
         let texts: Vec<_> = only.is.iter().flatten().map(|text| quote_literal(text)).collect();
@@ -99,7 +109,12 @@ fn pending(mapping: &Mapping) -> String {
         }
         format!("({})", parts.join(" OR "))
     };
-    let conditions: Vec<_> = mapping.only.iter().map(condition).collect();
+    let conditions: Vec<_> = mapping
+        .only
+        .iter()
+        .filter(|only| !only.optional || has(columns, &only.column))
+        .map(condition)
+        .collect();
     if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") }
 }
 
@@ -142,7 +157,8 @@ pub async fn make_slot_with_rows(
     let here = "SELECT pg_current_wal_insert_lsn()::text";
     let row = writer.query_one_row(&during, here).await?;
     let here: String = row.map_or_else(|| Ok(String::new()), |row| row.cell(0))?;
-    let condition = if which == Backfill::All { "true".to_owned() } else { pending(&target.mapping) };
+    let condition =
+        if which == Backfill::All { "true".to_owned() } else { pending(&target.mapping, &preflight.columns) };
     let row =
         writer.query_one_row(&during, &write_sql(target, &preflight.columns, &condition, "NULL")).await?;
     let count: i64 = row.map_or(Ok(0), |row| row.cell(0))?;
@@ -211,16 +227,24 @@ mod tests {
     fn conditions_become_sql() {
         let is = |texts: &[Option<&str>]| texts.iter().map(|text| text.map(str::to_owned)).collect();
         let mut mapping = Mapping::clone(&Mapping::walpost());
-        assert_eq!(pending(&mapping), "true");
+        assert_eq!(pending(&mapping, &[]), "true");
         mapping.only = vec![
-            Condition { column: "status".to_owned(), is: is(&[Some("NEW"), Some("it's"), None]) },
-            Condition { column: "Sent".to_owned(), is: is(&[None]) },
+            Condition {
+                column: "status".to_owned(),
+                optional: false,
+                is: is(&[Some("NEW"), Some("it's"), None]),
+            },
+            Condition { column: "Sent".to_owned(), optional: false, is: is(&[None]) },
+            Condition { column: "abandoned_at".to_owned(), optional: true, is: is(&[None]) },
         ];
         assert_eq!(
-            pending(&mapping),
+            pending(&mapping, &[]),
             "(t.status::text IN ('NEW', 'it''s') OR t.status IS NULL) AND (t.\"Sent\" IS NULL)"
         );
         assert_eq!(order(&mapping, &[("created_at".to_owned(), 1184)]), "t.created_at, t.tableoid, t.ctid");
         assert_eq!(order(&mapping, &[]), "t.tableoid, t.ctid");
+        mapping.order = vec!["created_at".to_owned(), "gone".to_owned(), "id".to_owned()];
+        let columns = [("id".to_owned(), 2950), ("created_at".to_owned(), 1184)];
+        assert_eq!(order(&mapping, &columns), "t.created_at, t.id, t.tableoid, t.ctid");
     }
 }

@@ -257,3 +257,89 @@ async fn setting_up_a_table_of_others_leaves_it_as_it_is() {
     let told = told(&missing);
     assert!(told.contains("table public.outbox does not exist") && told.contains("--table"), "{told}");
 }
+
+/// The tables as their makers make them, a row as their libraries write it, and the record as their relays send it.
+#[tokio::test]
+async fn presets_read_the_tables_of_their_libraries() {
+    let id = "11111111-2222-3333-4444-555555555555";
+    let spakky = "id UUID NOT NULL PRIMARY KEY, event_name TEXT NOT NULL, payload BYTEA NOT NULL, headers JSON NOT NULL, \
+        created_at TIMESTAMPTZ NOT NULL, published_at TIMESTAMPTZ, retry_count INTEGER NOT NULL, claimed_at TIMESTAMPTZ";
+    let spakky_row = |more: &str, values: &str| {
+        format!(
+            "INSERT INTO spakky_event_outbox (id, event_name, payload, headers, created_at, retry_count{more}) VALUES \
+             ('{id}', $topic$, '\\x7b7d', '{{\"traceparent\": \"00-\\u00fc\", \"empty\": \"\"}}', now(), 0{values})"
+        )
+    };
+    let headers = vec![header("traceparent", Some("00-\u{fc}")), header("empty", Some(""))];
+    let cases = [
+        ("spakky", format!("CREATE TABLE spakky_event_outbox ({spakky})"), spakky_row("", ""), None, "{}", headers.clone()),
+        (
+            "spakky",
+            format!("CREATE TABLE spakky_event_outbox ({spakky}, partition_key TEXT, abandoned_at TIMESTAMPTZ)"),
+            spakky_row(", partition_key", ", 'k'"),
+            Some("k"),
+            "{}",
+            headers,
+        ),
+        (
+            "goharvest",
+            "CREATE TABLE outbox (id BIGSERIAL PRIMARY KEY, create_time TIMESTAMP WITH TIME ZONE NOT NULL, kafka_topic VARCHAR(249) \
+             NOT NULL, kafka_key VARCHAR(100) NOT NULL, kafka_value VARCHAR(10000), kafka_header_keys TEXT[] NOT NULL, \
+             kafka_header_values TEXT[] NOT NULL, leader_id UUID)"
+                .to_owned(),
+            "INSERT INTO outbox (create_time, kafka_topic, kafka_key, kafka_value, kafka_header_keys, kafka_header_values) VALUES \
+             (now(), $topic$, '', 'v', '{b,a}', '{\"x, y\",\"\"}')"
+                .to_owned(),
+            Some(""),
+            "v",
+            vec![header("b", Some("x, y")), header("a", Some(""))],
+        ),
+        (
+            "open-outbox",
+            "CREATE TABLE openoutbox_events (event_id UUID PRIMARY KEY, event_type TEXT NOT NULL, partition_key TEXT, payload BYTEA \
+             NOT NULL, headers JSONB NOT NULL DEFAULT '{}', status TEXT NOT NULL DEFAULT 'PENDING', attempts INT NOT NULL DEFAULT 0, \
+             available_at TIMESTAMPTZ NOT NULL DEFAULT NOW(), created_at TIMESTAMPTZ NOT NULL DEFAULT NOW())"
+                .to_owned(),
+            format!(
+                "INSERT INTO openoutbox_events (event_id, event_type, partition_key, payload, headers) VALUES ('{id}', $topic$, 'k', \
+                 '\\x00ff', '{{\"h\": \"1\"}}')"
+            ),
+            Some("k"),
+            "\u{0}\u{fffd}",
+            vec![header("h", Some("1")), header("X-Event-ID", Some(id))],
+        ),
+        (
+            "k1s0",
+            "CREATE SCHEMA outbox; CREATE TABLE outbox.outbox_messages (id UUID PRIMARY KEY, idempotency_key VARCHAR(255) NOT NULL \
+             UNIQUE, topic TEXT NOT NULL, partition_key TEXT NOT NULL, payload JSONB NOT NULL, status TEXT NOT NULL DEFAULT 'PENDING', \
+             created_at TIMESTAMPTZ NOT NULL DEFAULT NOW(), process_after TIMESTAMPTZ NOT NULL DEFAULT NOW())"
+                .to_owned(),
+            format!(
+                "INSERT INTO outbox.outbox_messages (id, idempotency_key, topic, partition_key, payload) VALUES ('{id}', 'i', $topic$, \
+                 'k', '{{\"b\":1}}')"
+            ),
+            Some("k"),
+            "{\"b\": 1}",
+            vec![],
+        ),
+        (
+            "k1s0-csharp",
+            "CREATE TABLE outbox_messages (id UUID PRIMARY KEY, topic TEXT NOT NULL, payload BYTEA NOT NULL, status TEXT NOT NULL \
+             DEFAULT 'Pending', created_at TIMESTAMP NOT NULL)"
+                .to_owned(),
+            format!("INSERT INTO outbox_messages VALUES ('{id}', $topic$, 'x', 'Pending', now())"),
+            None,
+            "x",
+            vec![],
+        ),
+    ];
+    for (preset, schema, row, key, value, headers) in cases {
+        let world = world(&schema, 1).await;
+        let row = row.replace("$topic$", &format!("'{}'", world.topic));
+        let records = relayed(&world, ["--preset", preset], &row, 1).await;
+        assert_eq!(text(records[0].key.as_ref()), key, "{preset}");
+        let payload = records[0].payload.clone().unwrap();
+        assert_eq!(String::from_utf8_lossy(&payload), value, "{preset}");
+        assert_eq!(records[0].headers, headers, "{preset}");
+    }
+}

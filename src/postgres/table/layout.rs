@@ -302,7 +302,8 @@ impl Builder<'_> {
     }
 
     fn only(&mut self, condition: &Condition) {
-        let source = Source { column: condition.column.clone(), optional: false, members: Vec::new() };
+        let Condition { column, optional, .. } = condition;
+        let source = Source { column: column.clone(), optional: *optional, members: Vec::new() };
         if let Some(column) = self.find(&source) {
             // Whether a time is null can be seen in any form.
             let null_only = condition.is.iter().all(Option::is_none);
@@ -424,6 +425,8 @@ impl Layout {
         self.build(tuple, &cells).map(Some)
     }
 
+    // On the road of every row: apart, it costs a move of the message.
+    #[inline(always)]
     fn build(&self, tuple: &Tuple, cells: &Cells) -> Result<OutboxMessage, Box<UnfitRow>> {
         let mut has_id = false;
         let mut message = OutboxMessage::empty();

@@ -11,6 +11,8 @@ const CREATE_ACLS: i16 = 30;
 const DELETE_ACLS: i16 = 31;
 /// A topic, by its literal name.
 const TOPIC: u8 = 2;
+/// A group of consumers.
+const GROUP: u8 = 3;
 const LITERAL: u8 = 3;
 /// Everybody who does not log in.
 const ANONYMOUS: &str = "User:ANONYMOUS";
@@ -24,14 +26,28 @@ const ANY: u8 = 1;
 
 /// From now on nobody may write to the topic; reading stays allowed.
 pub(crate) async fn close(broker: &KafkaBroker, topic: &str) {
-    let mut body = 3_i32.to_be_bytes().to_vec();
-    for (operation, permission) in [(READ, ALLOW), (DESCRIBE, ALLOW), (WRITE, DENY)] {
-        body.push(TOPIC);
-        string(&mut body, topic);
+    create(broker, TOPIC, topic, &[(READ, ALLOW), (DESCRIBE, ALLOW), (WRITE, DENY)]).await;
+}
+
+/// From now on nobody may read the topic; to ask about it stays allowed.
+pub(crate) async fn close_to_readers(broker: &KafkaBroker, topic: &str) {
+    create(broker, TOPIC, topic, &[(DESCRIBE, ALLOW), (READ, DENY)]).await;
+}
+
+/// From now on nobody may have anything to do with the group.
+pub(crate) async fn close_group(broker: &KafkaBroker, group: &str) {
+    create(broker, GROUP, group, &[(READ, DENY), (DESCRIBE, DENY)]).await;
+}
+
+async fn create(broker: &KafkaBroker, kind: u8, name: &str, rights: &[(u8, u8)]) {
+    let mut body = i32::try_from(rights.len()).unwrap().to_be_bytes().to_vec();
+    for (operation, permission) in rights {
+        body.push(kind);
+        string(&mut body, name);
         body.push(LITERAL);
         string(&mut body, ANONYMOUS);
         string(&mut body, "*");
-        body.extend([operation, permission]);
+        body.extend([*operation, *permission]);
     }
     request(broker, CREATE_ACLS, &body).await;
 }

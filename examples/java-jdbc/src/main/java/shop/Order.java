@@ -1,0 +1,5 @@
+package shop;
+
+import com.fasterxml.jackson.annotation.JsonProperty;
+
+record Order(@JsonProperty("order") long number, String customer, String item, int quantity) {}
