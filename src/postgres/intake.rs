@@ -133,10 +133,8 @@ impl Intake {
         let position = self.tracker.row().map_err(undecodable)?;
         let unfit = match layout.message(&insert.new) {
             Ok(None) => return Ok(()),
-            Ok(Some(mut message)) => {
-                if layout.has_commit_time() {
-                    message.created_at = micros(self.committed_at);
-                }
+            Ok(Some(message)) => {
+                let message = layout.stamped(message, self.committed_at);
                 into.push_back(Change::Message { position, message });
                 return Ok(());
             }
@@ -195,10 +193,8 @@ impl Intake {
         };
         let position = self.tracker.row().map_err(undecodable)?;
         match layout.message_of(&row) {
-            Ok(mut message) => {
-                if layout.has_commit_time() {
-                    message.created_at = micros(self.committed_at);
-                }
+            Ok(message) => {
+                let message = layout.stamped(message, self.committed_at);
                 into.push_back(Change::Message { position, message });
                 Ok(())
             }
@@ -238,12 +234,6 @@ impl Intake {
         }
         Ok(())
     }
-}
-
-/// Microseconds since 1970.
-fn micros(at: SystemTime) -> Option<i64> {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    i64::try_from(since.as_micros()).ok()
 }
 
 fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxError {

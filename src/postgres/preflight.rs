@@ -53,8 +53,6 @@ pub struct Preflight {
     pub(super) columns: Vec<(String, u32)>,
     /// How a row becomes a message.
     pub(crate) layout: Option<Arc<table::Layout>>,
-    /// Whether every mapped column can be sent in binary format.
-    pub(crate) columns_are_binary: bool,
     /// Optional columns that the table doesn't have.
     pub(crate) absent_columns: Vec<String>,
     pub(crate) slot_exists: bool,
@@ -262,7 +260,6 @@ async fn columns(
     match layout {
         Ok(layout) => {
             let text = format!("{}: {}", target.table, layout.describe());
-            report.columns_are_binary = layout.is_binary();
             report.absent_columns = layout.absent();
             report.layout = Some(Arc::new(layout));
             report.good("table", text);

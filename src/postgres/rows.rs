@@ -140,7 +140,7 @@ pub async fn make_slot_with_rows(
     // It goes away with its session.
     let keeper = Session::open_any(settings).await?;
     let temporary = format!("walpost_{:016x}", fastrand::u64(..));
-    slot::create_temporary(&keeper, &temporary, &during).await?;
+    slot::create_temporary(&keeper, &temporary).await?;
 
     let writer = Session::open_any(settings).await?;
     writer.be_durable().await?;

@@ -18,20 +18,11 @@ const CREATE_TIMEOUT: &str = "20s";
 /// # Errors
 /// No right, no free slot (`max_replication_slots`), or older transactions are still writing.
 pub(crate) async fn create(session: &Session, slot: &str, server_version: i32) -> Result<(), OutboxError> {
-    let failover = if server_version >= 170_000 { ", false, false, true" } else { "" };
-    let sql =
-        format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput'{failover})", quote_literal(slot));
-    let during = format!("making slot {slot}");
-    let timed = format!("SET statement_timeout = '{CREATE_TIMEOUT}'");
-    session.client().batch_execute(&timed).await.map_err(|error| sql_error(&during, error))?;
-    let created = session.client().batch_execute(&sql).await;
-    let reset = session.client().batch_execute("RESET statement_timeout").await;
-    match created {
-        Ok(()) => reset.map_err(|error| sql_error(&during, error)),
+    let options = if server_version >= 170_000 { "false, false, true" } else { "false" };
+    match make(session, slot, options).await {
         // Another relay was quicker.
-        Err(error) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => Ok(()),
-        Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Err(blocked(session, &during).await),
-        Err(error) => Err(sql_error(&during, error)),
+        Err(error) if error.sqlstate() == Some(SqlState::DUPLICATE_OBJECT.code()) => Ok(()),
+        made => made,
     }
 }
 
@@ -39,18 +30,23 @@ pub(crate) async fn create(session: &Session, slot: &str, server_version: i32) -
 ///
 /// # Errors
 /// The same.
-pub(crate) async fn create_temporary(session: &Session, name: &str, during: &str) -> Result<(), OutboxError> {
+pub(crate) async fn create_temporary(session: &Session, slot: &str) -> Result<(), OutboxError> {
+    make(session, slot, "true").await
+}
+
+async fn make(session: &Session, slot: &str, options: &str) -> Result<(), OutboxError> {
+    let sql =
+        format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput', {options})", quote_literal(slot));
+    let during = format!("making slot {slot}");
     let timed = format!("SET statement_timeout = '{CREATE_TIMEOUT}'");
-    session.client().batch_execute(&timed).await.map_err(|error| sql_error(during, error))?;
-    let sql = format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput', true)", quote_literal(name));
-    match session.client().batch_execute(&sql).await {
-        Ok(()) => {}
-        Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => {
-            return Err(blocked(session, during).await);
-        }
-        Err(error) => return Err(sql_error(during, error)),
+    session.client().batch_execute(&timed).await.map_err(|error| sql_error(&during, error))?;
+    let created = session.client().batch_execute(&sql).await;
+    let reset = session.client().batch_execute("RESET statement_timeout").await;
+    match created {
+        Ok(()) => reset.map_err(|error| sql_error(&during, error)),
+        Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Err(blocked(session, &during).await),
+        Err(error) => Err(sql_error(&during, error)),
     }
-    session.client().batch_execute("RESET statement_timeout").await.map_err(|error| sql_error(during, error))
 }
 
 /// Where the slot stands: all before it is confirmed.

@@ -155,7 +155,8 @@ impl ReplicationSource {
         let look = self.look(&session, &preflight).await?;
         let at = slot::position(&session, &self.target.slot).await?;
         self.memory.resume(at, &self.target)?;
-        let binary = preflight.columns_are_binary && !self.text_only.load(Relaxed);
+        let binary = preflight.layout.as_ref().is_some_and(|layout| layout.is_binary())
+            && !self.text_only.load(Relaxed);
         let started = connection.copy_both(&slot::start_command(&self.target, binary)).await;
         self.memory.shared |= started.as_ref().is_err_and(OutboxError::is_slot_in_use);
         started?;

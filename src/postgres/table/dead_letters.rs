@@ -9,6 +9,7 @@ use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
+use super::value::micros;
 use crate::dead_letters::{DeadLetter, Parked, Reach, Replay, UnfitColumn};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
@@ -400,15 +401,6 @@ fn replay(row: &Row, request: Lsn) -> Result<Replay, OutboxError> {
         attempts: u32::try_from(row.cell::<i32, _>(11)?).unwrap_or_default(),
     };
     Ok(Replay { send_as, letter })
-}
-
-/// Microseconds since 1970.
-fn micros(at: SystemTime) -> Option<i64> {
-    let micros = |span: Duration| i64::try_from(span.as_micros()).ok();
-    match at.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => micros(since),
-        Err(before) => micros(before.duration()).map(|micros| -micros),
-    }
 }
 
 fn time(micros: i64) -> Option<SystemTime> {

@@ -3,6 +3,7 @@
 //! A part that is one column is put straight into its place; any other is derived once the whole row has been looked at.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
@@ -376,9 +377,13 @@ impl Layout {
         self.binary
     }
 
-    /// Whether a record's time is that of the commit.
-    pub(crate) fn has_commit_time(&self) -> bool {
-        self.commit_time
+    /// The message with the time of its commit, if that is what the mapping asks for.
+    #[inline]
+    pub(crate) fn stamped(&self, mut message: OutboxMessage, committed_at: SystemTime) -> OutboxMessage {
+        if self.commit_time {
+            message.created_at = value::micros(committed_at);
+        }
+        message
     }
 
     /// The columns that may be missing, and are.

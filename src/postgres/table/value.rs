@@ -4,6 +4,7 @@
 //! (`src/backend/utils/adt`).
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes};
 use bytestring::ByteString;
@@ -276,6 +277,15 @@ pub(super) fn created_at(value: &Value) -> Result<Option<i64>, Unfit> {
         _ => text.parse::<jiff::Timestamp>().map_err(|_| Unfit::NotTime)?,
     };
     Ok(Some(time.as_microsecond()))
+}
+
+/// Microseconds since 1970.
+pub(super) fn micros(at: SystemTime) -> Option<i64> {
+    let micros = |span: Duration| i64::try_from(span.as_micros()).ok();
+    match at.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => micros(since),
+        Err(before) => micros(before.duration()).map(|micros| -micros),
+    }
 }
 
 /// `\x` and pairs of hexadecimal digits, as `bytea_output = hex` writes them.
