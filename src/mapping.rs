@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use include_dir::{Dir, include_dir};
 
-use crate::router::{CORRELATION_ID, EVENT_TYPE, Router};
+use crate::router::{CORRELATION_ID, EVENT_TYPE};
 
 pub(crate) use template::{Piece, Source, Template};
 
@@ -34,6 +34,21 @@ pub(crate) const ENTRIES: [&str; 13] = [
     "order",
     "own_headers",
     "made_by_setup",
+];
+
+/// Those that a setting may say otherwise.
+pub(crate) const SETTABLE: [&str; 11] = [
+    "id",
+    "topic",
+    "key",
+    "partition",
+    "value",
+    "timestamp",
+    EVENT_TYPE,
+    CORRELATION_ID,
+    "headers",
+    "only",
+    "own_headers",
 ];
 
 /// What of a row becomes which part of a record.
@@ -209,12 +224,6 @@ impl Mapping {
     #[must_use]
     pub fn walpost() -> Arc<Self> {
         Arc::clone(&WALPOST)
-    }
-
-    /// The router of the messages that it makes.
-    #[must_use]
-    pub fn router(&self) -> Router {
-        if self.own_headers { Router::default() } else { Router::without_own_headers() }
     }
 
     fn empty() -> Self {

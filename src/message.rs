@@ -35,6 +35,8 @@ pub struct OutboxMessage {
     pub(crate) created_at: Option<i64>,
     /// Where it goes in its topic, if the row says so.
     pub(crate) partition: Option<i32>,
+    /// Whether its record has our own headers: `id`, and its position.
+    pub(crate) own_headers: bool,
 }
 
 impl OutboxMessage {
@@ -54,6 +56,7 @@ impl OutboxMessage {
             correlation_id: None,
             created_at: since_epoch.ok().and_then(|age| i64::try_from(age.as_micros()).ok()),
             partition: None,
+            own_headers: true,
         }
     }
 
@@ -69,6 +72,7 @@ impl OutboxMessage {
             correlation_id: None,
             created_at: None,
             partition: None,
+            own_headers: true,
         }
     }
 

@@ -36,7 +36,8 @@ fn defaults_are_those_of_the_manual() {
     let table = TableName { schema: "outbox".to_owned(), name: "messages".to_owned() };
     let (publication, slot) = ("walpost".to_owned(), "walpost".to_owned());
     assert_eq!(config.database.to_string(), "me on /run/pg:5432 as me");
-    assert_eq!(config.target, Target { table, publication, slot, mapping: Mapping::walpost() });
+    let main = Outbox { table, mapping: Mapping::walpost() };
+    assert_eq!(config.target, Target { main, others: vec![], publication, slot });
     assert_eq!((config.kafka.brokers.as_str(), config.kafka.properties.len()), ("localhost:9092", 0));
     let drain_timeout = Duration::from_secs(25);
     assert_eq!(config.delivery, Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout });
@@ -59,38 +60,38 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 27] = [
             .map(|name| format!("dbname={name}"))
             .unwrap_or_default()
     }),
-    ("table", "a.b", "shop.events", |config| config.target.table.to_string()),
+    ("table", "a.b", "shop.events", |config| config.target.main.table.to_string()),
     ("publication", "a", "The Events", |config| config.target.publication.clone()),
     ("slot", "a", "shop_2", |config| config.target.slot.clone()),
     ("brokers", "a:1", "b:1,c:2", |config| config.kafka.brokers.clone()),
-    ("preset", "spakky", "debezium", |config| match config.target.table.name.as_str() {
+    ("preset", "spakky", "debezium", |config| match config.target.main.table.name.as_str() {
         "outboxevent" => "debezium".to_owned(),
         other => other.to_owned(),
     }),
-    ("map_id", "{a}", "{b}", |config| text(config.target.mapping.id.as_ref())),
-    ("map_topic", "{a}", "orders.{b}", |config| config.target.mapping.topic.to_string()),
-    ("map_key", "{a}", "{b.c|d}", |config| text(config.target.mapping.key.as_ref())),
-    ("map_partition", "{a}", "{b}", |config| text(config.target.mapping.partition.as_ref())),
-    ("map_value", "{a}", "x{b}", |config| match &config.target.mapping.value {
+    ("map_id", "{a}", "{b}", |config| text(config.target.main.mapping.id.as_ref())),
+    ("map_topic", "{a}", "orders.{b}", |config| config.target.main.mapping.topic.to_string()),
+    ("map_key", "{a}", "{b.c|d}", |config| text(config.target.main.mapping.key.as_ref())),
+    ("map_partition", "{a}", "{b}", |config| text(config.target.main.mapping.partition.as_ref())),
+    ("map_value", "{a}", "x{b}", |config| match &config.target.main.mapping.value {
         Some(Value::Template(template)) => template.to_string(),
         other => format!("{other:?}"),
     }),
-    ("map_timestamp", "{a}", "commit", |config| match &config.target.mapping.timestamp {
+    ("map_timestamp", "{a}", "commit", |config| match &config.target.main.mapping.timestamp {
         Timestamp::Commit => "commit".to_owned(),
         other => format!("{other:?}"),
     }),
-    ("map_event_type", "{a}", "b", |config| text(config.target.mapping.event_type.as_ref())),
-    ("map_correlation_id", "{a}", "b", |config| text(config.target.mapping.correlation_id.as_ref())),
-    ("map_headers", "{a}", "b=1", |config| match config.target.mapping.headers.as_slice() {
+    ("map_event_type", "{a}", "b", |config| text(config.target.main.mapping.event_type.as_ref())),
+    ("map_correlation_id", "{a}", "b", |config| text(config.target.main.mapping.correlation_id.as_ref())),
+    ("map_headers", "{a}", "b=1", |config| match config.target.main.mapping.headers.as_slice() {
         [HeaderRule::Named { name, value, .. }] => format!("{name}={value}"),
         other => format!("{other:?}"),
     }),
-    ("map_only", "a=1", "b=2", |config| match config.target.mapping.only.as_slice() {
+    ("map_only", "a=1", "b=2", |config| match config.target.main.mapping.only.as_slice() {
         [only] => format!("{}={}", only.column, only.is[0].as_deref().unwrap_or_default()),
         other => format!("{other:?}"),
     }),
     ("map_own_headers", "yes", "no", |config| {
-        if config.target.mapping.own_headers { "yes".to_owned() } else { "no".to_owned() }
+        if config.target.main.mapping.own_headers { "yes".to_owned() } else { "no".to_owned() }
     }),
     // One value as yet, so there is nothing to tell apart; that it is read is what counts.
     ("delivery", "at-least-once", "at-least-once", |config| match config.delivery.guarantee {

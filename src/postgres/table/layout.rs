@@ -8,14 +8,12 @@ use std::time::SystemTime;
 use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
 use super::emitted::{REPLAY, SentRow};
+use super::misfit::LayoutError;
 use super::value::{self, Kind, RowError, Unfit, created_at, text, uuid};
 use crate::dead_letters::UnfitColumn;
-use crate::error::OutboxError;
-use crate::mapping::{
-    Condition, HeaderRule, Mapping, Source, Template, Timestamp, Unit, Value as MappedValue,
-};
+use crate::mapping::{Condition, HeaderRule, Source, Template, Timestamp, Unit, Value as MappedValue};
 use crate::message::OutboxMessage;
-use crate::postgres::names::{TableName, quote_identifier};
+use crate::postgres::names::{Outbox, TableName, quote_identifier};
 use crate::postgres::pgoutput::{Column, Tuple};
 
 /// A part of a message.
@@ -90,6 +88,7 @@ fn any_id(id: &[u8]) -> uuid::Uuid {
 /// Where in a row each part of a message stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Layout {
+    table: TableName,
     /// In the order of the row's columns; `None` is a column that is not a part by itself.
     columns: Vec<Option<(Field, Kind)>>,
     names: Vec<Arc<str>>,
@@ -101,6 +100,7 @@ pub(crate) struct Layout {
     id: Option<Arc<str>>,
     topic: Arc<str>,
     commit_time: bool,
+    own_headers: bool,
     binary: bool,
     used: Vec<bool>,
     absent: Vec<String>,
@@ -113,55 +113,9 @@ struct Only {
     is: Vec<Option<String>>,
 }
 
-/// Why a table can't be an outbox.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub(crate) enum LayoutError {
-    #[error("has no column {}", .0.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", "))]
-    Missing(Vec<String>),
-    #[error("has a column {} of a type that can't be used{}", quote_identifier(.0), .1)]
-    Type(String, &'static str),
-    #[error("can't be mapped: {0} must be one column, such as {{created_at}}")]
-    NotBare(&'static str),
-}
-
-impl LayoutError {
-    /// As a definite error that names the table and the mend.
-    pub(crate) fn in_table(&self, table: &TableName) -> OutboxError {
-        let advice = match self {
-            LayoutError::Missing(names) if names.iter().all(|name| clause(name).is_some()) => {
-                let clauses: Vec<_> = names.iter().filter_map(|name| clause(name)).collect();
-                format!(
-                    "rename the column that holds it, say with --preset or --map-… where it is, or: ALTER TABLE {table} {};",
-                    clauses.join(", ")
-                )
-            }
-            LayoutError::Missing(_) => {
-                "choose another --preset, or say with --map-… (such as --map-key) which columns the table has; {name?} lets \
-                 a column be missing"
-                    .to_owned()
-            }
-            LayoutError::Type(name, _) => format!(
-                "compare column {} with the table of `walpost setup --print`, or with the settings --map-…",
-                quote_identifier(name)
-            ),
-            LayoutError::NotBare(_) => "see --map-timestamp and --map-partition in `walpost run --help`".to_owned(),
-        };
-        OutboxError::definite(format!("table {table} {self}"), advice)
-    }
-}
-
-/// How to add a column of the table that `walpost setup` makes.
-fn clause(name: &str) -> Option<String> {
-    match name {
-        "id" => Some("ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()".to_owned()),
-        "topic" => Some("ADD COLUMN topic text NOT NULL".to_owned()),
-        "payload" => Some("ADD COLUMN payload json".to_owned()),
-        _ => None,
-    }
-}
-
 /// A layout in the making.
 struct Builder<'a> {
+    table: &'a TableName,
     layout: Layout,
     kinds: &'a [Kind],
     missing: Vec<String>,
@@ -223,7 +177,7 @@ impl Builder<'_> {
             }
         }
         let names = &self.layout.names;
-        super::derive::Text::of(template, |name| names.iter().position(|own| **own == *name))
+        super::derive::Text::of(template, self.table, |name| names.iter().position(|own| **own == *name))
     }
 
     fn headers(&mut self, rules: &[HeaderRule]) {
@@ -317,10 +271,11 @@ impl Builder<'_> {
 impl Layout {
     /// The layout of columns given by name and type.
     pub(crate) fn new<'a>(
-        mapping: &Mapping,
+        outbox: &Outbox,
         columns: impl Iterator<Item = (&'a str, u32)>,
         types: &ColumnTypes,
     ) -> Result<Self, LayoutError> {
+        let mapping = &*outbox.mapping;
         let (names, kinds): (Vec<Arc<str>>, Vec<Kind>) =
             columns.map(|(name, type_oid)| (Arc::from(name), types.kind(type_oid))).unzip();
         let blame = |template: &Template| {
@@ -331,6 +286,7 @@ impl Layout {
             Arc::from(column)
         };
         let layout = Layout {
+            table: outbox.table.clone(),
             columns: vec![None; names.len()],
             used: vec![false; names.len()],
             names,
@@ -340,10 +296,12 @@ impl Layout {
             id: mapping.id.as_ref().map(blame),
             topic: blame(&mapping.topic),
             commit_time: false,
+            own_headers: mapping.own_headers,
             binary: true,
             absent: Vec::new(),
         };
-        let mut builder = Builder { layout, kinds: &kinds, missing: Vec::new(), unfit: None };
+        let mut builder =
+            Builder { table: &outbox.table, layout, kinds: &kinds, missing: Vec::new(), unfit: None };
         // An id that consumers see by our own header is what it says it is.
         builder.part(if mapping.own_headers { Field::Id } else { Field::AnyId }, mapping.id.as_ref());
         builder.part(Field::Topic, Some(&mapping.topic));
@@ -370,6 +328,11 @@ impl Layout {
             layout.kinds = kinds;
         }
         Ok(layout)
+    }
+
+    /// The outbox that it is of.
+    pub(crate) fn table(&self) -> &TableName {
+        &self.table
     }
 
     /// Whether every column that is used has a binary form that we can read.
@@ -435,6 +398,7 @@ impl Layout {
     fn build(&self, tuple: &Tuple, cells: &Cells) -> Result<OutboxMessage, Box<UnfitRow>> {
         let mut has_id = false;
         let mut message = OutboxMessage::empty();
+        message.own_headers = self.own_headers;
         let mut unfit = None;
         for (index, (column, mapped)) in tuple.columns().zip(&self.columns).enumerate() {
             let Some((field, kind)) = *mapped else { continue };

@@ -10,6 +10,7 @@ mod derive;
 pub(crate) mod emitted;
 mod layout;
 mod letter;
+mod misfit;
 mod save;
 mod value;
 
@@ -18,8 +19,9 @@ use std::collections::HashMap;
 pub use dead_letter_office::DeadLetterOffice;
 pub(crate) use dead_letter_office::RELAY_RIGHTS;
 pub(crate) use dead_letters::DeadLetterTable;
-pub(crate) use layout::{Layout, LayoutError, UnfitRow};
+pub(crate) use layout::{Layout, UnfitRow};
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
+pub(crate) use misfit::LayoutError;
 pub use save::{OutboxTable, save};
 pub(crate) use value::RowError;
 
