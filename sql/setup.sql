@@ -128,6 +128,7 @@ CREATE TABLE IF NOT EXISTS outbox.dead_letters (
     headers        bytea,
     correlation_id text,
     created_at     timestamptz,
+    partition      integer,                                -- where the row itself says it
     unfit_column   text,                                   -- a column that could not be read, and its value
     unfit_value    bytea,
     error          text        NOT NULL,                   -- why it was parked
@@ -143,6 +144,16 @@ CREATE TABLE IF NOT EXISTS outbox.dead_letters (
     CONSTRAINT dead_letters_outcome_is_known
         CHECK ((done_at IS NULL) = (outcome IS NULL) AND outcome IN ('sent', 'discarded'))
 );
+
+-- A table of an earlier version lacks a column. Looked at first, since altering waits for whoever uses the table.
+DO $upgrade$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute
+                   WHERE attrelid = 'outbox.dead_letters'::regclass AND attname = 'partition') THEN
+        ALTER TABLE outbox.dead_letters ADD COLUMN partition integer;
+    END IF;
+END
+$upgrade$;
 
 -- Seal --------------------------------------------------------------------------------------------------
 -- The server lets everybody who may log in write messages into the log. Those that are events bear this secret, which

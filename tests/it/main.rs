@@ -24,6 +24,7 @@ mod hostile;
 mod identity;
 mod life;
 mod mapping;
+mod mapping_letters;
 mod publication;
 mod restart;
 mod retain;
