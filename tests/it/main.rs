@@ -20,6 +20,7 @@ mod environment;
 mod examples;
 mod failover;
 mod faults;
+mod grants;
 mod hostile;
 mod identity;
 mod life;
