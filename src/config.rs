@@ -113,10 +113,6 @@ impl Config {
 
 /// Refuses what a dead letter does not keep of its row.
 fn letters_can_be_kept(target: &Target, policy: &Written<'_>) -> Result<(), OutboxError> {
-    if target.outboxes().any(|outbox| outbox.mapping.partition.is_some()) {
-        let advice = "use halt, or --map-partition none: the key then chooses the partition";
-        return Err(policy.wrong("a dead letter does not keep the partition that its row names", advice));
-    }
     let own_headers = target.main.mapping.own_headers;
     match target.outboxes().find(|outbox| outbox.mapping.own_headers != own_headers) {
         None => Ok(()),

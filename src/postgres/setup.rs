@@ -163,6 +163,7 @@ fn render_for(sql: &str, target: &Target, outbox: &Outbox) -> Result<String, Out
         ("outbox.publish", format!("{schema}.publish")),
         ("outbox.retain", format!("{schema}.retain")),
         ("outbox.walpost_seal", format!("{main}.walpost_seal")),
+        ("'outbox.dead_letters'", quote_literal(&format!("{main}.dead_letters"))),
         ("outbox.dead_letters", format!("{main}.dead_letters")),
         ("SCHEMA IF NOT EXISTS outbox", format!("SCHEMA IF NOT EXISTS {schema}")),
         ("SCHEMA outbox", format!("SCHEMA {schema}")),

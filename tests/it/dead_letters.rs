@@ -44,7 +44,12 @@ pub(crate) async fn letters(client: &Client) -> Vec<(Option<Uuid>, String, i32)>
 
 /// Asks for a replay of all that is open.
 pub(crate) async fn replay_all(world: &World) {
-    let output = world.command(["dead-letters", "replay", "--all"]).output().await;
+    replay_all_of(world, "outbox.messages").await;
+}
+
+/// The same of another table.
+pub(crate) async fn replay_all_of(world: &World, table: &str) {
+    let output = world.command(["dead-letters", "replay", "--all", "--table", table]).output().await;
     assert!(output.status.success(), "{output:?}");
 }
 
