@@ -113,8 +113,8 @@ impl Config {
 
 /// Refuses what a dead letter does not keep of its row.
 fn letters_can_be_kept(target: &Target, policy: &Written<'_>) -> Result<(), OutboxError> {
-    let own_headers = target.main.mapping.own_headers;
-    match target.outboxes().find(|outbox| outbox.mapping.own_headers != own_headers) {
+    let headers = target.main.mapping.header_set();
+    match target.outboxes().find(|outbox| outbox.mapping.header_set() != headers) {
         None => Ok(()),
         Some(Outbox { table, .. }) => Err(policy.wrong(
             &format!("a dead letter does not keep whether its record has the headers id, walpost.lsn and walpost.index, \

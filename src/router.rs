@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::error::OutboxError;
 use crate::lsn::Position;
-use crate::message::OutboxMessage;
+use crate::message::{OutboxMessage, OwnHeaders};
 use crate::publisher::{Headers, Record};
 
 /// Header that carries the row's id.
@@ -45,7 +45,7 @@ impl Router {
     ) -> Result<Record<'a>, OutboxError> {
         let headers = &mut self.headers;
         headers.clear();
-        if message.own_headers {
+        if message.own_headers == OwnHeaders::All {
             headers.push_display(ID, message.id);
         }
         if let Some(event_type) = &message.event_type {
@@ -55,7 +55,7 @@ impl Router {
             headers.push(CORRELATION_ID, Some(correlation_id.as_bytes()));
         }
         push_row_headers(headers, &message.headers).map_err(|source| refuse(&source).at(position))?;
-        if message.own_headers {
+        if message.own_headers == OwnHeaders::All {
             headers.push_display(LSN, position.commit_lsn);
             headers.push_display(INDEX, position.index);
         }

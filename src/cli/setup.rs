@@ -26,7 +26,7 @@ pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), Out
     let mut before = before.findings;
     before.retain(|found| match found.subject {
         "server" | "primary" | "wal_level" | "role" => true,
-        subject => needs_table && subject == "table",
+        subject => needs_table && matches!(subject, "table" | "mapping"),
     });
     if let Err(error) = report::verdict(&before) {
         report::print(&before);

@@ -16,6 +16,7 @@ use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
+use crate::message::OwnHeaders;
 use crate::store::{Batch, Change};
 
 /// So many notices of a connection are logged; a server that has more to say would fill the log.
@@ -44,7 +45,7 @@ struct Beside {
     /// The prefixes of events, and of rows that are sent again.
     events: String,
     rows: String,
-    own_headers: bool,
+    own_headers: OwnHeaders,
 }
 
 impl Intake {
@@ -253,7 +254,7 @@ impl Beside {
         Beside {
             events: emitted::prefix(&outbox.table),
             rows: emitted::rows_prefix(&outbox.table),
-            own_headers: outbox.mapping.own_headers,
+            own_headers: outbox.mapping.header_set(),
         }
     }
 

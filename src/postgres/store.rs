@@ -131,7 +131,7 @@ impl ReplicationSource {
     async fn open_at(&mut self, config: &Config) -> Result<ReplicationStore, OutboxError> {
         let session = Session::open(config).await?;
         let report = inspect(&session, &self.target).await?;
-        if self.published.is_some() && report.fails_at(&["table", "publication"]) {
+        if self.published.is_some() && report.fails_at(&["table", "mapping", "publication"]) {
             // What has changed says more than what is wrong.
             self.look(&session, &report).await?;
         }

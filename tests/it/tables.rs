@@ -96,14 +96,19 @@ async fn the_order_of_commits_holds_over_all_tables() {
         }
     };
     tokio::join!(work(0), work(1), work(2), work(3));
-    let ledger = client.query("SELECT writer || '-' || round FROM ledger ORDER BY number", &[]).await.unwrap();
+    let ledger =
+        client.query("SELECT writer || '-' || round FROM ledger ORDER BY number", &[]).await.unwrap();
     let expected: Vec<String> = ledger
         .iter()
         .flat_map(|row| (0..5).map(|number| format!("\"{} {number}\"", row.get::<_, String>(0))))
         .collect();
     let records = all(&world, &topic, expected.len()).await;
     assert_eq!(records.len(), (writers * rounds * 5) as usize);
-    assert_eq!(values(&records), expected, "in the order of commits, and in a transaction in that of its inserts");
+    assert_eq!(
+        values(&records),
+        expected,
+        "in the order of commits, and in a transaction in that of its inserts"
+    );
     assert!(records.is_sorted_by_key(position));
     for (record, value) in records.iter().zip(&expected) {
         let of = match value.as_bytes()[value.len() - 2] {

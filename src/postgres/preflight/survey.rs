@@ -5,20 +5,30 @@ use std::sync::Arc;
 
 use super::{Finding, Outcome, Preflight, rows};
 use crate::error::OutboxError;
-use crate::postgres::names::{Outbox, Target, quote_literal};
+use crate::mapping::{Account, PartAccount};
+use crate::postgres::names::{Outbox, Target, quote_identifier, quote_literal};
 use crate::postgres::session::{Cells, Session};
-use crate::postgres::table::{ColumnTypes, Layout};
+use crate::postgres::table::{ColumnTypes, Layout, listed};
 
 /// What is known of one outbox table.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     /// The object id, by which it is followed through a rename.
     pub(crate) oid: Option<u32>,
+    /// It is a table whose rows are in the log.
+    pub(crate) is_fit: bool,
     pub(crate) columns: Vec<TableColumn>,
     /// How a row becomes a message.
     pub(crate) layout: Option<Arc<Layout>>,
     /// Optional columns that the table doesn't have.
     pub(crate) absent_columns: Vec<String>,
+}
+
+impl Survey {
+    /// Names and types of the columns.
+    pub(super) fn described(&self) -> Vec<(&str, &str)> {
+        self.columns.iter().map(|column| (column.name.as_str(), column.type_name.as_str())).collect()
+    }
 }
 
 /// A column of a table.
@@ -38,8 +48,12 @@ pub(super) async fn inspect(
 ) -> Result<(), OutboxError> {
     let mut bases = HashMap::new();
     for outbox in target.outboxes() {
-        let survey = table(session, outbox, &mut bases, report).await?;
-        report.tables.push(survey);
+        let (oid, is_fit) = table(session, outbox, report).await?;
+        let columns = match oid.filter(|_| is_fit) {
+            Some(oid) => columns(session, oid, &mut bases).await?,
+            None => Vec::new(),
+        };
+        report.tables.push(Survey { oid, is_fit, columns, ..Survey::default() });
     }
     report.column_types = ColumnTypes::new(bases);
     for (outbox, index) in target.outboxes().zip(0..) {
@@ -48,13 +62,13 @@ pub(super) async fn inspect(
     Ok(())
 }
 
+/// The object id of a table that is there, and whether its rows are in the log.
 async fn table(
     session: &Session,
     outbox: &Outbox,
-    bases: &mut HashMap<u32, u32>,
     report: &mut Preflight,
-) -> Result<Survey, OutboxError> {
-    let (table, mut survey) = (&outbox.table, Survey::default());
+) -> Result<(Option<u32>, bool), OutboxError> {
+    let table = &outbox.table;
     let sql = format!(
         "SELECT c.oid, c.relkind::text, c.relpersistence::text FROM pg_class c \
          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}",
@@ -68,20 +82,19 @@ async fn table(
             "name the table with --table; --preset tells how it is made up"
         };
         report.fail("table", format!("table {table} does not exist"), advice);
-        return Ok(survey);
+        return Ok((None, false));
     };
-    let oid: u32 = row.cell(0)?;
-    survey.oid = Some(oid);
     let (kind, persistence): (String, String) = (row.cell(1)?, row.cell(2)?);
+    let is_fit = matches!(kind.as_str(), "r" | "p") && persistence == "p";
     if !matches!(kind.as_str(), "r" | "p") {
         report.fail("table", format!("{table} is no table"), "name a table with --table");
-    } else if persistence != "p" {
+    } else if !is_fit {
         let advice = format!("ALTER TABLE {table} SET LOGGED;");
         report.fail("table", format!("{table} is not in the write-ahead log"), advice);
     } else {
-        survey.columns = columns(session, oid, bases).await?;
+        report.good("table", table.to_string());
     }
-    Ok(survey)
+    Ok((Some(row.cell(0)?), is_fit))
 }
 
 async fn columns(
@@ -107,20 +120,42 @@ async fn columns(
 
 /// Holds the mapping against the columns.
 fn layout(outbox: &Outbox, index: usize, report: &mut Preflight) {
-    let Some(survey) = report.tables.get_mut(index).filter(|survey| !survey.columns.is_empty()) else {
-        return;
-    };
+    let Some(survey) = report.tables.get_mut(index).filter(|survey| survey.is_fit) else { return };
     let columns = survey.columns.iter().map(|column| (column.name.as_str(), column.type_oid));
     match Layout::new(outbox, columns, &report.column_types) {
         Ok(layout) => {
-            let text = format!("{}: {}", outbox.table, layout.describe());
             survey.absent_columns = layout.absent();
             survey.layout = Some(Arc::new(layout));
-            report.good("table", text);
+            let text = account(outbox, &survey.described());
+            report.good("mapping", text);
         }
         Err(error) => {
-            let outcome = Outcome::Failure(error.in_table(&outbox.table));
-            report.findings.push(Finding { subject: "table", outcome });
+            let outcome = Outcome::Failure(error.in_outbox(outbox, &survey.described()));
+            report.findings.push(Finding { subject: "mapping", outcome });
         }
     }
+}
+
+/// Which columns became which part, a line each.
+fn account(outbox: &Outbox, columns: &[(&str, &str)]) -> String {
+    let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+    let Account { parts, unused } = outbox.mapping.account(&names);
+    let of = |wanted: &[String]| {
+        let found = columns.iter().filter(|(name, _)| wanted.iter().any(|one| one == name));
+        listed(&found.copied().collect::<Vec<_>>())
+    };
+    let mut lines = vec![format!("{} by preset {}", outbox.table, outbox.mapping.preset)];
+    for PartAccount { entry, written, made_of, absent } in &parts {
+        let mut told = Vec::new();
+        if !made_of.is_empty() {
+            told.push(of(made_of));
+        }
+        told.extend(absent.iter().map(|column| format!("no column {}", quote_identifier(column))));
+        let told = if told.is_empty() { String::new() } else { format!("  <- {}", told.join(", ")) };
+        lines.push(format!("{entry:<14} {written}{told}"));
+    }
+    if !unused.is_empty() {
+        lines.push(format!("{:<14} {}", "not used", of(&unused)));
+    }
+    lines.join("\n")
 }

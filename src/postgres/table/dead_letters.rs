@@ -13,7 +13,7 @@ use super::value::micros;
 use crate::dead_letters::{DeadLetter, Parked, Reach, Replay, UnfitColumn};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
-use crate::message::OutboxMessage;
+use crate::message::{OutboxMessage, OwnHeaders};
 use crate::postgres::lookout::no_longer_held;
 use crate::postgres::names::{TableName, Target, quote_literal};
 use crate::postgres::session::{Cells, sql_error};
@@ -39,7 +39,7 @@ pub(crate) struct DeadLetterTable {
     /// Without the table the relay must not run: it has to park what can't be sent.
     required: bool,
     /// Whether the records have our own headers, which a letter does not tell: all outboxes say the same.
-    own_headers: bool,
+    own_headers: OwnHeaders,
     /// The session that reads the slot for this relay. Once it does not any more, nothing is written.
     reader: i32,
 }
@@ -51,7 +51,7 @@ impl DeadLetterTable {
             name,
             slot: target.slot.clone(),
             required,
-            own_headers: target.main.mapping.own_headers,
+            own_headers: target.main.mapping.header_set(),
             reader: 0,
         }
     }

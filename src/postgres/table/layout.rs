@@ -8,13 +8,14 @@ use std::time::SystemTime;
 use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
 use super::emitted::{REPLAY, SentRow};
-use super::misfit::LayoutError;
+use super::misfit::{LayoutError, Wanted};
 use super::value::{self, Kind, RowError, Unfit, created_at, text, uuid};
 use crate::dead_letters::UnfitColumn;
 use crate::mapping::{Condition, HeaderRule, Source, Template, Timestamp, Unit, Value as MappedValue};
-use crate::message::OutboxMessage;
-use crate::postgres::names::{Outbox, TableName, quote_identifier};
+use crate::message::{OutboxMessage, OwnHeaders};
+use crate::postgres::names::{Outbox, TableName};
 use crate::postgres::pgoutput::{Column, Tuple};
+use crate::router::{CORRELATION_ID, EVENT_TYPE};
 
 /// A part of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +79,27 @@ impl Field {
             }
         }
     }
+
+    /// Of which types it can be made, for a person.
+    fn takes(self) -> &'static str {
+        match self {
+            Field::CreatedAt | Field::Epoch(_) => "a time is a timestamp, or a whole number with its unit",
+            Field::Partition => "a partition is a whole number",
+            Field::Id => "an id that consumers see is a uuid; others go with --map-own-headers no",
+            Field::Headers => "headers are made of JSON",
+            Field::AnyId | Field::Payload | Field::Key => "a point in time has no one text",
+            Field::Topic | Field::EventType | Field::CorrelationId => {
+                "a name is no time, no JSON and no bytea"
+            }
+        }
+    }
+}
+
+/// Notes something once.
+fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if !list.contains(&item) {
+        list.push(item);
+    }
 }
 
 /// A UUID that stands for an id of another kind, always the same (RFC 9562, version 5, in the namespace of OIDs).
@@ -100,9 +122,8 @@ pub(crate) struct Layout {
     id: Option<Arc<str>>,
     topic: Arc<str>,
     commit_time: bool,
-    own_headers: bool,
+    own_headers: OwnHeaders,
     binary: bool,
-    used: Vec<bool>,
     absent: Vec<String>,
 }
 
@@ -118,7 +139,9 @@ struct Builder<'a> {
     table: &'a TableName,
     layout: Layout,
     kinds: &'a [Kind],
-    missing: Vec<String>,
+    /// The mapping's entry that is looked at.
+    entry: &'static str,
+    missing: Vec<Wanted>,
     unfit: Option<LayoutError>,
 }
 
@@ -126,11 +149,10 @@ impl Builder<'_> {
     /// Where the column is; notes that it is missing, and whether that is allowed.
     fn find(&mut self, source: &Source) -> Option<usize> {
         let found = self.layout.names.iter().position(|name| **name == source.column);
-        let list = if source.optional { &mut self.layout.absent } else { &mut self.missing };
         match found {
-            Some(column) => self.layout.used[column] = true,
-            None if list.contains(&source.column) => {}
-            None => list.push(source.column.clone()),
+            Some(_) => {}
+            None if source.optional => push_new(&mut self.layout.absent, source.column.clone()),
+            None => push_new(&mut self.missing, Wanted { entry: self.entry, column: source.column.clone() }),
         }
         found
     }
@@ -140,7 +162,7 @@ impl Builder<'_> {
         let Some(column) = self.find(source) else { return };
         let kind = self.kinds[column];
         if !field.accepts(kind) {
-            self.refuse(&source.column, "");
+            self.refuse(&source.column, field.takes());
         } else if self.layout.columns[column].is_none() {
             self.layout.columns[column] = Some((field, kind));
             self.layout.binary &= kind.has_binary_text() || field == Field::CreatedAt;
@@ -150,10 +172,12 @@ impl Builder<'_> {
     }
 
     fn refuse(&mut self, column: &str, why: &'static str) {
-        self.unfit.get_or_insert_with(|| LayoutError::Type(column.to_owned(), why));
+        let (entry, column) = (self.entry, column.to_owned());
+        self.unfit.get_or_insert(LayoutError::Type { entry, column, why });
     }
 
-    fn part(&mut self, field: Field, template: Option<&Template>) {
+    fn part(&mut self, entry: &'static str, field: Field, template: Option<&Template>) {
+        self.entry = entry;
         let Some(template) = template else { return };
         if let Some(source) = template.bare() {
             self.bare(field, source);
@@ -172,7 +196,7 @@ impl Builder<'_> {
                 if !source.members.is_empty()
                     && !matches!(kind, Kind::Json | Kind::Jsonb | Kind::Text | Kind::Bytea)
                 {
-                    self.refuse(&source.column, ": only JSON has members");
+                    self.refuse(&source.column, "only JSON has members");
                 }
             }
         }
@@ -181,6 +205,7 @@ impl Builder<'_> {
     }
 
     fn headers(&mut self, rules: &[HeaderRule]) {
+        self.entry = "headers";
         if let [HeaderRule::Object(source)] = rules {
             return self.bare(Field::Headers, source);
         }
@@ -201,7 +226,7 @@ impl Builder<'_> {
                         if Field::Headers.accepts(self.kinds[column]) {
                             headers.push(super::derive::Header::Object(column));
                         } else {
-                            self.refuse(&source.column, ": headers are made of JSON");
+                            self.refuse(&source.column, "headers are made of JSON");
                         }
                     }
                 }
@@ -220,8 +245,9 @@ impl Builder<'_> {
 
     fn value(&mut self, value: &MappedValue) {
         match value {
-            MappedValue::Template(template) => self.part(Field::Payload, Some(template)),
+            MappedValue::Template(template) => self.part("value", Field::Payload, Some(template)),
             MappedValue::Object(members) => {
+                self.entry = "value";
                 let members = members.iter().map(|(name, template)| {
                     let column = template.bare().and_then(|source| self.find(source));
                     let json = column.is_some_and(|column| self.kinds[column].is_json());
@@ -234,6 +260,7 @@ impl Builder<'_> {
     }
 
     fn timestamp(&mut self, timestamp: &Timestamp) {
+        self.entry = "timestamp";
         match timestamp {
             Timestamp::None => {}
             Timestamp::Commit => self.layout.commit_time = true,
@@ -243,20 +270,22 @@ impl Builder<'_> {
                     let number = column.is_some_and(|column| self.kinds[column] == Kind::Int);
                     self.bare(if number { Field::Epoch(*unit) } else { Field::CreatedAt }, source);
                 }
-                None => self.unfit = Some(LayoutError::NotBare("the timestamp")),
+                None => self.unfit = Some(LayoutError::NotBare("timestamp")),
             },
         }
     }
 
     fn partition(&mut self, partition: Option<&Template>) {
+        self.entry = "partition";
         match partition.map(|template| template.bare()) {
             None => {}
             Some(Some(source)) => self.bare(Field::Partition, source),
-            Some(None) => self.unfit = Some(LayoutError::NotBare("the partition")),
+            Some(None) => self.unfit = Some(LayoutError::NotBare("partition")),
         }
     }
 
     fn only(&mut self, condition: &Condition) {
+        self.entry = "only";
         let Condition { column, optional, .. } = condition;
         let source = Source { column: column.clone(), optional: *optional, members: Vec::new() };
         if let Some(column) = self.find(&source) {
@@ -288,7 +317,6 @@ impl Layout {
         let layout = Layout {
             table: outbox.table.clone(),
             columns: vec![None; names.len()],
-            used: vec![false; names.len()],
             names,
             kinds: Vec::new(),
             steps: Vec::new(),
@@ -296,22 +324,29 @@ impl Layout {
             id: mapping.id.as_ref().map(blame),
             topic: blame(&mapping.topic),
             commit_time: false,
-            own_headers: mapping.own_headers,
+            own_headers: mapping.header_set(),
             binary: true,
             absent: Vec::new(),
         };
-        let mut builder =
-            Builder { table: &outbox.table, layout, kinds: &kinds, missing: Vec::new(), unfit: None };
+        let mut builder = Builder {
+            table: &outbox.table,
+            layout,
+            kinds: &kinds,
+            entry: "id",
+            missing: Vec::new(),
+            unfit: None,
+        };
         // An id that consumers see by our own header is what it says it is.
-        builder.part(if mapping.own_headers { Field::Id } else { Field::AnyId }, mapping.id.as_ref());
-        builder.part(Field::Topic, Some(&mapping.topic));
-        builder.part(Field::Key, mapping.key.as_ref());
+        let id = if mapping.own_headers { Field::Id } else { Field::AnyId };
+        builder.part("id", id, mapping.id.as_ref());
+        builder.part("topic", Field::Topic, Some(&mapping.topic));
+        builder.part("key", Field::Key, mapping.key.as_ref());
         if let Some(value) = &mapping.value {
             builder.value(value);
         }
-        builder.part(Field::EventType, mapping.event_type.as_ref());
+        builder.part(EVENT_TYPE, Field::EventType, mapping.event_type.as_ref());
         builder.headers(&mapping.headers);
-        builder.part(Field::CorrelationId, mapping.correlation_id.as_ref());
+        builder.part(CORRELATION_ID, Field::CorrelationId, mapping.correlation_id.as_ref());
         builder.timestamp(&mapping.timestamp);
         builder.partition(mapping.partition.as_ref());
         for condition in &mapping.only {
@@ -352,12 +387,6 @@ impl Layout {
     /// The columns that may be missing, and are.
     pub(crate) fn absent(&self) -> Vec<String> {
         self.absent.clone()
-    }
-
-    /// The columns that are used, for a person.
-    pub(crate) fn describe(&self) -> String {
-        let used = self.names.iter().zip(&self.used).filter(|(_, used)| **used);
-        used.map(|(name, _)| quote_identifier(name)).collect::<Vec<_>>().join(", ")
     }
 
     /// The message of a row that is sent on purpose, whatever the conditions; of its columns, the text.

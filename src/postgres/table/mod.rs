@@ -21,7 +21,7 @@ pub(crate) use dead_letter_office::RELAY_RIGHTS;
 pub(crate) use dead_letters::DeadLetterTable;
 pub(crate) use layout::{Layout, UnfitRow};
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
-pub(crate) use misfit::LayoutError;
+pub(crate) use misfit::{LayoutError, listed};
 pub use save::{OutboxTable, save};
 pub(crate) use value::RowError;
 
