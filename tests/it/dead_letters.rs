@@ -17,7 +17,11 @@ const REFUSED_AGAIN: &str = r#""message":"a dead letter was refused again""#;
 
 /// A relay that parks after one quick retry.
 pub(crate) async fn parking(world: &World) -> Walpost {
-    let relay = quick(world.command(["run", "--on-refusal", "dead-letter"])).spawn();
+    parking_with(world, &[]).await
+}
+
+pub(crate) async fn parking_with(world: &World, args: &[&str]) -> Walpost {
+    let relay = quick(world.command(["run", "--on-refusal", "dead-letter"])).args(args).spawn();
     relay.wait_for_log("streaming", PATIENCE).await;
     relay
 }

@@ -1,6 +1,6 @@
 //! Rows of tables that others have made, parked and sent again: as they would have been sent.
 
-use crate::dead_letters::{large, quick, replay_all_of};
+use crate::dead_letters::{ids, insert, large, letters, parking_with, quick, replay_all_of, too_large_world};
 use crate::support::{Consumed, KafkaBroker, PATIENCE, PostgresServer};
 use crate::world::{World, stop};
 
@@ -77,5 +77,32 @@ async fn a_parked_row_of_a_mapped_table_is_replayed_into_its_own_partition() {
         [sent(0, "a", 1, at), sent(1, "b", 3, at), sent(3, "b", large.len(), at), sent(3, "b", 2, at)];
     assert_eq!(all, expected);
     world.caught_up().await;
+    stop(relay).await;
+}
+
+/// A refused row is known by its place in its transaction, in which rows that are not sent have theirs.
+#[tokio::test]
+async fn rows_that_are_passed_over_put_no_blame_on_others() {
+    let (world, client) = too_large_world("passed_over").await;
+    client.batch_execute("ALTER TABLE outbox.messages ADD COLUMN draft bool").await.unwrap();
+    let relay = parking_with(&world, &["--map-only", "draft="]).await;
+    let (topic, mut sent) = (&world.topic, Vec::new());
+    client.batch_execute("BEGIN").await.unwrap();
+    let draft = "INSERT INTO outbox.messages (topic, key, payload, draft) VALUES ($1, 'a', '0', true)";
+    for key in ["a", "b", "c"] {
+        client.execute(draft, &[topic]).await.unwrap();
+        sent.push(insert(&client, topic, Some(key), "1").await);
+        client.execute(draft, &[topic]).await.unwrap();
+    }
+    let refused = insert(&client, topic, Some("d"), &large()).await;
+    sent.push(insert(&client, topic, Some("e"), "1").await);
+    client.batch_execute("COMMIT").await.unwrap();
+    world.caught_up().await;
+    let parked: Vec<_> = letters(&client).await.into_iter().map(|letter| letter.0).collect();
+    assert_eq!(parked, [Some(refused)]);
+    let mut arrived = ids(&world.consume(sent.len()).await);
+    let mut seen = std::collections::HashSet::new();
+    arrived.retain(|id| seen.insert(*id));
+    assert_eq!(arrived, sent);
     stop(relay).await;
 }
