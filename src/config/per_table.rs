@@ -105,3 +105,35 @@ pub(super) fn preset(written: &Written<'_>) -> Result<Preset, OutboxError> {
         written.wrong(&what, &format!("use one of {}", Preset::names().join(", ")))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(text: &str) -> Result<Vec<String>, String> {
+        let mut layer = Layer::default();
+        take_all(text, VARIABLE, &mut layer).map_err(|error| error.to_string())?;
+        let entry = |((table, entry), text): ((String, String), String)| format!("{table} {entry} {text}");
+        Ok(layer.tables.into_iter().map(entry).collect())
+    }
+
+    #[test]
+    fn an_entry_names_its_table() {
+        for (text, expected) in [
+            ("a.b: topic=x", vec!["a.b topic x"]),
+            ("B:key = {a}={b} ; a.b: preset=spakky;", vec!["a.b preset spakky", "public.b key {a}={b}"]),
+            ("\"x:y\".b: only=a=1;\n a.b : value=p;q\n", vec!["\"x:y\".b only a=1;", "a.b value p;q"]),
+        ] {
+            assert_eq!(taken(text), Ok(expected.iter().map(|text| (*text).to_owned()).collect()), "{text}");
+        }
+        for (text, words) in [
+            ("topic=x", "WALPOST_MAP_FOR: `topic=x` is no entry of a table"),
+            ("a.b: topic", "`a.b: topic` is no entry of a table"),
+            ("a.b: topics=x", "a.b has no entry `topics`"),
+            ("a.b: made_by_setup=no", "a.b has no entry `made_by_setup`"),
+            ("a.b.c: topic=x", "\"a.b.c\" is not the name of a table"),
+        ] {
+            assert!(taken(text).is_err_and(|error| error.contains(words)), "{text}: {:?}", taken(text));
+        }
+    }
+}

@@ -7,6 +7,7 @@ use crate::mapping::{HeaderRule, Template, Timestamp, Value};
 struct Given<'a> {
     flags: &'a [(&'a str, &'a str)],
     properties: &'a [&'a str],
+    tables: &'a [&'a str],
     variables: &'a [(&'a str, &'a str)],
     file: &'a str,
 }
@@ -20,6 +21,9 @@ fn resolve(given: &Given<'_>) -> Result<Config, OutboxError> {
     for (flag, value) in given.flags {
         let setting = layers::SETTINGS.iter().find(|setting| setting.flag == *flag).unwrap();
         flags.put(setting, Some(&(*value).to_owned()));
+    }
+    for entry in given.tables {
+        flags.put_for_table(entry)?;
     }
     for property in given.properties {
         flags.put_property(property)?;
@@ -128,7 +132,7 @@ fn every_setting_has_three_forms_and_the_higher_one_wins() {
             let written =
                 |name, value: &'static str| if value.is_empty() { vec![] } else { vec![(name, value)] };
             let (flags, variables) = (written(setting.flag, flag), written(setting.variable, variable));
-            let given = Given { flags: &flags, variables: &variables, file, properties: &[] };
+            let given = Given { flags: &flags, variables: &variables, file, ..Given::default() };
             assert_eq!(seen(&resolve(&given).unwrap()), high, "{key}");
         }
     }
@@ -151,6 +155,43 @@ fn properties_are_laid_over_each_other_key_by_key() {
     assert_eq!(pairs, ["acks=all", "linger.ms=2", "sasl.mechanism= a=b", "sasl.password=sesame"]);
     let shown = format!("{kafka:?}");
     assert!(!shown.contains("sesame") && shown.contains("linger.ms"), "{shown}");
+}
+
+/// What each table's topic, key and preset are.
+fn shapes(given: &Given<'_>) -> Vec<String> {
+    let config = resolve(given).unwrap();
+    let shape = |Outbox { table, mapping }: &Outbox| {
+        format!("{table} {} {} {}", mapping.preset, mapping.topic, text(mapping.key.as_ref()))
+    };
+    config.target.outboxes().map(shape).collect()
+}
+
+#[test]
+fn several_tables_have_settings_in_common_and_of_their_own() {
+    let flags = [("--table", "a.b, c"), ("--preset", "k1s0-events"), ("--map-topic", "{$schema}.events")];
+    let key = "{payload.activity_id|payload.task_id|payload.column_id|payload.board_id|id}";
+    let in_common = format!("a.b k1s0-events {{$schema}}.events {key}");
+    let given = Given { flags: &flags, ..Given::default() };
+    assert_eq!(shapes(&given), [in_common.clone(), in_common.replace("a.b", "public.c")]);
+    // A preset of its own takes nothing of the settings for all; an entry alone goes over them.
+    let tables = ["c: preset=spakky", "a.b: key={id}"];
+    let given = Given { flags: &flags, tables: &tables, ..Given::default() };
+    let of_c = "public.c spakky {event_name} {partition_key?}".to_owned();
+    assert_eq!(shapes(&given), ["a.b k1s0-events {$schema}.events {id}".to_owned(), of_c.clone()]);
+    // Entry by entry, flags go over variables, those over the file.
+    let file = "table = ['a.b', 'c']\npreset = 'k1s0-events'\n[map_for.'A.b']\ntopic = 'file'\nkey = 'file'\n\
+                [map_for.c]\npreset = 'walpost'\ntopic = 'file'";
+    let variables = [("WALPOST_MAP_FOR", "a.b: topic=variable; c: topic=variable; c: key=variable")];
+    let given = Given {
+        tables: &["c: preset=spakky", "c: key=flag"],
+        variables: &variables,
+        file,
+        ..Given::default()
+    };
+    assert_eq!(shapes(&given), ["a.b k1s0-events variable file", "public.c spakky variable flag"]);
+    let file = "table = 'a.b,c'\nmap_for = 'c: topic=x; a.b: topic=y'";
+    let given = Given { file, ..Given::default() };
+    assert_eq!(shapes(&given), ["a.b walpost y {key?}", "public.c walpost x {key?}"]);
 }
 
 #[test]
@@ -185,6 +226,33 @@ fn mistakes_say_where_and_what_instead() {
         (variables(&[("WALPOST_SLOT", "A")]), "WALPOST_SLOT: `A` is not", "a-z"),
         (file("slot = ''"), "`slot` in ", "a-z"),
         (flags(&[("--table", "a.b.c")]), "is not the name of a table", "SQL"),
+        (flags(&[("--table", "a.b,a.b")]), "--table: table a.b comes twice", "separated by commas"),
+        (
+            variables(&[("WALPOST_MAP_FOR", "a.b: topic=x")]),
+            "WALPOST_MAP_FOR, a.b: topic: a.b is none of",
+            "--table",
+        ),
+        (file("[map_for.'a.b']\nhead = '1'"), "a.b has no entry `head`", "the nearest is `headers`"),
+        (file("[map_for]\ntopic = 'x'"), "not a table of entries", "[map_for."),
+        (
+            file("[map_for.'outbox.messages']\npreset = 'x'"),
+            "walpost.toml, outbox.messages: preset: there is no preset `x`",
+            "debezium, goharvest",
+        ),
+        (
+            file("[map_for.'outbox.messages']\nkey = '{a'"),
+            "outbox.messages: key: a { has no }",
+            "walpost run --help",
+        ),
+        (
+            variables(&[
+                ("WALPOST_TABLE", "outbox.messages, b"),
+                ("WALPOST_MAP_FOR", "b: own_headers=no"),
+                ("WALPOST_ON_REFUSAL", "dead-letter"),
+            ]),
+            "on which outbox.messages and public.b differ",
+            "use halt",
+        ),
         (flags(&[("--publication", "")]), "--publication: not the name", "63 bytes"),
         (flags(&[("--preset", "debezum")]), "--preset: there is no preset `debezum`", "debezium, goharvest"),
         (flags(&[("--preset", "k1s0-events")]), "table: it is not set", "name the table"),
