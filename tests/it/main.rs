@@ -24,6 +24,7 @@ mod hostile;
 mod identity;
 mod life;
 mod mapping;
+mod peers;
 mod publication;
 mod restart;
 mod retain;

@@ -17,7 +17,9 @@ os.environ.update(
     SPAKKY_KAFKA__BOOTSTRAP_SERVERS=os.environ["BROKERS"],
     SPAKKY_KAFKA__GROUP_ID="peers",
     SPAKKY_KAFKA__CLIENT_ID="peers",
-    SPAKKY_OUTBOX__POLLING_INTERVAL_SECONDS="0.05",
+    SPAKKY_OUTBOX__POLLING_INTERVAL_SECONDS="0.001",
+    # The rows of a batch go in whatever order the server returns them from spakky's UPDATE.
+    SPAKKY_OUTBOX__BATCH_SIZE="1",
     # Without a try left no row is fetched: that switches the relay off.
     SPAKKY_OUTBOX__MAX_RETRY_COUNT="5" if sys.argv[1] == "relay" else "0",
 )

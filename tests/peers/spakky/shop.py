@@ -95,6 +95,15 @@ class StockMoved(Topic, AbstractIntegrationEvent):
 
 
 @immutable
+class Recounted(Topic, AbstractIntegrationEvent):
+    """With an empty key, which one transport sends anywhere, like none, and the other to the partition of its hash."""
+
+    @property
+    def partition_key(self) -> str | None:
+        return ""
+
+
+@immutable
 class Ping(Topic, AbstractIntegrationEvent):
     """Nothing but what every event has."""
 
@@ -231,9 +240,9 @@ def publish_all(container) -> None:
         BAGGAGE.clear()
         publish.all_of([order(number, text)])
         TraceContext.set(TraceContext.new_root())
-        publish.all_of([order(number, text), Ping(), StockMoved(item=text, quantity=number)])
+        publish.all_of([order(number, text), Ping(), StockMoved(item=text or "empty", quantity=number), Recounted()])
         BAGGAGE.update({"baggage": f"user={text},empty=", text: "of an odd name", "x-empty": ""})
-        publish.all_of([order(number, text), StockMoved(item=text, quantity=2**40)])
+        publish.all_of([order(number, text), StockMoved(item=text * 9 or "empty", quantity=2**40)])
         asyncio.run(publish_async.all_of([order(number, text), StockMoved(item="async", quantity=number)]))
     try:
         publish.and_fail([Ping(), order(0, "rolled back"), StockMoved(item="rolled back", quantity=0)])
