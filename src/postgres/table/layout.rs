@@ -265,18 +265,19 @@ impl Builder<'_> {
     }
 
     fn value(&mut self, value: &MappedValue) {
-        match value {
-            MappedValue::Template(template) => self.part(Field::Payload, Some(template)),
+        let step = match value {
+            MappedValue::Template(template) => return self.part(Field::Payload, Some(template)),
+            MappedValue::Compact(template) => Step::compact(self.text(template)),
             MappedValue::Object(members) => {
                 let members = members.iter().map(|(name, template)| {
                     let column = template.bare().and_then(|source| self.find(source));
                     let json = column.is_some_and(|column| self.kinds[column].is_json());
                     (name.as_str(), json, self.text(template))
                 });
-                let members = members.collect();
-                self.layout.steps.push(Step::object(members));
+                Step::object(members.collect())
             }
-        }
+        };
+        self.layout.steps.push(step);
     }
 
     fn timestamp(&mut self, timestamp: &Timestamp) {
