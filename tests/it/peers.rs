@@ -34,5 +34,6 @@ async fn the_same(prefix: &str) -> u64 {
 
 /// Past the capture of the test runner: a figure that nobody sees is none.
 fn tell(peer: &str, count: u64) {
-    writeln!(std::io::stderr(), "peers: {peer}: {count} records compared, all the same").unwrap();
+    let mut stderr = std::io::stderr();
+    writeln!(stderr, "peers: {peer}: {count} records compared, all the same").unwrap();
 }
