@@ -238,8 +238,7 @@ impl Builder<'_> {
                     let gone =
                         value.bare().is_some_and(|source| source.optional && self.find(source).is_none());
                     if !gone || !omitted {
-                        let text = self.text(value);
-                        headers.push(super::derive::Header::named(name, *omitted, text));
+                        headers.push(super::derive::Header::named(name, *omitted, self.text(value)));
                     }
                 }
                 HeaderRule::Object(source) => {
