@@ -316,10 +316,23 @@ async fn presets_read_the_tables_of_their_libraries() {
                 .to_owned(),
             format!(
                 "INSERT INTO outbox.outbox_messages (id, idempotency_key, topic, partition_key, payload) VALUES ('{id}', 'i', $topic$, \
-                 'k', '{{\"b\":1}}')"
+                 'k', '{{\"bb\": 1.10, \"a\": [1, 2]}}')"
             ),
             Some("k"),
-            "{\"b\": 1}",
+            "{\"a\":[1,2],\"bb\":1.10}",
+            vec![],
+        ),
+        (
+            "k1s0",
+            "CREATE SCHEMA outbox; CREATE TABLE outbox.outbox_messages (id UUID PRIMARY KEY, topic VARCHAR(255) NOT NULL, \
+             partition_key VARCHAR(255) NOT NULL, payload JSONB NOT NULL, status VARCHAR(20) NOT NULL DEFAULT 'pending', \
+             created_at TIMESTAMPTZ NOT NULL DEFAULT NOW(), process_after TIMESTAMPTZ NOT NULL DEFAULT NOW())"
+                .to_owned(),
+            format!(
+                "INSERT INTO outbox.outbox_messages (id, topic, partition_key, payload) VALUES ('{id}', $topic$, 'k', '[ ]')"
+            ),
+            Some("k"),
+            "[]",
             vec![],
         ),
         (
@@ -342,4 +355,41 @@ async fn presets_read_the_tables_of_their_libraries() {
         assert_eq!(String::from_utf8_lossy(&payload), value, "{preset}");
         assert_eq!(records[0].headers, headers, "{preset}");
     }
+}
+
+/// k1s0's services have one table each, in a schema of its own; the key is one of several members of the payload.
+#[tokio::test]
+async fn the_tables_of_the_k1s0_services_are_read_by_their_name() {
+    let world = world(
+        "CREATE SCHEMA activity_service; CREATE TABLE activity_service.outbox_events (id UUID PRIMARY KEY, aggregate_type TEXT NOT NULL, \
+         aggregate_id TEXT NOT NULL, event_type TEXT NOT NULL, payload JSONB NOT NULL, created_at TIMESTAMPTZ NOT NULL DEFAULT NOW(), \
+         published_at TIMESTAMPTZ)",
+        1,
+    )
+    .await;
+    let topic = world.topic.clone();
+    let args =
+        ["--preset", "k1s0-events", "--table", "activity_service.outbox_events", "--map-topic", &topic];
+    let insert = |payload: &str| {
+        format!(
+            "INSERT INTO activity_service.outbox_events VALUES ('11111111-2222-3333-4444-555555555555'::uuid, 'activity', 'a', \
+             'ActivityCreated', '{payload}')"
+        )
+    };
+    let inserts = [
+        r#"{"task_id": "t", "activity_id": "a"}"#,
+        r#"{"task_id": "t", "assignee_id": null}"#,
+        r#"{"project_id": "p", "column_id": "c", "board_id": "b"}"#,
+        r#"{"board_id": "b"}"#,
+        "{}",
+    ];
+    let inserts = inserts
+        .iter()
+        .enumerate()
+        .map(|(n, payload)| insert(payload).replace("11111111", &format!("{n}1111111")));
+    let records = relayed(&world, args, &inserts.collect::<Vec<_>>().join("; "), 5).await;
+    let keys: Vec<_> = records.iter().map(|record| text(record.key.as_ref()).unwrap()).collect();
+    assert_eq!(keys, ["a", "t", "c", "b", "41111111-2222-3333-4444-555555555555"]);
+    assert_eq!(text(records[0].payload.as_ref()), Some(r#"{"activity_id":"a","task_id":"t"}"#));
+    assert!(records.iter().all(|record| record.headers.is_empty()), "{records:?}");
 }
