@@ -4,6 +4,7 @@
 //! not known is an error that says which one was probably meant: a setting that is passed over in
 //! silence is found out by an outage.
 
+mod debezium;
 mod environment;
 mod file;
 pub(crate) mod layers;
@@ -14,7 +15,8 @@ mod values;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::layers::Written;
+use self::layers::{Setting, Written};
+use crate::debezium::Contract;
 use crate::error::OutboxError;
 use crate::kafka::KafkaSettings;
 use crate::mapping::{Mapping, Preset, WrongEntry};
@@ -96,7 +98,7 @@ impl Config {
     /// A setting is wrong; the error says where it was written and what it may be.
     pub fn resolve(layers: &Layers, environment: &Environment, os: &Os) -> Result<Config, OutboxError> {
         let (target, refusal) = (target(layers)?, RefusalConfig::resolve(layers)?);
-        if target.mapping.partition.is_some() && refusal.on_refusal == OnRefusal::DeadLetter {
+        if target.mapping.names_partition() && refusal.on_refusal == OnRefusal::DeadLetter {
             let policy = layers.get(&layers::ON_REFUSAL);
             let advice = "use halt, or --map-partition none: the key then chooses the partition";
             return Err(policy.wrong("a dead letter does not keep the partition that its row names", advice));
@@ -119,8 +121,12 @@ fn database(layers: &Layers, environment: &Environment, os: &Os) -> Result<Setti
 
 /// The names in the database, which need no connection to be checked.
 pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
-    let (publication, slot) = (layers.get(&layers::PUBLICATION), layers.get(&layers::SLOT));
     let preset = preset(layers)?;
+    let contract = debezium::contract(layers)?;
+    let mut mapping = mapping(layers, &preset)?;
+    let own = contract.as_deref();
+    let publication = or_own(layers, &layers::PUBLICATION, own.map(Contract::publication));
+    let slot = or_own(layers, &layers::SLOT, own.map(Contract::slot));
     if !values::is_publication(publication.text) {
         return Err(publication.wrong("not the name of a publication", "use 1 to 63 bytes"));
     }
@@ -128,12 +134,18 @@ pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
         let what = format!("`{}` is not the name of a replication slot", slot.text);
         return Err(slot.wrong(&what, "use 1 to 63 of the letters a-z, the digits 0-9 and _"));
     }
-    Ok(Target {
-        table: table(layers, &preset)?,
-        publication: publication.text.to_owned(),
-        slot: slot.text.to_owned(),
-        mapping: Arc::new(mapping(layers, &preset)?),
-    })
+    let (table, publication, slot) =
+        (table(layers, &preset, own)?, publication.text.to_owned(), slot.text.to_owned());
+    mapping.contract = contract;
+    Ok(Target { table, publication, slot, mapping: Arc::new(mapping) })
+}
+
+/// What was written; else what the connector has, if there is one.
+fn or_own<'a>(layers: &'a Layers, setting: &'static Setting, own: Option<&'a str>) -> Written<'a> {
+    match (layers.given(setting), own) {
+        (None, Some(text)) => Written { text, place: layers.get(&layers::DEBEZIUM_CONFIG).place },
+        _ => layers.get(setting),
+    }
 }
 
 fn preset(layers: &Layers) -> Result<Preset, OutboxError> {
@@ -144,9 +156,10 @@ fn preset(layers: &Layers) -> Result<Preset, OutboxError> {
     })
 }
 
-fn table(layers: &Layers, preset: &Preset) -> Result<TableName, OutboxError> {
+fn table(layers: &Layers, preset: &Preset, contract: Option<&Contract>) -> Result<TableName, OutboxError> {
     let table = layers.get(&layers::TABLE);
-    let text = match (table.text, preset.table()) {
+    let own = contract.and_then(Contract::table).or(preset.table());
+    let text = match (table.text, own) {
         ("", Some(own)) => own,
         ("", None) => {
             return Err(table.wrong("it is not set, and the preset has none of its own", "name the table"));

@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use include_dir::{Dir, include_dir};
 
+use crate::debezium::Contract;
 use crate::router::{CORRELATION_ID, EVENT_TYPE, Router};
 
 pub(crate) use template::{Piece, Source, Template};
@@ -55,6 +56,8 @@ pub struct Mapping {
     pub(crate) own_headers: bool,
     /// Whether the table is the one that `walpost setup` makes.
     pub(crate) made_by_setup: bool,
+    /// Debezium's configuration, which then says all but the conditions, the order and whether headers of our own follow.
+    pub(crate) contract: Option<Arc<Contract>>,
 }
 
 /// What a record says.
@@ -200,6 +203,7 @@ impl Preset {
             order: items(text("order")).map(str::to_owned).collect(),
             own_headers: choice(text("own_headers"), true).map_err(wrong("own_headers"))?,
             made_by_setup: choice(text("made_by_setup"), false).map_err(wrong("made_by_setup"))?,
+            contract: None,
         })
     }
 }
@@ -214,7 +218,27 @@ impl Mapping {
     /// The router of the messages that it makes.
     #[must_use]
     pub fn router(&self) -> Router {
-        if self.own_headers { Router::default() } else { Router::without_own_headers() }
+        match (self.own_headers, &self.contract) {
+            (false, _) => Router::without_own_headers(),
+            (true, None) => Router::default(),
+            // The id is among Debezium's headers.
+            (true, Some(_)) => Router::with_position(),
+        }
+    }
+
+    /// Whether a row says which partition its record goes to.
+    #[must_use]
+    pub fn names_partition(&self) -> bool {
+        self.partition.is_some() || self.contract.as_ref().is_some_and(|contract| contract.names_partition())
+    }
+
+    /// The column of its table that the record's time comes from.
+    pub(crate) fn time_column(&self) -> Option<&str> {
+        match (&self.contract, &self.timestamp) {
+            (Some(contract), _) => contract.time_column(),
+            (None, Timestamp::Column(template, _)) => template.bare().map(|source| source.column.as_str()),
+            (None, Timestamp::None | Timestamp::Commit) => None,
+        }
     }
 
     fn empty() -> Self {
@@ -232,6 +256,7 @@ impl Mapping {
             order: Vec::new(),
             own_headers: true,
             made_by_setup: true,
+            contract: None,
         }
     }
 }

@@ -28,14 +28,16 @@ const SPREAD_BITS: u32 = 17;
 /// Makes records of messages, with one buffer for the headers of them all.
 #[derive(Clone, Debug)]
 pub struct Router {
-    /// Whether records have headers of our own.
-    own_headers: bool,
+    /// Whether records have the header of their id.
+    id: bool,
+    /// Whether they have those of their position.
+    position: bool,
     headers: Headers,
 }
 
 impl Default for Router {
     fn default() -> Self {
-        Router { own_headers: true, headers: Headers::default() }
+        Router { id: true, position: true, headers: Headers::default() }
     }
 }
 
@@ -43,7 +45,13 @@ impl Router {
     /// One whose records have no headers but the row's: no `id`, `walpost.lsn` and `walpost.index`.
     #[must_use]
     pub fn without_own_headers() -> Self {
-        Router { own_headers: false, ..Router::default() }
+        Router { id: false, position: false, ..Router::default() }
+    }
+
+    /// One whose records have `walpost.lsn` and `walpost.index` behind the row's own headers, and no `id` before them.
+    #[must_use]
+    pub fn with_position() -> Self {
+        Router { id: false, ..Router::default() }
     }
 
     /// The record of a message: headers `id`, `event_type` and `correlation_id` when set, the row's own,
@@ -59,7 +67,7 @@ impl Router {
     ) -> Result<Record<'a>, OutboxError> {
         let headers = &mut self.headers;
         headers.clear();
-        if self.own_headers {
+        if self.id {
             headers.push_display(ID, message.id);
         }
         if let Some(event_type) = &message.event_type {
@@ -69,7 +77,7 @@ impl Router {
             headers.push(CORRELATION_ID, Some(correlation_id.as_bytes()));
         }
         push_row_headers(headers, &message.headers).map_err(|source| refuse(&source).at(position))?;
-        if self.own_headers {
+        if self.position {
             headers.push_display(LSN, position.commit_lsn);
             headers.push_display(INDEX, position.index);
         }

@@ -16,6 +16,7 @@ pub(crate) use seal::Seal;
 use super::names::{Target, quote_literal};
 use super::session::{Cells, Session, sql_error};
 use super::table::{self, ColumnTypes, DeadLetterOffice};
+use crate::debezium::ColumnFacts;
 use crate::error::OutboxError;
 use crate::refusal::OnRefusal;
 
@@ -240,20 +241,27 @@ async fn columns(
     report: &mut Preflight,
 ) -> Result<(), OutboxError> {
     let sql = format!(
-        "WITH RECURSIVE base AS (SELECT oid, oid AS base, typbasetype FROM pg_type UNION ALL \
-         SELECT b.oid, t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype) \
-         SELECT a.attname::text, a.atttypid, b.base, format_type(a.atttypid, a.atttypmod) \
+        "WITH RECURSIVE base AS (SELECT oid, oid AS base, typbasetype, typtypmod FROM pg_type UNION ALL \
+         SELECT b.oid, t.oid, t.typbasetype, CASE b.typtypmod WHEN -1 THEN t.typtypmod ELSE b.typtypmod END \
+         FROM base b JOIN pg_type t ON t.oid = b.typbasetype) \
+         SELECT a.attname::text, a.atttypid, b.base, bt.typname::text, dt.typname::text, \
+         CASE a.atttypmod WHEN -1 THEN b.typtypmod ELSE a.atttypmod END, NOT (a.attnotnull OR dt.typnotnull), \
+         CASE a.attgenerated WHEN '' THEN pg_get_expr(d.adbin, d.adrelid) END, \
+         ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = b.base ORDER BY e.enumsortorder) \
          FROM pg_attribute a JOIN base b ON b.oid = a.atttypid AND b.typbasetype = 0 \
+         JOIN pg_type bt ON bt.oid = b.base JOIN pg_type dt ON dt.oid = a.atttypid \
+         LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
          WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
     );
     let rows = rows(session, &sql).await?;
-    let (mut bases, mut columns) = (HashMap::new(), Vec::new());
+    let (mut bases, mut columns, mut facts) = (HashMap::new(), Vec::new(), HashMap::new());
     for row in &rows {
         let (name, type_oid): (String, u32) = (row.cell(0)?, row.cell(1)?);
         bases.insert(type_oid, row.cell::<u32, _>(2)?);
+        facts.insert(name.clone(), column_facts(row)?);
         columns.push((name, type_oid));
     }
-    report.column_types = ColumnTypes::new(bases);
+    report.column_types = ColumnTypes::new(bases, target.table.clone(), facts);
     let names = columns.iter().map(|(name, type_oid)| (name.as_str(), *type_oid));
     let layout = table::Layout::new(&target.mapping, names, &report.column_types);
     report.columns.clone_from(&columns);
@@ -270,6 +278,19 @@ async fn columns(
         }
     }
     Ok(())
+}
+
+/// What else is said of a column.
+fn column_facts(row: &Row) -> Result<ColumnFacts, OutboxError> {
+    Ok(ColumnFacts {
+        type_oid: row.cell(2)?,
+        type_name: row.cell(3)?,
+        declared: row.cell(4)?,
+        modifier: row.cell(5)?,
+        nullable: row.cell(6)?,
+        default: row.cell(7)?,
+        labels: row.cell(8)?,
+    })
 }
 
 async fn publication(session: &Session, target: &Target, report: &mut Preflight) -> Result<(), OutboxError> {

@@ -11,7 +11,7 @@ use super::session::{Cells, Session, open_replication, sql_error};
 use super::table::emitted;
 use super::{settings::Settings, slot};
 use crate::error::OutboxError;
-use crate::mapping::{Condition, Mapping, Timestamp};
+use crate::mapping::{Condition, Mapping};
 
 /// How long taking the lock may wait for transactions that are writing to the table.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -58,7 +58,7 @@ fn seal_table(table: &TableName) -> String {
 /// The order of insertion, as far as the table tells it.
 fn order(mapping: &Mapping, columns: &[(String, u32)]) -> String {
     let told = if mapping.order.is_empty() {
-        time_column(mapping).into_iter().collect()
+        mapping.time_column().into_iter().collect()
     } else {
         mapping.order.iter().map(String::as_str).collect::<Vec<_>>()
     };
@@ -72,20 +72,12 @@ fn has(columns: &[(String, u32)], column: &str) -> bool {
     columns.iter().any(|(name, _)| name == column)
 }
 
-/// The column that a record's time comes from.
-fn time_column(mapping: &Mapping) -> Option<&str> {
-    match &mapping.timestamp {
-        Timestamp::Column(template, _) => template.bare().map(|source| source.column.as_str()),
-        Timestamp::None | Timestamp::Commit => None,
-    }
-}
-
 /// The condition for rows that are not older than a point in time, as SQL writes it.
 ///
 /// # Errors
 /// The mapping names no column of times.
 pub fn since(target: &Target, time: &str) -> Result<String, OutboxError> {
-    let column = time_column(&target.mapping).or(target.mapping.order.first().map(String::as_str));
+    let column = target.mapping.time_column().or(target.mapping.order.first().map(String::as_str));
     match column {
         Some(column) => Ok(format!("t.{} >= {}", quote_identifier(column), quote_literal(time))),
         None => Err(OutboxError::usage(

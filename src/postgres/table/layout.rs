@@ -8,14 +8,15 @@ use std::time::SystemTime;
 use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
 use super::emitted::{REPLAY, SentRow};
+use super::layout_error::LayoutError;
 use super::value::{self, Kind, RowError, Unfit, created_at, text, uuid};
 use crate::dead_letters::UnfitColumn;
-use crate::error::OutboxError;
+use crate::debezium::Plan;
 use crate::mapping::{
     Condition, HeaderRule, Mapping, Source, Template, Timestamp, Unit, Value as MappedValue,
 };
 use crate::message::OutboxMessage;
-use crate::postgres::names::{TableName, quote_identifier};
+use crate::postgres::names::quote_identifier;
 use crate::postgres::pgoutput::{Column, Tuple};
 
 /// A part of a message.
@@ -83,7 +84,7 @@ impl Field {
 }
 
 /// A UUID that stands for an id of another kind, always the same (RFC 9562, version 5, in the namespace of OIDs).
-fn any_id(id: &[u8]) -> uuid::Uuid {
+pub(super) fn any_id(id: &[u8]) -> uuid::Uuid {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id)
 }
 
@@ -111,53 +112,6 @@ pub(crate) struct Layout {
 struct Only {
     column: usize,
     is: Vec<Option<String>>,
-}
-
-/// Why a table can't be an outbox.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub(crate) enum LayoutError {
-    #[error("has no column {}", .0.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", "))]
-    Missing(Vec<String>),
-    #[error("has a column {} of a type that can't be used{}", quote_identifier(.0), .1)]
-    Type(String, &'static str),
-    #[error("can't be mapped: {0} must be one column, such as {{created_at}}")]
-    NotBare(&'static str),
-}
-
-impl LayoutError {
-    /// As a definite error that names the table and the mend.
-    pub(crate) fn in_table(&self, table: &TableName) -> OutboxError {
-        let advice = match self {
-            LayoutError::Missing(names) if names.iter().all(|name| clause(name).is_some()) => {
-                let clauses: Vec<_> = names.iter().filter_map(|name| clause(name)).collect();
-                format!(
-                    "rename the column that holds it, say with --preset or --map-… where it is, or: ALTER TABLE {table} {};",
-                    clauses.join(", ")
-                )
-            }
-            LayoutError::Missing(_) => {
-                "choose another --preset, or say with --map-… (such as --map-key) which columns the table has; {name?} lets \
-                 a column be missing"
-                    .to_owned()
-            }
-            LayoutError::Type(name, _) => format!(
-                "compare column {} with the table of `walpost setup --print`, or with the settings --map-…",
-                quote_identifier(name)
-            ),
-            LayoutError::NotBare(_) => "see --map-timestamp and --map-partition in `walpost run --help`".to_owned(),
-        };
-        OutboxError::definite(format!("table {table} {self}"), advice)
-    }
-}
-
-/// How to add a column of the table that `walpost setup` makes.
-fn clause(name: &str) -> Option<String> {
-    match name {
-        "id" => Some("ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()".to_owned()),
-        "topic" => Some("ADD COLUMN topic text NOT NULL".to_owned()),
-        "payload" => Some("ADD COLUMN payload json".to_owned()),
-        _ => None,
-    }
 }
 
 /// A layout in the making.
@@ -321,8 +275,9 @@ impl Layout {
         columns: impl Iterator<Item = (&'a str, u32)>,
         types: &ColumnTypes,
     ) -> Result<Self, LayoutError> {
-        let (names, kinds): (Vec<Arc<str>>, Vec<Kind>) =
-            columns.map(|(name, type_oid)| (Arc::from(name), types.kind(type_oid))).unzip();
+        let (names, type_oids): (Vec<Arc<str>>, Vec<u32>) =
+            columns.map(|(name, type_oid)| (Arc::from(name), type_oid)).unzip();
+        let kinds: Vec<Kind> = type_oids.iter().map(|type_oid| types.kind(*type_oid)).collect();
         let blame = |template: &Template| {
             let column = template
                 .sources()
@@ -343,6 +298,11 @@ impl Layout {
             binary: true,
             absent: Vec::new(),
         };
+        if let Some(contract) = &mapping.contract {
+            let facts = |place: usize| types.facts(&layout.names[place], type_oids[place]);
+            let plan = Plan::new(contract, types.table(), &layout.names, facts)?;
+            return Ok(layout.with_plan(plan, kinds));
+        }
         let mut builder = Builder { layout, kinds: &kinds, missing: Vec::new(), unfit: None };
         // An id that consumers see by our own header is what it says it is.
         builder.part(if mapping.own_headers { Field::Id } else { Field::AnyId }, mapping.id.as_ref());
@@ -370,6 +330,16 @@ impl Layout {
             layout.kinds = kinds;
         }
         Ok(layout)
+    }
+
+    /// The layout of a table whose rows become messages as Debezium makes them.
+    fn with_plan(mut self, plan: Plan, kinds: Vec<Kind>) -> Self {
+        for place in plan.places() {
+            self.used[place] = true;
+        }
+        self.topic = Arc::clone(&self.names[plan.routed_by()]);
+        self.steps.push(Step::event(plan));
+        Layout { kinds, id: None, binary: false, ..self }
     }
 
     /// Whether every column that is used has a binary form that we can read.

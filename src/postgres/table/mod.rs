@@ -8,36 +8,73 @@ mod dead_letter_requests;
 mod dead_letters;
 mod derive;
 pub(crate) mod emitted;
+mod event;
 mod layout;
+mod layout_error;
 mod letter;
 mod save;
 mod value;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 pub use dead_letter_office::DeadLetterOffice;
 pub(crate) use dead_letter_office::RELAY_RIGHTS;
 pub(crate) use dead_letters::DeadLetterTable;
-pub(crate) use layout::{Layout, LayoutError, UnfitRow};
+pub(crate) use layout::{Layout, UnfitRow};
+pub(crate) use layout_error::LayoutError;
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use save::{OutboxTable, save};
 pub(crate) use value::RowError;
 
 use value::Kind;
 
-/// The types of the database's columns with domains seen through.
+use super::names::TableName;
+use crate::debezium::ColumnFacts;
+
+/// The types of the database's columns with domains seen through, and what else the catalog says of the table's.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ColumnTypes {
     bases: HashMap<u32, u32>,
+    table: TableName,
+    facts: Arc<HashMap<String, ColumnFacts>>,
 }
 
 impl ColumnTypes {
-    /// `bases`: from a type to the type that it is, in the end, a domain over.
-    pub(crate) fn new(bases: HashMap<u32, u32>) -> Self {
-        ColumnTypes { bases }
+    /// `bases`: from a type to the type that it is, in the end, a domain over. `facts`: of the table's columns, by name.
+    pub(crate) fn new(
+        bases: HashMap<u32, u32>,
+        table: TableName,
+        facts: HashMap<String, ColumnFacts>,
+    ) -> Self {
+        ColumnTypes { bases, table, facts: Arc::new(facts) }
+    }
+
+    /// The table's schema and name.
+    fn table(&self) -> (&str, &str) {
+        (&self.table.schema, &self.table.name)
+    }
+
+    fn base(&self, type_oid: u32) -> u32 {
+        self.bases.get(&type_oid).copied().unwrap_or(type_oid)
     }
 
     fn kind(&self, type_oid: u32) -> Kind {
-        Kind::of(self.bases.get(&type_oid).copied().unwrap_or(type_oid))
+        Kind::of(self.base(type_oid))
+    }
+
+    /// What the catalog said of a column; of one that is newer than the look at it, as little as its type says.
+    fn facts(&self, name: &str, type_oid: u32) -> ColumnFacts {
+        let base = self.base(type_oid);
+        let known = self.facts.get(name).filter(|facts| facts.type_oid == base);
+        known.cloned().unwrap_or_else(|| ColumnFacts {
+            type_oid: base,
+            type_name: format!("number {base}"),
+            declared: String::new(),
+            modifier: -1,
+            nullable: true,
+            default: None,
+            labels: Vec::new(),
+        })
     }
 }
