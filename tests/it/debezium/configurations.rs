@@ -69,26 +69,27 @@ impl Configuration {
         self.source("table.include.list").unwrap().trim_start_matches("public.")
     }
 
-    /// The topics that the rows go to.
-    pub(crate) fn topics(&self) -> Vec<String> {
+    /// The topics that the rows go to, and how many partitions they have.
+    pub(crate) fn topics(&self) -> Vec<(String, i32)> {
         let types: &[&str] = match (self.name, self.table()) {
             // Its expression leaves the last one as it is.
             ("connect_routed", _) => &["to.order", "to.customer", "rest"],
             (_, "journal") => &["shop.order", "shop.customer", "connect_routed.rest"],
             _ => &["order", "Customer", "invoice.line", "keyless"],
         };
-        types.iter().map(|it| format!("{}.{it}", self.prefix())).collect()
+        types.iter().map(|it| (format!("{}.{it}", self.prefix()), self.partitions(it))).collect()
+    }
+
+    fn partitions(&self, kind: &str) -> i32 {
+        let key = self.value("key.converter").or(self.value("debezium.format.key"));
+        let none = key.is_some_and(|it| it.ends_with("StringConverter") || it == "simplestring");
+        // Without a key the producer chooses as it likes; what JSON makes of a NULL is a key.
+        if kind == "keyless" && none { 1 } else { 4 }
     }
 
     /// What their names begin with.
     pub(crate) fn prefix(&self) -> &'static str {
         if self.name == "server_default" { "outbox.event" } else { self.name }
-    }
-
-    /// Whether a NULL key leaves none, so that the producer chooses a partition as it likes.
-    pub(crate) fn loses_null_keys(&self) -> bool {
-        let key = self.value("key.converter").or(self.value("debezium.format.key"));
-        key.is_some_and(|it| it.ends_with("StringConverter") || it == "simplestring")
     }
 
     /// Whether records bear the time of a column.
@@ -101,6 +102,9 @@ impl Configuration {
     }
 
     fn value(&self, name: &str) -> Option<&'static str> {
-        self.lines.lines().find_map(|line| line.split_once('=').filter(|(it, _)| *it == name)).map(|(_, value)| value)
+        self.lines
+            .lines()
+            .find_map(|line| line.split_once('=').filter(|(it, _)| *it == name))
+            .map(|(_, value)| value)
     }
 }

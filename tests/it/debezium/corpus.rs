@@ -21,9 +21,17 @@ const COLUMNS: [(&str, &str, &[&str]); 17] = [
     ("small", "int2", &["0", "-32768", "32767", "NULL"]),
     ("medium", "int4", &["-2147483648", "2147483647", "NULL", "5", "0"]),
     ("big", "int8", &["-9223372036854775808", "9223372036854775807", "NULL", "0", "1709686920244"]),
-    ("amount", "numeric(12,2)", &["3.69", "-1", "0", "NULL", "9999999999.99", "-9999999999.99", "1.28", "-1.28"]),
+    (
+        "amount",
+        "numeric(12,2)",
+        &["3.69", "-1", "0", "NULL", "9999999999.99", "-9999999999.99", "1.28", "-1.28"],
+    ),
     ("happened", "timestamp", TIMES),
-    ("seen", "timestamptz", &["'2024-03-01 05:00:04.128451+00'", "NULL", "'1969-12-31 23:59:59+02'", "'2024-06-30T12:00Z'"]),
+    (
+        "seen",
+        "timestamptz",
+        &["'2024-03-01 05:00:04.128451+00'", "NULL", "'1969-12-31 23:59:59+02'", "'2024-06-30T12:00Z'"],
+    ),
     ("day", "date", &["'2024-02-29'", "'1969-12-31'", "NULL", "'1970-01-01'", "'2200-01-01'"]),
     ("tags", "text[]", &["'{}'", "'{a,NULL,b}'", "NULL", r#"'{"x y","q\"q","ü🎉",""}'"#]),
     ("mood", "mood", &["'glad'", "'sad'", "NULL", "'so so'"]),
@@ -31,17 +39,35 @@ const COLUMNS: [(&str, &str, &[&str]); 17] = [
     ("note", "text DEFAULT 'none'", &["'n'", "NULL", "''", "'two\nlines'"]),
     ("level", "int4 DEFAULT 7", &["1", "NULL", "0"]),
     // The time of a record may be neither before 1970 nor in the future.
-    ("written", "timestamp NOT NULL", &["'2024-03-01 05:00:04.128951'", "'1970-01-01'", "'2001-09-09 01:46:39.999999'"]),
+    (
+        "written",
+        "timestamp NOT NULL",
+        &["'2024-03-01 05:00:04.128951'", "'1970-01-01'", "'2001-09-09 01:46:39.999999'"],
+    ),
     ("place", "int4 NOT NULL", &["0", "3", "1", "2", "1"]),
 ];
 
 const KEYS: &[&str] = &[
-    "'a'", "'42'", "'customer-7'", "''", "' '", "'ü'", "'🎉'", r#"'quote " back \ slash / <b> & '''"#, "E'\\u0001\\t\\n\\u007f'",
-    "'null'", "'00000000-0000-4000-8000-000000000001'",
+    "'a'",
+    "'42'",
+    "'customer-7'",
+    "''",
+    "' '",
+    "'ü'",
+    "'🎉'",
+    r#"'quote " back \ slash / <b> & '''"#,
+    "E'\\u0001\\t\\n\\u007f'",
+    "'null'",
+    "'00000000-0000-4000-8000-000000000001'",
 ];
 
-const TIMES: &[&str] =
-    &["'2024-03-01 05:00:04.128451'", "'1969-12-31 23:59:59.999999'", "NULL", "'1970-01-01'", "'2038-01-19 03:14:08.5'"];
+const TIMES: &[&str] = &[
+    "'2024-03-01 05:00:04.128451'",
+    "'1969-12-31 23:59:59.999999'",
+    "NULL",
+    "'1970-01-01'",
+    "'2038-01-19 03:14:08.5'",
+];
 
 /// JSON whose text is the same whether it is expanded or not, and more.
 const DOCUMENTS: &[&str] = &[
@@ -130,7 +156,8 @@ pub(crate) async fn create(database: &Database) {
     let mut sql = format!("CREATE TYPE mood AS ENUM ('glad', 'sad', 'so so'); {RENAMED};");
     for table in &TABLES {
         let columns: String = COLUMNS.iter().map(|(name, kind, _)| format!(", {name} {kind}")).collect();
-        write!(sql, "CREATE TABLE {} (id uuid PRIMARY KEY{columns}, payload {});", table.name, table.payload).unwrap();
+        write!(sql, "CREATE TABLE {} (id uuid PRIMARY KEY{columns}, payload {});", table.name, table.payload)
+            .unwrap();
     }
     client.batch_execute(&sql).await.unwrap();
 }
@@ -144,7 +171,10 @@ pub(crate) async fn fill(database: &Database) {
         for (number, rows) in table.rows().chunks(5).enumerate() {
             let sql = rows.join(";");
             let sql = if number % 2 == 0 { format!("BEGIN; {sql}; COMMIT") } else { sql };
-            client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{}: {error:?}\n{sql}", table.name));
+            client
+                .batch_execute(&sql)
+                .await
+                .unwrap_or_else(|error| panic!("{}: {error:?}\n{sql}", table.name));
         }
         client.batch_execute(&table.silence()).await.unwrap();
     }
@@ -155,13 +185,19 @@ impl Table {
         let payloads: Vec<&str> = self.payloads.iter().copied().flatten().copied().collect();
         let mut rows: Vec<String> = (0..payloads.len() * ROUNDS)
             // The rounds are shifted against the other columns.
-            .map(|number| self.row(number, Some(payloads[(number + number / payloads.len() * 4) % payloads.len()]), &[]))
+            .map(|number| {
+                self.row(number, Some(payloads[(number + number / payloads.len() * 4) % payloads.len()]), &[])
+            })
             .collect();
         let more = rows.len();
         rows.extend((0..6).map(|number| self.row(more + number, None, &[])));
         let keyless = [("aggregatetype", "'keyless'"), ("aggregateid", "NULL"), ("place", "0")];
         rows.extend((6..16).map(|number| {
-            self.row(more + number, Some(payloads[number % payloads.len()]).filter(|_| number % 4 > 0), &keyless)
+            self.row(
+                more + number,
+                Some(payloads[number % payloads.len()]).filter(|_| number % 4 > 0),
+                &keyless,
+            )
         }));
         // Compressed and stored elsewhere, yet whole in the log.
         let long = format!("{{\"long\": \"{}\"}}", "0123456789 ü🎉".repeat(12_000));
@@ -188,7 +224,9 @@ impl Table {
         let quoted = text.replace('\'', "''");
         match self.payload {
             // Each third is no text at all.
-            "bytea" if number % 3 == 1 => format!("decode('00ff80c3fe', 'hex') || convert_to('{quoted}', 'UTF8')"),
+            "bytea" if number % 3 == 1 => {
+                format!("decode('00ff80c3fe', 'hex') || convert_to('{quoted}', 'UTF8')")
+            }
             "bytea" => format!("convert_to('{quoted}', 'UTF8')"),
             _ => format!("'{quoted}'"),
         }

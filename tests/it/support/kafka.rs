@@ -169,8 +169,10 @@ impl KafkaBroker {
     /// Names and numbers of partitions.
     pub(crate) async fn create_topics(&self, topics: &[(&str, i32)]) {
         let admin: AdminClient<DefaultClientContext> = config(&self.brokers).create().unwrap();
-        let topics: Vec<NewTopic<'_>> =
-            topics.iter().map(|(name, count)| NewTopic::new(name, *count, TopicReplication::Fixed(1))).collect();
+        // Kept for good, since a record may bear a time of long ago.
+        let new =
+            |(name, count)| NewTopic::new(name, count, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        let topics: Vec<NewTopic<'_>> = topics.iter().copied().map(new).collect();
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
         for result in admin.create_topics(&topics, &options).await.unwrap() {
             result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
