@@ -11,6 +11,7 @@ mod ddl;
 mod dead_letters;
 mod dead_letters_cli;
 mod dead_letters_wait;
+mod debezium;
 mod debezium_config;
 mod delivery;
 mod demo;
