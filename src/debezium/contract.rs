@@ -1,6 +1,8 @@
 //! What a connector's configuration asks for, as plain data.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use super::convert::Converter;
 use super::modes::Modes;
@@ -14,7 +16,7 @@ pub(crate) enum Runner {
 }
 
 /// What of a row becomes which part of a record, as a connector and its outbox router do it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Contract {
     pub(super) runner: Runner,
     /// `topic.prefix` and `topic.delimiter`: they begin the names of schemas.
@@ -36,11 +38,40 @@ pub(crate) struct Contract {
     pub(super) expand: Option<Expand>,
     pub(super) modes: Modes,
     pub(super) converters: Converters,
+    pub(super) names: Names,
     /// What the connector reads.
     pub(super) table: Option<String>,
     pub(super) slot: String,
     pub(super) publication: String,
 }
+
+/// The texts of the routing column that envelopes' schemas were first named after: the router keeps a schema for each
+/// schema of a payload, or for each version, and with it the name that the first event gave it.
+#[derive(Debug, Default)]
+pub(super) struct Names(Mutex<HashMap<String, String>>);
+
+/// So many does the router keep.
+const MAX_NAMES: usize = 10_000;
+
+impl Names {
+    /// The text that the schema is named after.
+    pub(super) fn first(&self, schema: String, routed_by: &str) -> String {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.len() >= MAX_NAMES && !names.contains_key(&schema) {
+            names.clear();
+        }
+        names.entry(schema).or_insert_with(|| routed_by.to_owned()).clone()
+    }
+}
+
+/// What was seen meanwhile makes no other contract.
+impl PartialEq for Names {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Names {}
 
 /// A column that goes somewhere besides.
 #[derive(Clone, Debug, PartialEq, Eq)]

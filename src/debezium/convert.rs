@@ -28,6 +28,10 @@ impl Shape {
         let json = schema.json();
         Shape { schema, json }
     }
+
+    pub(super) fn json(&self) -> &str {
+        &self.json
+    }
 }
 
 impl Converter {

@@ -314,6 +314,18 @@ impl Plan {
     ) -> Result<Option<Vec<u8>>, Misread> {
         let converter = &self.contract.converters.value;
         let (shape, payload) = self.payload(read(&self.payload)?);
+        let shape = match &shape {
+            Payload::Column => Some(&self.payload.shape),
+            Payload::Expanded(shape) => Some(shape),
+            Payload::Free => None,
+        };
+        // Nothing sees the schema of an envelope but a converter that writes it.
+        let envelope = match shape {
+            Some(shape) if self.contract.has_envelope() && converter.shows_schemas() => {
+                Some(self.envelope(shape, read, routed_by)?)
+            }
+            _ => None,
+        };
         let is_blank = match &payload {
             Datum::Null => true,
             Datum::Text(text) => text.chars().all(|letter| letter <= ' '),
@@ -322,11 +334,6 @@ impl Plan {
         if is_blank && self.contract.tombstones {
             return Ok(None);
         }
-        let shape = match &shape {
-            Payload::Column => Some(&self.payload.shape),
-            Payload::Expanded(shape) => Some(shape),
-            Payload::Free => None,
-        };
         if !self.contract.has_envelope() {
             return Ok(converter.bytes(shape, &payload));
         }
@@ -334,14 +341,10 @@ impl Plan {
         for (name, used) in &self.envelope {
             members.push((name.clone(), read(used)?));
         }
-        // Nothing sees the schema of an envelope but a converter that writes it.
-        let envelope = match shape {
-            Some(shape) if converter.shows_schemas() => Some(self.envelope(shape, read, routed_by)?),
-            _ => None,
-        };
         Ok(converter.bytes(envelope.as_ref(), &Datum::Struct(members)))
     }
 
+    /// The schema of an envelope around a payload.
     fn envelope(
         &self,
         payload: &Shape,
@@ -350,12 +353,17 @@ impl Plan {
     ) -> Result<Shape, Misread> {
         let mut fields = vec![("payload".to_owned(), payload.schema.clone())];
         fields.extend(self.envelope.iter().map(|(name, used)| (name.clone(), used.column.schema.clone())));
-        let (before, after) = &self.schema_name;
-        let name = Some(format!("{before}{routed_by}{after}"));
         let version = match self.version.as_ref().map(read).transpose()? {
             Some(Datum::Int(number)) => i32::try_from(number).ok(),
             _ => None,
         };
+        let kept_for = match self.version {
+            Some(_) => format!("{version:?}"),
+            None => payload.json().to_owned(),
+        };
+        let named_after = self.contract.names.first(kept_for, routed_by);
+        let (before, after) = &self.schema_name;
+        let name = Some(format!("{before}{named_after}{after}"));
         Ok(Shape::of(Schema { name, version, ..Schema::of(Type::Struct(fields)) }))
     }
 

@@ -53,7 +53,8 @@ fn one_configuration_may_be_written_in_many_ways() {
     assert_eq!(contract(&[&format!("{bare}}}")]).expect("a contract"), wrapped);
     assert_eq!(connect("").expect("a contract"), wrapped);
     // The worker's converters hold unless the connector brings its own, with their options.
-    let worker = "bootstrap.servers=a:1\noffset.storage.file.filename=/x\nkey.converter=org.apache.kafka.connect.storage.StringConverter\n\
+    let worker = "bootstrap.servers=a:1\noffset.storage.file.filename=/x\n\
+                  key.converter=org.apache.kafka.connect.storage.StringConverter\n\
                   value.converter=org.apache.kafka.connect.json.JsonConverter\nvalue.converter.schemas.enable=false\n";
     assert_eq!(
         contract(&[worker, CONNECTOR]).expect("a contract").converters.value,

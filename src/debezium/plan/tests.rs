@@ -91,7 +91,11 @@ fn connect_sends_text_by_default() {
     assert_eq!(event.topic, "outbox.event.Order");
     assert_eq!(text(event.key.as_ref()), Some("k-1"));
     assert_eq!(text(event.value.as_ref()), Some("{\"a\": 1, \"b\": null}"));
-    let headers = r#"{"__debezium.context.connectorLogicalName":"shop","__debezium.context.taskId":"0","__debezium.context.connectorName":"postgresql","__debezium.context.runId":"run-1","id":"1cf5ba32-0000-4000-8000-000000000001","type":"OrderPaid","n":"7","atz":"2024-03-01T05:00:04.128451Z"}"#;
+    let headers = concat!(
+        r#"{"__debezium.context.connectorLogicalName":"shop","__debezium.context.taskId":"0","__debezium.contex"#,
+        r#"t.connectorName":"postgresql","__debezium.context.runId":"run-1","id":"1cf5ba32-0000-4000-8000-00000"#,
+        r#"0000001","type":"OrderPaid","n":"7","atz":"2024-03-01T05:00:04.128451Z"}"#,
+    );
     assert_eq!(event.headers, headers);
     assert_eq!((event.partition, event.timestamp), (None, None));
 }
@@ -106,12 +110,18 @@ fn the_server_sends_json_with_schemas_by_default() {
     );
     let key = r#"{"schema":{"type":"string","optional":true},"payload":"k-1"}"#;
     assert_eq!(text(event.key.as_ref()), Some(key));
-    let payload = r#"{"schema":{"type":"string","optional":true,"name":"io.debezium.data.Json","version":1},"payload":"{\"a\": 1, \"b\": null}"}"#;
+    let payload = concat!(
+        r#"{"schema":{"type":"string","optional":true,"name":"io.debezium.data.Json","version":1},"payload":"{\"#,
+        r#""a\": 1, \"b\": null}"}"#,
+    );
     assert_eq!(text(event.value.as_ref()), Some(payload));
     let headers: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&event.headers).expect("an object");
     let header = |name: &str| headers.get(name).and_then(serde_json::Value::as_str).unwrap_or("none");
-    let id = r#"{"schema":{"type":"string","optional":false,"name":"io.debezium.data.Uuid","version":1},"payload":"1cf5ba32-0000-4000-8000-000000000001"}"#;
+    let id = concat!(
+        r#"{"schema":{"type":"string","optional":false,"name":"io.debezium.data.Uuid","version":1},"payload":"1"#,
+        r#"cf5ba32-0000-4000-8000-000000000001"}"#,
+    );
     assert_eq!(header("id"), id);
     assert_eq!(header("type"), r#"{"schema":{"type":"string","optional":true},"payload":null}"#);
     let task = r#"{"schema":{"type":"string","optional":false},"payload":"0"}"#;
@@ -177,7 +187,10 @@ fn payloads_that_are_null_or_blank() {
 fn envelopes_have_the_columns_in_order() {
     let placed = "transforms.o.table.fields.additional.placement=price:envelope,at:envelope:when,atz:envelope,day:envelope,\
                   tags:envelope,note:envelope,type:envelope\n";
-    let plain = r#"{"payload":"{\"a\": 1, \"b\": null}","price":"AnE=","when":1709269204128451,"atz":"2024-03-01T05:00:04.128451Z","day":19783,"tags":["a",null],"note":"none","type":null}"#;
+    let plain = concat!(
+        r#"{"payload":"{\"a\": 1, \"b\": null}","price":"AnE=","when":1709269204128451,"atz":"2024-03-01T05:00:"#,
+        r#"04.128451Z","day":19783,"tags":["a",null],"note":"none","type":null}"#,
+    );
     assert_eq!(value(&format!("{CONNECT}{PLAIN}{placed}"), &[("type", None)]).as_deref(), Some(plain));
     let placed = "transforms.o.table.fields.additional.placement=note:envelope\n\
                   transforms.o.table.field.event.schema.version=lane\n";
@@ -190,6 +203,22 @@ fn envelopes_have_the_columns_in_order() {
     assert_eq!(value(&format!("{CONNECT}{JSON}{placed}"), &[]).as_deref(), Some(schema));
     let text = "Struct{payload={\"a\": 1, \"b\": null},note=none}";
     assert_eq!(value(&format!("{CONNECT}{placed}"), &[]).as_deref(), Some(text));
+}
+
+#[test]
+fn the_first_type_names_the_schema_of_all() {
+    let placed = "transforms.o.table.fields.additional.placement=type:envelope\n";
+    let plan = plan(&format!("{CONNECT}{JSON}{placed}")).expect("a plan");
+    let name = |routed_by: &'static str| {
+        let text =
+            |place: usize| if TABLE[place].0 == "aggregatetype" { Some(routed_by) } else { TABLE[place].5 };
+        let event = plan.event(text).expect("an event");
+        let value: serde_json::Value = serde_json::from_slice(&event.value.expect("a value")).expect("JSON");
+        value["schema"]["name"].as_str().map(str::to_owned)
+    };
+    for routed_by in ["Customer", "Order"] {
+        assert_eq!(name(routed_by).as_deref(), Some("shop.public.outboxevent.Customer.Value"), "{routed_by}");
+    }
 }
 
 #[test]
@@ -209,7 +238,10 @@ fn json_is_expanded_or_left_alone() {
     for (payload, expected) in [
         (
             "{\"a\": 1}",
-            r#"{"schema":{"type":"struct","fields":[{"type":"int32","optional":true,"field":"a"}],"optional":true,"name":"payload"},"payload":{"a":1}}"#,
+            concat!(
+                r#"{"schema":{"type":"struct","fields":[{"type":"int32","optional":true,"field":"a"}],"optional":true,""#,
+                r#"name":"payload"},"payload":{"a":1}}"#,
+            ),
         ),
         ("[]", r#"{"schema":null,"payload":"[]"}"#),
         ("[1, 2]", r#"{"schema":null,"payload":[1,2]}"#),
@@ -258,6 +290,7 @@ fn columns_that_no_row_could_pass_are_refused_at_start() {
     }
     let missing = plan(&format!("{CONNECT}transforms.o.table.fields.additional.placement=gone:header\n"));
     assert_eq!(missing, Err(PlanError::Missing(vec!["gone".to_owned()])));
-    let ignored = "transforms.o.table.fields.additional.placement=gone:header\ntransforms.o.table.field.additional.missing=ignore\n";
+    let ignored = "transforms.o.table.fields.additional.placement=gone:header\n\
+                   transforms.o.table.field.additional.missing=ignore\n";
     assert!(plan(&format!("{CONNECT}{ignored}")).is_ok());
 }

@@ -38,11 +38,11 @@ const COLUMNS: [(&str, &str, &[&str]); 17] = [
     // A NULL here comes out as the default.
     ("note", "text DEFAULT 'none'", &["'n'", "NULL", "''", "'two\nlines'"]),
     ("level", "int4 DEFAULT 7", &["1", "NULL", "0"]),
-    // The time of a record may be neither before 1970 nor in the future.
+    // The time of a record may be neither before 1970 nor in the future; librdkafka takes 0 for none.
     (
         "written",
         "timestamp NOT NULL",
-        &["'2024-03-01 05:00:04.128951'", "'1970-01-01'", "'2001-09-09 01:46:39.999999'"],
+        &["'2024-03-01 05:00:04.128951'", "'1970-01-01 00:00:00.001'", "'2001-09-09 01:46:39.999999'"],
     ),
     ("place", "int4 NOT NULL", &["0", "3", "1", "2", "1"]),
 ];
