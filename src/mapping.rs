@@ -226,12 +226,6 @@ impl Mapping {
         }
     }
 
-    /// Whether a row says which partition its record goes to.
-    #[must_use]
-    pub fn names_partition(&self) -> bool {
-        self.partition.is_some() || self.contract.as_ref().is_some_and(|contract| contract.names_partition())
-    }
-
     /// The column of its table that the record's time comes from.
     pub(crate) fn time_column(&self) -> Option<&str> {
         match (&self.contract, &self.timestamp) {

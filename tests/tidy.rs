@@ -220,6 +220,7 @@ fn dependencies_point_toward_the_ground() {
         "progress.rs",
         "router.rs",
         "comparison",
+        "debezium",
         "postgres",
         "kafka",
         "store.rs",
@@ -229,6 +230,8 @@ fn dependencies_point_toward_the_ground() {
         none(inside(room, &upward), "dependencies point toward the ground");
     }
     for room in [
+        "debezium",
+        "postgres/array.rs",
         "postgres/reader.rs",
         "postgres/wal.rs",
         "postgres/pgoutput",

@@ -169,7 +169,6 @@ fn a_connector_names_table_slot_and_publication_unless_settings_do() {
 #[test]
 fn a_connector_is_refused_with_its_file_and_option() {
     let preset = ("--preset", "debezium");
-    let partition = r#""transforms.o.table.fields.additional.placement": "a:partition""#;
     for (more, flags, what) in [
         (r#""converters": "c""#, vec![preset], "connector.json: `converters`: it is not reproduced"),
         (
@@ -255,11 +254,6 @@ fn mistakes_say_where_and_what_instead() {
         (flags(&[("--preset", "debezum")]), "--preset: there is no preset `debezum`", "debezium, goharvest"),
         (flags(&[("--preset", "k1s0-events")]), "table: it is not set", "name the table"),
         (flags(&[("--map-key", "{a")]), "--map-key: a { has no }", "walpost run --help"),
-        (
-            flags(&[("--map-partition", "{p}"), ("--on-refusal", "dead-letter")]),
-            "--on-refusal: a dead letter does not keep the partition",
-            "--map-partition none",
-        ),
         (flags(&[("--delivery", "exactly-once")]), "--delivery: there is no delivery", "`at-least-once`"),
         (flags(&[("--drain-timeout", "25")]), "--drain-timeout: `25` is not a span of time", "500ms"),
         (flags(&[("--on-refusal", "drop")]), "--on-refusal: there is no policy `drop`", "dead-letter"),

@@ -124,12 +124,6 @@ impl Contract {
         self.timestamp.as_deref()
     }
 
-    /// Whether a row says which partition it goes to.
-    pub(crate) fn names_partition(&self) -> bool {
-        self.runner == Runner::Connect
-            && self.placements.iter().any(|placed| placed.place == Place::Partition)
-    }
-
     /// The columns of the envelope; without any, the value is the payload alone.
     pub(super) fn has_envelope(&self) -> bool {
         self.placements.iter().any(|placed| placed.place == Place::Envelope)
@@ -158,7 +152,7 @@ impl fmt::Display for Contract {
             context.into_iter().chain(["id".to_owned()]).chain(names(Place::Header)).collect();
         write!(f, ", headers {} as {header}", headers.join(", "))?;
         match placed(Place::Partition).next() {
-            Some(placed) if self.names_partition() => write!(f, ", partition {}", placed.column),
+            Some(placed) if self.runner == Runner::Connect => write!(f, ", partition {}", placed.column),
             _ => Ok(()),
         }
     }
