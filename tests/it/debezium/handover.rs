@@ -58,6 +58,13 @@ async fn hand_over(mode: &str) {
     crate::world::stop(walpost).await;
     relay.insert(30).await;
 
+    // Its own stored position lies before the slot's, which it takes for a loss.
+    lab.connect.resume(&relay.name).await;
+    let failure =
+        eventually("Debezium to refuse", LONGEST, async || lab.connect.failure(&relay.name).await).await;
+    assert!(failure.contains("no longer available on the server"), "{failure}");
+    lab.connect.stop(&relay.name).await;
+    lab.connect.forget(&relay.name).await;
     lab.connect.resume(&relay.name).await;
     relay.arrived().await;
     relay.insert(30).await;

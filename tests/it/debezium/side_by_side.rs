@@ -1,5 +1,6 @@
 //! Every configuration, over the same rows.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::process::Output;
 
@@ -8,12 +9,14 @@ use tokio_postgres::Client;
 
 use super::configurations::{self, Configuration, Form};
 use super::corpus;
-use super::lab::{LONGEST, Lab, create_slot, held};
+use super::lab::{LONGEST, Lab, create_slot, held, read};
 use crate::support::debezium::Server;
-use crate::support::{Consumed, Database, PATIENCE, Walpost, consume, eventually};
+use crate::support::{Consumed, Database, PATIENCE, Walpost, eventually};
 
 /// The header that no two runs have in common.
 const RUN: &str = "__debezium.context.runId";
+
+type Topics = HashMap<String, Vec<Consumed>>;
 
 /// One configuration on its way.
 struct Run {
@@ -37,9 +40,13 @@ async fn the_topics_are_the_same_record_by_record() {
         run.wait_for_debezium(lab).await;
     }
     publish(lab, &database, &runs).await;
+    let topics: Vec<(String, i32)> = runs.iter().flat_map(|run| run.topics.clone()).collect();
+    let (theirs, ours) =
+        tokio::join!(read(lab.theirs.brokers(), topics.clone()), read(lab.ours.brokers(), topics));
     let (mut table, mut faults) = (String::new(), String::new());
     for run in &runs {
-        let differences = run.compare(lab).await;
+        let mut differences = run.differences(&theirs, &ours);
+        differences.extend(run.verify(lab).await);
         let verdict = if differences.is_empty() { "the same" } else { "DIFFERENT" };
         writeln!(table, "{:28} {:>6} records  {verdict}", run.configuration.name, run.rows).unwrap();
         differences.iter().for_each(|it| writeln!(faults, "{}: {it}", run.configuration.name).unwrap());
@@ -156,13 +163,12 @@ impl Run {
             .spawn()
     }
 
-    /// What differs, by two judges: here, and the command that users have.
-    async fn compare(&self, lab: &Lab) -> Vec<String> {
+    /// What differs, record by record.
+    fn differences(&self, theirs: &Topics, ours: &Topics) -> Vec<String> {
         let mut differences = Vec::new();
         let mut count = 0;
         for (topic, _) in &self.topics {
-            let (theirs, ours) =
-                tokio::join!(read(lab.theirs.brokers(), topic), read(lab.ours.brokers(), topic));
+            let [theirs, ours] = [theirs, ours].map(|side| side.get(topic).map_or(&[][..], Vec::as_slice));
             count += theirs.len();
             if theirs.len() != ours.len() {
                 differences.push(format!(
@@ -172,7 +178,7 @@ impl Run {
                 ));
             }
             let timestamps = self.configuration.has_timestamps();
-            for (theirs, ours) in theirs.iter().zip(&ours) {
+            for (theirs, ours) in theirs.iter().zip(ours) {
                 if plain(theirs, timestamps) != plain(ours, timestamps) {
                     differences.push(format!(
                         "{topic}:\n  theirs {}\n  ours   {}",
@@ -185,23 +191,20 @@ impl Run {
         if count as i64 != self.rows {
             differences.push(format!("{count} records of {} rows", self.rows));
         }
+        differences
+    }
+
+    /// The same by the command that users have; what it says, unless that all is equal.
+    async fn verify(&self, lab: &Lab) -> Option<String> {
         let topics = format!("{}.*", self.configuration.prefix());
         let mut command = Walpost::with(["verify", &topics, &topics, "--brokers", lab.theirs.brokers()]);
         command = command.args(["--right-brokers", lab.ours.brokers(), "--ignore-header", RUN, "--show"]);
         command = command.args(self.configuration.has_timestamps().then_some("--timestamps"));
         let Output { status, stdout, stderr } = command.output().await;
         let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
-        if !status.success() || !said.starts_with(&format!("equal: {} records", self.rows)) {
-            differences.push(format!("verify: {said}"));
-        }
-        differences
+        let equal = status.success() && said.starts_with(&format!("equal: {} records", self.rows));
+        (!equal).then(|| format!("verify: {said}"))
     }
-}
-
-async fn read(brokers: &str, topic: &str) -> Vec<Consumed> {
-    let mut records = consume(brokers, topic, 0, PATIENCE).await;
-    records.sort_by_key(|it| (it.partition, it.offset));
-    records
 }
 
 /// A record without what may differ: the run's name, which must be one, and the time where it is the producer's.

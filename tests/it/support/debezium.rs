@@ -152,6 +152,13 @@ impl Connect {
         self.put(&format!("/connectors/{name}/resume")).await;
     }
 
+    /// Takes away the place that it has stored, so that it goes on at the slot's; for a connector that is stopped.
+    pub(crate) async fn forget(&self, name: &str) {
+        let path = format!("/connectors/{name}/offsets");
+        let (code, answer) = self.ask("DELETE", &path, "").await.expect("an answer");
+        assert_eq!(code, 200, "{path}: {answer}");
+    }
+
     /// Why its task has failed, if it has.
     pub(crate) async fn failure(&self, name: &str) -> Option<String> {
         let status = self.status(name).await;
