@@ -3,6 +3,7 @@
 //! A preset is a file of `presets/`, plain data; what the settings say goes over it, entry by entry. Nothing here knows
 //! a table's real columns: `postgres/table` holds a mapping against them.
 
+mod account;
 mod template;
 
 use std::collections::BTreeMap;
@@ -11,8 +12,10 @@ use std::sync::{Arc, LazyLock};
 use include_dir::{Dir, include_dir};
 
 use crate::debezium::Contract;
-use crate::router::{CORRELATION_ID, EVENT_TYPE, Router};
+use crate::message::OwnHeaders;
+use crate::router::{CORRELATION_ID, EVENT_TYPE};
 
+pub(crate) use account::{Account, PartAccount};
 pub(crate) use template::{Piece, Source, Template};
 
 static PRESETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/presets");
@@ -37,6 +40,21 @@ pub(crate) const ENTRIES: [&str; 13] = [
     "made_by_setup",
 ];
 
+/// Those that a setting may say otherwise.
+pub(crate) const SETTABLE: [&str; 11] = [
+    "id",
+    "topic",
+    "key",
+    "partition",
+    "value",
+    "timestamp",
+    EVENT_TYPE,
+    CORRELATION_ID,
+    "headers",
+    "only",
+    "own_headers",
+];
+
 /// What of a row becomes which part of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -58,6 +76,9 @@ pub struct Mapping {
     pub(crate) made_by_setup: bool,
     /// Debezium's configuration, which then says all but the conditions, the order and whether headers of our own follow.
     pub(crate) contract: Option<Arc<Contract>>,
+    /// The preset's name, and the entries as they were written, in the order of [`ENTRIES`].
+    pub(crate) preset: String,
+    pub(crate) written: Vec<(&'static str, String)>,
 }
 
 /// What a record says.
@@ -123,6 +144,7 @@ pub(crate) struct Condition {
 /// A preset's file.
 #[derive(Clone, Debug)]
 pub struct Preset {
+    name: String,
     entries: BTreeMap<String, String>,
 }
 
@@ -147,7 +169,7 @@ impl Preset {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let file = PRESETS.get_file(format!("{name}.toml"))?;
-        Preset::parse(file.contents_utf8()?).ok()
+        Preset::parse(name, file.contents_utf8()?).ok()
     }
 
     /// The names of all presets, sorted.
@@ -159,12 +181,12 @@ impl Preset {
         names
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(name: &str, text: &str) -> Result<Self, String> {
         let entries = toml::from_str::<BTreeMap<String, String>>(text).map_err(|error| error.to_string())?;
         let known = |key: &str| key == "table" || ENTRIES.contains(&key);
         match entries.keys().find(|key| !known(key)) {
             Some(key) => Err(format!("there is no entry `{key}`")),
-            None => Ok(Preset { entries }),
+            None => Ok(Preset { name: name.to_owned(), entries }),
         }
     }
 
@@ -204,6 +226,8 @@ impl Preset {
             own_headers: choice(text("own_headers"), true).map_err(wrong("own_headers"))?,
             made_by_setup: choice(text("made_by_setup"), false).map_err(wrong("made_by_setup"))?,
             contract: None,
+            preset: self.name.clone(),
+            written: ENTRIES.map(|entry| (entry, text(entry).to_owned())).into(),
         })
     }
 }
@@ -215,23 +239,22 @@ impl Mapping {
         Arc::clone(&WALPOST)
     }
 
-    /// The router of the messages that it makes.
-    #[must_use]
-    pub fn router(&self) -> Router {
-        match (self.own_headers, &self.contract) {
-            (false, _) => Router::without_own_headers(),
-            (true, None) => Router::default(),
-            // The id is among Debezium's headers.
-            (true, Some(_)) => Router::with_position(),
-        }
-    }
-
     /// The column of its table that the record's time comes from.
     pub(crate) fn time_column(&self) -> Option<&str> {
         match (&self.contract, &self.timestamp) {
             (Some(contract), _) => contract.time_column(),
             (None, Timestamp::Column(template, _)) => template.bare().map(|source| source.column.as_str()),
             (None, Timestamp::None | Timestamp::Commit) => None,
+        }
+    }
+
+    /// Which headers of our own its records have.
+    pub(crate) fn header_set(&self) -> OwnHeaders {
+        match (self.own_headers, &self.contract) {
+            (false, _) => OwnHeaders::None,
+            (true, None) => OwnHeaders::All,
+            // The id is among Debezium's headers.
+            (true, Some(_)) => OwnHeaders::Position,
         }
     }
 
@@ -251,6 +274,8 @@ impl Mapping {
             own_headers: true,
             made_by_setup: true,
             contract: None,
+            preset: String::new(),
+            written: Vec::new(),
         }
     }
 }

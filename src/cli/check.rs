@@ -22,9 +22,6 @@ pub(super) async fn check(config: &Config) -> Result<(), OutboxError> {
         }
         Err(error) => vec![Finding { subject: "connection", outcome: Outcome::Failure(error) }],
     };
-    if let Some(contract) = &config.target.mapping.contract {
-        findings.push(Finding { subject: "debezium", outcome: Outcome::Good(contract.to_string()) });
-    }
     // Printed before Kafka is asked, which may take its time.
     report::print(&findings);
     let outcome = match probe(&config.kafka, PATIENCE).await {

@@ -27,6 +27,10 @@ pub(super) fn contract(layers: &Layers) -> Result<Option<Arc<Contract>>, OutboxE
         let advice = "take it out; of the mapping only --map-own-headers goes with --debezium-config";
         return Err(written.wrong("the connector's configuration says what a record is made of", advice));
     }
+    if let Some((_, written)) = layers.of_tables().into_iter().next() {
+        let advice = "take it out; with --debezium-config the tables differ in nothing but their columns";
+        return Err(written.wrong("the connector's configuration says what a record is made of", advice));
+    }
     let mut options = Options::default();
     let names = files.text.split(',').map(str::trim).filter(|name| !name.is_empty());
     for name in names {

@@ -40,7 +40,7 @@ pub(crate) struct Contract {
     pub(super) converters: Converters,
     pub(super) names: Names,
     /// What the connector reads.
-    pub(super) table: Option<String>,
+    pub(super) tables: Option<String>,
     pub(super) slot: String,
     pub(super) publication: String,
 }
@@ -104,9 +104,9 @@ pub(super) struct Converters {
 }
 
 impl Contract {
-    /// The one table that the connector reads, written as in SQL.
-    pub(crate) fn table(&self) -> Option<&str> {
-        self.table.as_deref()
+    /// The tables that the connector reads, written as in SQL.
+    pub(crate) fn tables(&self) -> Option<&str> {
+        self.tables.as_deref()
     }
 
     /// The slot that the connector reads.

@@ -51,7 +51,7 @@ impl Contract {
             modes: modes(&mut options)?,
             converters: Converters::take(&mut options)?,
             names: Names::default(),
-            table: table(&mut options)?,
+            tables: tables(&mut options)?,
             slot: options.text("slot.name", "debezium")?,
             publication: options.text("publication.name", "dbz_publication")?,
         };
@@ -163,32 +163,25 @@ fn modes(options: &mut Options) -> Result<Modes, WrongOption> {
     })
 }
 
-/// The one table of `table.include.list`, written as in SQL. An item of the list is a regular expression, which must not
-/// say more than a name.
-fn table(options: &mut Options) -> Result<Option<String>, WrongOption> {
+/// The tables of `table.include.list`, written as in SQL. An item of the list is a regular expression, which must not say
+/// more than a name.
+fn tables(options: &mut Options) -> Result<Option<String>, WrongOption> {
     let written = options.written("table.include.list");
     let Some(text) = options.take("table.include.list")? else { return Ok(None) };
-    let wrong = |why: &str| WrongOption::new(&written, why);
-    let items: Vec<_> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
-    let item = match items.as_slice() {
-        [] => return Ok(None),
-        [item] => item.replace("\\.", "."),
-        [_, ..] => {
-            return Err(wrong(
-                "several tables are not read by one relay: run one for each, and name its table alone",
-            ));
-        }
-    };
     let plain = |part: &str| {
         let plain = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | ' ');
         !part.is_empty() && part.chars().all(plain)
     };
-    match item.split_once('.') {
-        Some((schema, table)) if plain(schema) && plain(table) => {
-            Ok(Some(format!("\"{schema}\".\"{table}\"")))
+    let quoted = |item: &str| match item.replace("\\.", ".").split_once('.') {
+        Some((schema, table)) if plain(schema) && plain(table) => Ok(format!("\"{schema}\".\"{table}\"")),
+        _ => {
+            let why = format!("`{item}` is not the plain name of one table, schema.table");
+            Err(WrongOption::new(&written, why))
         }
-        _ => Err(wrong("it is not the plain name of one table, schema.table")),
-    }
+    };
+    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+    let tables: Vec<_> = items.map(quoted).collect::<Result<_, _>>()?;
+    Ok(Some(tables.join(", ")).filter(|tables| !tables.is_empty()))
 }
 
 impl Runner {

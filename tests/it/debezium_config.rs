@@ -186,7 +186,7 @@ async fn a_slot_and_a_publication_of_debezium_are_taken_over_and_given_back() {
     let check = with("check").output().await;
     let told = String::from_utf8_lossy(&check.stdout).into_owned();
     let line = format!(
-        "ok    debezium     as Kafka Connect: topic {} of aggregatetype, key aggregateid as text",
+        "ok    mapping      public.outboxevent as Kafka Connect: topic {} of aggregatetype, key aggregateid as text",
         world.topic
     );
     assert!(told.contains(&line), "{told}");

@@ -33,7 +33,7 @@ fn defaults_are_those_of_the_router() {
                  value payload as text, headers __debezium.context.*, id as text";
     assert_eq!(contract.to_string(), shown);
     assert_eq!(
-        (contract.slot(), contract.publication(), contract.table()),
+        (contract.slot(), contract.publication(), contract.tables()),
         ("debezium", "dbz_publication", None)
     );
     let contract = server("").expect("a contract");
@@ -101,7 +101,9 @@ fn every_reproduced_option_is_seen() {
     assert_eq!(source("extended.headers.enabled=false").run_id, None);
     assert_eq!(source("slot.name=a").slot(), "a");
     assert_eq!(source("publication.name=a").publication(), "a");
-    assert_eq!(source("table.include.list=public\\\\.outbox").table(), Some("\"public\".\"outbox\""));
+    assert_eq!(source("table.include.list=public\\\\.outbox").tables(), Some("\"public\".\"outbox\""));
+    let tables = source("table.include.list=public.a, Shop.b");
+    assert_eq!(tables.tables(), Some("\"public\".\"a\", \"Shop\".\"b\""));
     assert_eq!(source("decimal.handling.mode=string").modes.decimals, Decimals::Text);
     assert_eq!(source("time.precision.mode=connect").modes.precision, Precision::Connect);
     assert_eq!(source("binary.handling.mode=base64-url-safe").modes.binary, Binary::Base64UrlSafe);
@@ -183,7 +185,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("skipped.operations=c,t", "skipped.operations", "inserts"),
     ("producer.override.partitioner.class=x.Y", "producer.override.partitioner.class", "partitions"),
     ("time.precision.mode=fortnights", "time.precision.mode", "adaptive"),
-    ("table.include.list=public.a,public.b", "table.include.list", "one relay"),
     ("table.include.list=public.*", "table.include.list", "plain name"),
     (
         "value.converter=io.confluent.connect.avro.AvroConverter",

@@ -14,6 +14,7 @@ use super::value::{self, Kind, Unfit, Value, text_array};
 use crate::debezium::Plan;
 use crate::mapping::{Piece, Template};
 use crate::message::OutboxMessage;
+use crate::postgres::names::TableName;
 use crate::postgres::pgoutput::{Column, Tuple};
 
 /// The values of a row.
@@ -195,9 +196,11 @@ fn plain(text: String) -> Value {
 
 impl Text {
     /// The template with the places of its columns, of those that there are.
-    pub(super) fn of(template: &Template, place: impl Fn(&str) -> Option<usize>) -> Self {
+    pub(super) fn of(template: &Template, table: &TableName, place: impl Fn(&str) -> Option<usize>) -> Self {
         let segment = |piece: &Piece| match piece {
             Piece::Text(text) => Segment::Plain(text.clone()),
+            Piece::Schema => Segment::Plain(table.schema.clone()),
+            Piece::Table => Segment::Plain(table.name.clone()),
             Piece::Choice(sources) => {
                 let found = sources
                     .iter()

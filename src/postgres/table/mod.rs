@@ -10,8 +10,8 @@ mod derive;
 pub(crate) mod emitted;
 mod event;
 mod layout;
-mod layout_error;
 mod letter;
+mod misfit;
 mod save;
 mod value;
 
@@ -22,8 +22,8 @@ pub use dead_letter_office::DeadLetterOffice;
 pub(crate) use dead_letter_office::RELAY_RIGHTS;
 pub(crate) use dead_letters::DeadLetterTable;
 pub(crate) use layout::{Layout, UnfitRow};
-pub(crate) use layout_error::LayoutError;
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
+pub(crate) use misfit::{LayoutError, listed};
 pub use save::{OutboxTable, save};
 pub(crate) use value::RowError;
 
@@ -32,27 +32,20 @@ use value::Kind;
 use super::names::TableName;
 use crate::debezium::ColumnFacts;
 
+/// What the catalog says of the columns of tables, by their names.
+pub(crate) type Facts = Vec<(TableName, HashMap<String, ColumnFacts>)>;
+
 /// The types of the database's columns with domains seen through, and what else the catalog says of the table's.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ColumnTypes {
     bases: HashMap<u32, u32>,
-    table: TableName,
-    facts: Arc<HashMap<String, ColumnFacts>>,
+    facts: Arc<Facts>,
 }
 
 impl ColumnTypes {
-    /// `bases`: from a type to the type that it is, in the end, a domain over. `facts`: of the table's columns, by name.
-    pub(crate) fn new(
-        bases: HashMap<u32, u32>,
-        table: TableName,
-        facts: HashMap<String, ColumnFacts>,
-    ) -> Self {
-        ColumnTypes { bases, table, facts: Arc::new(facts) }
-    }
-
-    /// The table's schema and name.
-    fn table(&self) -> (&str, &str) {
-        (&self.table.schema, &self.table.name)
+    /// `bases`: from a type to the type that it is, in the end, a domain over. `facts`: of each table's columns.
+    pub(crate) fn new(bases: HashMap<u32, u32>, facts: Facts) -> Self {
+        ColumnTypes { bases, facts: Arc::new(facts) }
     }
 
     fn base(&self, type_oid: u32) -> u32 {
@@ -64,9 +57,10 @@ impl ColumnTypes {
     }
 
     /// What the catalog said of a column; of one that is newer than the look at it, as little as its type says.
-    fn facts(&self, name: &str, type_oid: u32) -> ColumnFacts {
+    fn facts(&self, table: &TableName, name: &str, type_oid: u32) -> ColumnFacts {
         let base = self.base(type_oid);
-        let known = self.facts.get(name).filter(|facts| facts.type_oid == base);
+        let of_table = self.facts.iter().find(|(of, _)| of == table);
+        let known = of_table.and_then(|(_, facts)| facts.get(name)).filter(|facts| facts.type_oid == base);
         known.cloned().unwrap_or_else(|| ColumnFacts {
             type_oid: base,
             type_name: format!("number {base}"),
