@@ -298,6 +298,12 @@ impl Builder<'_> {
     }
 }
 
+/// The column that a part is to be blamed on.
+fn blame(template: &Template) -> Arc<str> {
+    let column = template.sources().next().map(|source| source.column.clone());
+    Arc::from(column.unwrap_or_else(|| template.to_string()))
+}
+
 impl Layout {
     /// The layout of columns given by name and type.
     pub(crate) fn new<'a>(
@@ -309,13 +315,6 @@ impl Layout {
         let (names, type_oids): (Vec<Arc<str>>, Vec<u32>) =
             columns.map(|(name, type_oid)| (Arc::from(name), type_oid)).unzip();
         let kinds: Vec<Kind> = type_oids.iter().map(|type_oid| types.kind(*type_oid)).collect();
-        let blame = |template: &Template| {
-            let column = template
-                .sources()
-                .next()
-                .map_or_else(|| template.to_string(), |source| source.column.clone());
-            Arc::from(column)
-        };
         let layout = Layout {
             table: outbox.table.clone(),
             columns: vec![None; names.len()],
