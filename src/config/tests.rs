@@ -183,11 +183,6 @@ fn a_connector_is_refused_with_its_file_and_option() {
             "--map-key: the connector's configuration says",
         ),
         (r#""slot.name": "A""#, vec![preset], "--debezium-config: `A` is not the name of a replication slot"),
-        (
-            partition,
-            vec![preset, ("--on-refusal", "dead-letter")],
-            "--on-refusal: a dead letter does not keep",
-        ),
     ] {
         let Err(error) = with_connector(more, &flags) else { panic!("{what}") };
         assert!(error.is_usage() && !format!("{error:?}").contains("sesame"), "{error:?}");

@@ -132,84 +132,92 @@ fn the_server_escapes_its_expressions() {
     }
 }
 
+/// An option, its name, and a part of the reason.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "transforms.outbox.table.op.invalid.behavior=fatal",
+        "transforms.outbox.table.op.invalid.behavior",
+        "warn or error",
+    ),
+    ("transforms.outbox.predicate=p", "transforms.outbox.predicate", "predicates"),
+    (
+        "transforms.outbox.tracing.span.context.field=a",
+        "transforms.outbox.tracing.span.context.field",
+        "spans",
+    ),
+    ("transforms.outbox.route.topic.regex=(?i)a", "transforms.outbox.route.topic.regex", "flags"),
+    (
+        "transforms.outbox.route.topic.replacement=${a}",
+        "transforms.outbox.route.topic.replacement",
+        "no group `a`",
+    ),
+    (
+        "transforms.outbox.table.fields.additional.placement=a",
+        "transforms.outbox.table.fields.additional.placement",
+        "form",
+    ),
+    (
+        "transforms.outbox.table.fields.additional.placement=a:body",
+        "transforms.outbox.table.fields.additional.placement",
+        "`body`",
+    ),
+    (
+        "transforms.outbox.table.expand.json.payload=yes",
+        "transforms.outbox.table.expand.json.payload",
+        "neither true nor false",
+    ),
+    ("transforms.outbox.new.option=1", "transforms.outbox.new.option", "does not know"),
+    ("transforms=outbox,other", "transforms", "several"),
+    ("converters=a", "converters", "values"),
+    ("column.mask.hash.a=b", "column.mask.hash.a", "values"),
+    ("predicates=p", "predicates", "none is needed"),
+    ("post.processors=p", "post.processors", "values"),
+    ("topic.naming.strategy=x.Y", "topic.naming.strategy", "schemas"),
+    ("field.name.adjustment.mode=avro", "field.name.adjustment.mode", "renames"),
+    ("schema.name.adjustment.mode=avro", "schema.name.adjustment.mode", "renames"),
+    ("include.unknown.datatypes=true", "include.unknown.datatypes", "unknown types"),
+    ("provide.transaction.metadata=true", "provide.transaction.metadata", "topic"),
+    ("plugin.name=decoderbufs", "plugin.name", "pgoutput"),
+    ("connector.class=io.debezium.connector.mysql.MySqlConnector", "connector.class", "PostgreSQL"),
+    ("errors.tolerance=all", "errors.tolerance", "silence"),
+    ("skipped.operations=c,t", "skipped.operations", "inserts"),
+    ("producer.override.partitioner.class=x.Y", "producer.override.partitioner.class", "partitions"),
+    ("time.precision.mode=fortnights", "time.precision.mode", "adaptive"),
+    ("table.include.list=public.a,public.b", "table.include.list", "one relay"),
+    ("table.include.list=public.*", "table.include.list", "plain name"),
+    (
+        "value.converter=io.confluent.connect.avro.AvroConverter",
+        "value.converter",
+        "AvroConverter is not reproduced",
+    ),
+    (
+        "header.converter=org.apache.kafka.connect.converters.ByteArrayConverter",
+        "header.converter",
+        "not reproduced",
+    ),
+    ("key.converter.converter.encoding=ISO-8859-1", "key.converter.converter.encoding", "UTF-8"),
+    (
+        "value.converter=io.debezium.converters.BinaryDataConverter
+value.converter.delegate.converter.type=x",
+        "value.converter.delegate.converter.type",
+        "x is not reproduced",
+    ),
+    ("topic.prefix=${file:/a:b}", "topic.prefix", "provider"),
+    ("made.up.option=1", "made.up.option", "does not know"),
+];
+
 #[test]
 fn what_is_not_reproduced_is_refused_by_name() {
-    for (more, option, why) in [
-        (
-            "transforms.outbox.table.op.invalid.behavior=fatal",
-            "transforms.outbox.table.op.invalid.behavior",
-            "warn or error",
-        ),
-        ("transforms.outbox.predicate=p", "transforms.outbox.predicate", "predicates"),
-        (
-            "transforms.outbox.tracing.span.context.field=a",
-            "transforms.outbox.tracing.span.context.field",
-            "spans",
-        ),
-        ("transforms.outbox.route.topic.regex=(?i)a", "transforms.outbox.route.topic.regex", "flags"),
-        (
-            "transforms.outbox.route.topic.replacement=${a}",
-            "transforms.outbox.route.topic.replacement",
-            "no group `a`",
-        ),
-        (
-            "transforms.outbox.table.fields.additional.placement=a",
-            "transforms.outbox.table.fields.additional.placement",
-            "form",
-        ),
-        (
-            "transforms.outbox.table.fields.additional.placement=a:body",
-            "transforms.outbox.table.fields.additional.placement",
-            "`body`",
-        ),
-        (
-            "transforms.outbox.table.expand.json.payload=yes",
-            "transforms.outbox.table.expand.json.payload",
-            "neither true nor false",
-        ),
-        ("transforms.outbox.new.option=1", "transforms.outbox.new.option", "does not know"),
-        ("transforms=outbox,other", "transforms", "several"),
-        ("converters=a", "converters", "values"),
-        ("column.mask.hash.a=b", "column.mask.hash.a", "values"),
-        ("predicates=p", "predicates", "none is needed"),
-        ("post.processors=p", "post.processors", "values"),
-        ("topic.naming.strategy=x.Y", "topic.naming.strategy", "schemas"),
-        ("field.name.adjustment.mode=avro", "field.name.adjustment.mode", "renames"),
-        ("schema.name.adjustment.mode=avro", "schema.name.adjustment.mode", "renames"),
-        ("include.unknown.datatypes=true", "include.unknown.datatypes", "unknown types"),
-        ("provide.transaction.metadata=true", "provide.transaction.metadata", "topic"),
-        ("plugin.name=decoderbufs", "plugin.name", "pgoutput"),
-        ("connector.class=io.debezium.connector.mysql.MySqlConnector", "connector.class", "PostgreSQL"),
-        ("errors.tolerance=all", "errors.tolerance", "silence"),
-        ("skipped.operations=c,t", "skipped.operations", "inserts"),
-        ("producer.override.partitioner.class=x.Y", "producer.override.partitioner.class", "partitions"),
-        ("time.precision.mode=fortnights", "time.precision.mode", "adaptive"),
-        ("table.include.list=public.a,public.b", "table.include.list", "one relay"),
-        ("table.include.list=public.*", "table.include.list", "plain name"),
-        (
-            "value.converter=io.confluent.connect.avro.AvroConverter",
-            "value.converter",
-            "AvroConverter is not reproduced",
-        ),
-        (
-            "header.converter=org.apache.kafka.connect.converters.ByteArrayConverter",
-            "header.converter",
-            "not reproduced",
-        ),
-        ("key.converter.converter.encoding=ISO-8859-1", "key.converter.converter.encoding", "UTF-8"),
-        ("value.converter.delegate.converter.type=x", "value.converter.delegate.converter.type", ""),
-        ("topic.prefix=${file:/a:b}", "topic.prefix", "provider"),
-        ("made.up.option=1", "made.up.option", "does not know"),
-    ] {
-        let more = if more.starts_with("value.converter.delegate") {
-            format!("value.converter=io.debezium.converters.BinaryDataConverter\n{more}")
-        } else {
-            more.to_owned()
-        };
+    for (more, option, why) in REFUSED {
+        let more = (*more).to_owned();
         let wrong = connect(&format!("{more}\n")).expect_err(&more);
-        assert_eq!(wrong.option, option, "{wrong}");
+        assert_eq!(wrong.option, *option, "{wrong}");
         assert!(wrong.why.contains(why), "{wrong}");
     }
+}
+
+#[test]
+fn what_the_server_would_do_otherwise_is_refused_by_name() {
     for (more, option) in [
         ("debezium.sink.type=http", "debezium.sink.type"),
         ("debezium.format.value=avro", "debezium.format.value"),
@@ -225,6 +233,10 @@ fn what_is_not_reproduced_is_refused_by_name() {
     ] {
         assert_eq!(server(&format!("{more}\n")).expect_err(more).option, option);
     }
+}
+
+#[test]
+fn converters_must_be_told() {
     let wrong = contract(&[CONNECTOR]).expect_err("no converters");
     assert!(wrong.option == "key.converter" && wrong.why.contains("worker"), "{wrong}");
     let alone = format!("{CONNECTOR}key.converter.schemas.enable=false\n");
