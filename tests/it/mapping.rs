@@ -305,7 +305,7 @@ k1s0: outbox.outbox_messages by preset k1s0
 id             {id}  <- id uuid
 topic          {topic}  <- topic text
 key            {partition_key}  <- partition_key text
-value          {payload}  <- payload jsonb
+value          compact({payload})  <- payload jsonb
 only           status=PENDING|PROCESSING|FAILED|pending|failed  <- status text
 order          created_at  <- created_at timestamp with time zone
 not used       idempotency_key character varying(255), process_after timestamp with time zone
@@ -335,7 +335,7 @@ k1s0-events: task_service.outbox_events by preset k1s0-events
 id             {id}  <- id uuid
 topic          {event_type}  <- event_type character varying(255)
 key            {payload.activity_id|payload.task_id|payload.column_id|payload.board_id|id}  <- payload jsonb, id uuid
-value          {payload}  <- payload jsonb
+value          compact({payload})  <- payload jsonb
 only           published_at=  <- published_at timestamp with time zone
 order          created_at  <- created_at timestamp with time zone";
 
