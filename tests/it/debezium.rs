@@ -6,3 +6,4 @@ mod corpus;
 mod handover;
 mod lab;
 mod side_by_side;
+mod stops;

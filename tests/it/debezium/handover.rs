@@ -1,5 +1,6 @@
 //! Debezium's slot and publication, made by itself, are taken over at their confirmed position and given back.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -48,6 +49,7 @@ async fn hand_over(mode: &str) {
     relay.arrived().await;
     lab.connect.stop(&relay.name).await;
     relay.wait_until_read(false).await;
+    let (sent, end) = (relay.ids.len(), relay.end_of_log().await);
     relay.insert(30).await;
 
     let walpost = relay.walpost(mode);
@@ -55,17 +57,20 @@ async fn hand_over(mode: &str) {
     relay.arrived().await;
     relay.insert(30).await;
     relay.arrived().await;
+    relay.leaves_behind(&end).await;
     crate::world::stop(walpost).await;
     relay.insert(30).await;
 
-    // Its own stored position lies before the slot's, which it takes for a loss.
     lab.connect.resume(&relay.name).await;
-    let failure =
-        eventually("Debezium to refuse", LONGEST, async || lab.connect.failure(&relay.name).await).await;
-    assert!(failure.contains("no longer available on the server"), "{failure}");
-    lab.connect.stop(&relay.name).await;
-    lab.connect.forget(&relay.name).await;
-    lab.connect.resume(&relay.name).await;
+    if mode == "filtered" {
+        // Its own stored position lies before the slot's, which it takes for a loss unless it was told to trust the slot.
+        let refusal = async || lab.connect.failure(&relay.name).await;
+        let failure = eventually("Debezium to refuse", LONGEST, refusal).await;
+        assert!(failure.contains("no longer available on the server"), "{failure}");
+        lab.connect.stop(&relay.name).await;
+        lab.connect.forget(&relay.name).await;
+        lab.connect.resume(&relay.name).await;
+    }
     relay.arrived().await;
     relay.insert(30).await;
     relay.arrived().await;
@@ -73,13 +78,18 @@ async fn hand_over(mode: &str) {
     let records = consume(lab.theirs.brokers(), &relay.topics[0].0, relay.ids.len(), PATIENCE).await;
     let tally = check(&relay.ids, &records);
     println!("{mode}: {} rows, {} repeated", relay.ids.len(), tally.repeated);
-    tally.assert_exact();
+    tally.assert_nothing_lost();
+    // Debezium confirms behind what it sends, so that its last rows may come again. All others come once.
+    let of_debezium: HashSet<String> = relay.ids[..sent].iter().map(Uuid::to_string).collect();
+    let later = records.into_iter().filter(|it| !of_debezium.contains(it.header("id").unwrap()));
+    check(&relay.ids[sent..], &later.collect::<Vec<_>>()).assert_exact();
 }
 
 impl Relay<'_> {
     fn text(&self, mode: &str) -> String {
         let place = self.lab.place(self.database);
         let name = &self.name;
+        let trust = if mode == "all_tables" { "offset.mismatch.strategy=trust_slot\n" } else { "" };
         format!(
             "name={name}\n\
              connector.class=io.debezium.connector.postgresql.PostgresConnector\n\
@@ -101,7 +111,7 @@ impl Relay<'_> {
              value.converter=org.apache.kafka.connect.storage.StringConverter\n\
              transforms=outbox\n\
              transforms.outbox.type=io.debezium.transforms.outbox.EventRouter\n\
-             transforms.outbox.route.topic.replacement={name}.${{routedByValue}}\n",
+             transforms.outbox.route.topic.replacement={name}.${{routedByValue}}\n{trust}",
             place.port, place.database
         )
     }
@@ -132,6 +142,20 @@ impl Relay<'_> {
             assert!(failure.is_none(), "{}", failure.unwrap());
             let count = held(self.lab.theirs.brokers(), &self.topics).await;
             (count >= self.ids.len() as i64).then_some(())
+        })
+        .await;
+    }
+
+    async fn end_of_log(&self) -> String {
+        self.client.query_one("SELECT pg_current_wal_lsn()::text", &[]).await.unwrap().get(0)
+    }
+
+    /// Waits until the slot needs nothing before that place any more, as it will after a while.
+    async fn leaves_behind(&self, place: &str) {
+        let sql = "SELECT FROM pg_replication_slots WHERE slot_name = $1 AND restart_lsn > $2::text::pg_lsn";
+        eventually("the slot to move on", PATIENCE, async || {
+            self.client.batch_execute("CHECKPOINT").await.unwrap();
+            self.client.query_opt(sql, &[&self.name, &place]).await.unwrap().map(drop)
         })
         .await;
     }

@@ -113,8 +113,10 @@ impl Connect {
         let text: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         fs::write(folder.join("worker.properties"), text).unwrap();
         let classes = cached("connect").join("*").display().to_string();
+        // Up to version 18 Java writes some numbers with more digits than they need.
+        let program = cached("java21");
         let host = Host::Local(Local::new(folder.join("server.log"), "KILL", move || {
-            let mut command = java(Path::new("java"), &folder, &classes);
+            let mut command = java(&program, &folder, &classes);
             command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
             command.args(["org.apache.kafka.connect.cli.ConnectStandalone", "worker.properties"]);
             command
