@@ -9,7 +9,7 @@ use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
 use super::emitted::{REPLAY, SentRow};
 use super::misfit::{LayoutError, Wanted};
-use super::value::{self, Kind, RowError, Unfit, created_at, text, uuid};
+use super::value::{self, Kind, RowError, Unfit, any_id, created_at, text, uuid};
 use crate::dead_letters::UnfitColumn;
 use crate::debezium::Plan;
 use crate::mapping::{Condition, HeaderRule, Source, Template, Timestamp, Unit, Value as MappedValue};
@@ -101,11 +101,6 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
     if !list.contains(&item) {
         list.push(item);
     }
-}
-
-/// A UUID that stands for an id of another kind, always the same (RFC 9562, version 5, in the namespace of OIDs).
-pub(super) fn any_id(id: &[u8]) -> uuid::Uuid {
-    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id)
 }
 
 /// Where in a row each part of a message stands.
@@ -298,12 +293,6 @@ impl Builder<'_> {
     }
 }
 
-/// The column that a part is to be blamed on.
-fn blame(template: &Template) -> Arc<str> {
-    let column = template.sources().next().map(|source| source.column.clone());
-    Arc::from(column.unwrap_or_else(|| template.to_string()))
-}
-
 impl Layout {
     /// The layout of columns given by name and type.
     pub(crate) fn new<'a>(
@@ -322,8 +311,8 @@ impl Layout {
             kinds: Vec::new(),
             steps: Vec::new(),
             only: Vec::new(),
-            id: mapping.id.as_ref().map(blame),
-            topic: blame(&mapping.topic),
+            id: mapping.id.as_ref().map(Template::blamed),
+            topic: mapping.topic.blamed(),
             commit_time: false,
             own_headers: mapping.header_set(),
             binary: true,

@@ -218,6 +218,11 @@ pub(super) fn text_array(value: &Value) -> Result<Vec<Option<String>>, Unfit> {
     array::elements(text).ok_or(Unfit::NotArray)
 }
 
+/// A UUID that stands for an id of another kind, always the same (RFC 9562, version 5, in the namespace of OIDs).
+pub(super) fn any_id(id: &[u8]) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, id)
+}
+
 pub(super) fn uuid(value: Value) -> Result<Uuid, Unfit> {
     if value.kind == Kind::Uuid && value.binary {
         return Uuid::from_slice(&value.bytes).map_err(|_| Unfit::NotUuid);
