@@ -21,6 +21,7 @@ use crate::mapping::{Mapping, Preset, WrongEntry};
 use crate::postgres::settings::{Os, Settings};
 use crate::postgres::{TableName, Target};
 use crate::refusal::{OnRefusal, RetryConfig};
+use crate::write_back::WriteBackMode;
 
 pub use environment::Environment;
 pub use layers::{Layer, Layers};
@@ -101,6 +102,7 @@ impl Config {
             let advice = "use halt, or --map-partition none: the key then chooses the partition";
             return Err(policy.wrong("a dead letter does not keep the partition that its row names", advice));
         }
+        write_back_is_said(layers, &target)?;
         Ok(Config {
             target,
             kafka: kafka(layers)?,
@@ -133,7 +135,33 @@ pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
         publication: publication.text.to_owned(),
         slot: slot.text.to_owned(),
         mapping: Arc::new(mapping(layers, &preset)?),
+        write_back: write_back(layers)?,
     })
+}
+
+fn write_back(layers: &Layers) -> Result<WriteBackMode, OutboxError> {
+    let choice = layers.get(&layers::WRITE_BACK);
+    match choice.text {
+        "none" => Ok(WriteBackMode::None),
+        "mark" => Ok(WriteBackMode::Mark),
+        "delete" => Ok(WriteBackMode::Delete),
+        other => {
+            let advice = "use none (the table stays as it is), mark (columns of the row are set) or delete";
+            Err(choice.wrong(&format!("there is no write-back `{other}`"), advice))
+        }
+    }
+}
+
+/// A preset of a library that marks nothing has nothing to say of how.
+fn write_back_is_said(layers: &Layers, target: &Target) -> Result<(), OutboxError> {
+    if target.write_back != WriteBackMode::Mark || !target.mapping.mark.is_empty() {
+        return Ok(());
+    }
+    let (choice, preset) = (layers.get(&layers::WRITE_BACK), layers.get(&layers::PRESET));
+    let what = format!("the preset {} does not say what marks a row as published", preset.text);
+    let advice =
+        "say it with --map-mark, such as --map-mark \"status=SENT, sent_at=now\", or use --write-back delete";
+    Err(choice.wrong(&what, advice))
 }
 
 fn preset(layers: &Layers) -> Result<Preset, OutboxError> {

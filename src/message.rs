@@ -1,5 +1,6 @@
 //! What a service says and a consumer hears.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -35,6 +36,30 @@ pub struct OutboxMessage {
     pub(crate) created_at: Option<i64>,
     /// Where it goes in its topic, if the row says so.
     pub(crate) partition: Option<i32>,
+    /// The row that it was made of, if that is written back.
+    pub(crate) row: Option<Arc<RowKey>>,
+}
+
+/// What tells a row from all others of its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowKey {
+    /// The transaction that inserted it, without an epoch; 0 if that is long over.
+    pub xid: u32,
+    /// The texts of its key's columns; `None` is null.
+    pub values: Vec<Option<String>>,
+}
+
+impl RowKey {
+    /// That of a row whose key is the id of its message, and which was inserted long ago.
+    pub(crate) fn of_id(id: Uuid) -> Self {
+        RowKey { xid: 0, values: vec![Some(id.to_string())] }
+    }
+
+    /// Bytes that it takes, roughly.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<RowKey>()
+            + self.values.iter().map(|value| 24 + value.as_ref().map_or(0, String::len)).sum::<usize>()
+    }
 }
 
 impl OutboxMessage {
@@ -54,6 +79,7 @@ impl OutboxMessage {
             correlation_id: None,
             created_at: since_epoch.ok().and_then(|age| i64::try_from(age.as_micros()).ok()),
             partition: None,
+            row: None,
         }
     }
 
@@ -69,6 +95,7 @@ impl OutboxMessage {
             correlation_id: None,
             created_at: None,
             partition: None,
+            row: None,
         }
     }
 
@@ -113,6 +140,13 @@ impl OutboxMessage {
         let mut object: Map<String, Value> = serde_json::from_slice(&self.headers).unwrap_or_default();
         object.insert(name.into(), Value::String(value.into()));
         self.headers = Value::Object(object).to_string().into();
+        self
+    }
+
+    /// Says which row it was made of, so that it is written back.
+    #[must_use]
+    pub fn with_row(mut self, row: RowKey) -> Self {
+        self.row = Some(Arc::new(row));
         self
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::OutboxError;
 use crate::mapping::Mapping;
+use crate::write_back::WriteBackMode;
 
 /// What a relay works on in its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Target {
     pub slot: String,
     /// What of a row becomes which part of a record.
     pub mapping: Arc<Mapping>,
+    /// What becomes of a row once its message is published.
+    pub write_back: WriteBackMode,
 }
 
 impl Default for Target {
@@ -26,6 +29,7 @@ impl Default for Target {
             publication: "walpost".to_owned(),
             slot: "walpost".to_owned(),
             mapping: Mapping::walpost(),
+            write_back: WriteBackMode::None,
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod seal;
 mod slot;
+mod write_back;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +13,11 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 
 pub(crate) use seal::Seal;
+pub use write_back::inspect as inspect_write_back;
 
 use super::names::{Target, quote_literal};
 use super::session::{Cells, Session, sql_error};
-use super::table::{self, ColumnTypes, DeadLetterOffice};
+use super::table::{self, ColumnTypes, DeadLetterOffice, WriteBackTable};
 use crate::error::OutboxError;
 use crate::refusal::OnRefusal;
 
@@ -55,6 +57,8 @@ pub struct Preflight {
     pub(crate) layout: Option<Arc<table::Layout>>,
     /// Optional columns that the table doesn't have.
     pub(crate) absent_columns: Vec<String>,
+    /// How rows are written back, if they are.
+    pub(crate) write_back: Option<WriteBackTable>,
     pub(crate) slot_exists: bool,
     /// By which events in the log are known.
     pub(crate) seal: Seal,
@@ -74,6 +78,12 @@ impl Preflight {
     fn fail(&mut self, subject: &'static str, text: impl Into<String>, advice: impl Into<String>) {
         let outcome = Outcome::Failure(OutboxError::definite(text, advice));
         self.findings.push(Finding { subject, outcome });
+    }
+
+    /// The columns by which rows are written back.
+    pub(super) fn row_key(&self) -> Vec<String> {
+        let key = self.write_back.iter().flat_map(|table| table.key());
+        key.map(|column| column.name.clone()).collect()
     }
 
     /// Whether the slot is there.

@@ -28,6 +28,8 @@ pub(super) struct Relations {
     /// How many of them are the outbox.
     outboxes: usize,
     absent: Vec<String>,
+    /// The columns by which rows are written back.
+    key: Vec<String>,
     /// The outbox's newest layout; before the first description, that of the catalog.
     newest: Option<Arc<Layout>>,
 }
@@ -51,6 +53,7 @@ impl Relations {
             known: HashMap::new(),
             outboxes: 0,
             absent: preflight.absent_columns.clone(),
+            key: preflight.row_key(),
             newest: preflight.layout.clone(),
         }
     }
@@ -84,8 +87,10 @@ impl Relations {
 
     fn layout_of(&mut self, relation: &Relation) -> Result<Layout, OutboxError> {
         let columns = relation.columns.iter().map(|column| (&*column.name, column.type_oid));
-        let layout =
-            Layout::new(&self.target.mapping, columns, &self.types).map_err(|error| self.changed(&error))?;
+        let kinds = |column: usize| self.types.kind(relation.columns[column].type_oid);
+        let layout = Layout::new(&self.target.mapping, columns, &self.types)
+            .and_then(|layout| layout.keyed(&self.key, &kinds))
+            .map_err(|error| self.changed(&error))?;
         let absent = layout.absent();
         for column in absent.iter().filter(|column| !self.absent.contains(column)) {
             tracing::warn!(column, table = %self.target.table, "the column is gone: messages go on without it");

@@ -8,8 +8,9 @@ use std::time::SystemTime;
 use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
 use super::emitted::{REPLAY, SentRow};
+use super::row_key::KeyColumns;
+use super::unfit_row::{UnfitRow, raw};
 use super::value::{self, Kind, RowError, Unfit, created_at, text, uuid};
-use crate::dead_letters::UnfitColumn;
 use crate::error::OutboxError;
 use crate::mapping::{
     Condition, HeaderRule, Mapping, Source, Template, Timestamp, Unit, Value as MappedValue,
@@ -97,6 +98,8 @@ pub(crate) struct Layout {
     kinds: Vec<Kind>,
     steps: Vec<Step>,
     only: Vec<Only>,
+    /// What tells rows that are written back from each other; else none.
+    key: KeyColumns,
     /// The column that a message without an id, or without a topic, is to be blamed on.
     id: Option<Arc<str>>,
     topic: Arc<str>,
@@ -337,6 +340,7 @@ impl Layout {
             kinds: Vec::new(),
             steps: Vec::new(),
             only: Vec::new(),
+            key: KeyColumns::default(),
             id: mapping.id.as_ref().map(blame),
             topic: blame(&mapping.topic),
             commit_time: false,
@@ -370,6 +374,21 @@ impl Layout {
             layout.kinds = kinds;
         }
         Ok(layout)
+    }
+
+    /// The same for rows that are written back, which these columns tell apart.
+    pub(crate) fn keyed(
+        mut self,
+        key: &[String],
+        kinds: &dyn Fn(usize) -> Kind,
+    ) -> Result<Self, LayoutError> {
+        for name in key {
+            let found = self.names.iter().position(|own| **own == *name);
+            let column = found.ok_or_else(|| LayoutError::Missing(vec![name.clone()]))?;
+            self.binary &= kinds(column).has_binary_text();
+            self.key.push(column, kinds(column));
+        }
+        Ok(self)
     }
 
     /// Whether every column that is used has a binary form that we can read.
@@ -461,6 +480,15 @@ impl Layout {
                 }
             }
         }
+        if !self.key.is_empty() {
+            match self.key.of(tuple) {
+                Ok(key) => message.row = Some(key),
+                Err((column, error)) => {
+                    unfit =
+                        unfit.or_else(|| Some((error.in_column(&self.names[column]), raw(tuple, column))));
+                }
+            }
+        }
         let null = |name: &Arc<str>| Some((RowError::Null(Arc::clone(name)), None));
         let unfit = unfit
             .or_else(|| if has_id { None } else { self.id.as_ref().and_then(null) })
@@ -469,32 +497,5 @@ impl Layout {
             None => Ok(message),
             Some((error, value)) => Err(Box::new(UnfitRow { message, error, value })),
         }
-    }
-}
-
-/// What the server sent for a column; `None` is null.
-#[cold]
-fn raw(tuple: &Tuple, column: usize) -> Option<bytes::Bytes> {
-    match tuple.columns().nth(column) {
-        Some(Column::Text(bytes) | Column::Binary(bytes)) => Some(bytes),
-        _ => None,
-    }
-}
-
-/// A row that is no message.
-#[derive(Debug)]
-pub(crate) struct UnfitRow {
-    /// What could be read.
-    pub(crate) message: OutboxMessage,
-    /// The first fault.
-    pub(crate) error: RowError,
-    /// What was in the column that it is about.
-    pub(crate) value: Option<bytes::Bytes>,
-}
-
-impl UnfitRow {
-    /// The column that the fault is about.
-    pub(crate) fn column(&self) -> UnfitColumn {
-        UnfitColumn { name: self.error.column(), value: self.value.clone() }
     }
 }

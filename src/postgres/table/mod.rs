@@ -10,20 +10,23 @@ mod derive;
 pub(crate) mod emitted;
 mod layout;
 mod letter;
+mod row_key;
 mod save;
+mod unfit_row;
 mod value;
+mod write_back;
 
 use std::collections::HashMap;
 
 pub use dead_letter_office::DeadLetterOffice;
 pub(crate) use dead_letter_office::RELAY_RIGHTS;
 pub(crate) use dead_letters::DeadLetterTable;
-pub(crate) use layout::{Layout, LayoutError, UnfitRow};
+pub(crate) use layout::{Layout, LayoutError};
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use save::{OutboxTable, save};
-pub(crate) use value::RowError;
-
-use value::Kind;
+pub(crate) use unfit_row::UnfitRow;
+pub(crate) use value::{Kind, RowError};
+pub(crate) use write_back::{KeyColumn, WriteBackTable, clauses};
 
 /// The types of the database's columns with domains seen through.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +40,7 @@ impl ColumnTypes {
         ColumnTypes { bases }
     }
 
-    fn kind(&self, type_oid: u32) -> Kind {
+    pub(crate) fn kind(&self, type_oid: u32) -> Kind {
         Kind::of(self.bases.get(&type_oid).copied().unwrap_or(type_oid))
     }
 }
