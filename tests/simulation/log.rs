@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use uuid::Uuid;
-use walpost::{Lsn, OutboxMessage, Position, Record};
+use walpost::{Lsn, OutboxMessage, Position, Record, RowKey};
 
 use crate::dice::Dice;
 use crate::letters::{Ask, Table};
@@ -26,6 +26,11 @@ impl RowId {
         let row = RowId { entry: (bits >> 32 & 0xFFFF_FFFF) as usize, row: (bits & 0xFFFF_FFFF) as usize };
         (row.uuid() == id).then_some(row)
     }
+
+    /// The row of a key.
+    pub(crate) fn of_key(key: &RowKey) -> Option<RowId> {
+        RowId::of(Uuid::parse_str(key.values.first()?.as_deref()?).ok()?)
+    }
 }
 
 pub(crate) struct Row {
@@ -35,6 +40,10 @@ pub(crate) struct Row {
     pub(crate) key: Option<usize>,
     /// It can't be read as a message.
     pub(crate) unfit: bool,
+    /// A relay was told that it has arrived.
+    pub(crate) acknowledged: bool,
+    /// It is marked as published.
+    pub(crate) marked: bool,
     /// How many times it has arrived.
     pub(crate) arrivals: u32,
     /// A consumer that drops what does not lie behind the last of the key has it.
@@ -122,6 +131,8 @@ pub(crate) struct Log {
     pub(crate) letters: Table,
     /// What can't be sent is parked, and the order is one of keys.
     pub(crate) parks: bool,
+    /// Rows are marked once they are published.
+    pub(crate) writes_back: bool,
     end: Lsn,
 }
 
@@ -129,14 +140,14 @@ pub(crate) struct Log {
 const KEYS: usize = 6;
 
 impl Log {
-    pub(crate) fn new(parks: bool, dice: &mut Dice) -> Self {
+    pub(crate) fn new(parks: bool, writes_back: bool, dice: &mut Dice) -> Self {
         let topics = Topics::new(dice);
         let counts = vec![0; topics.partitions()];
         let keys = vec![Vec::new(); topics.0.len() * KEYS];
         // Near the place where the upper half of a position changes.
         let end = Lsn(0x2_0000_0000 - dice.below(3_000));
         let letters = Table::default();
-        Log { entries: Vec::new(), topics, committed: 0, counts, keys, letters, parks, end }
+        Log { entries: Vec::new(), topics, committed: 0, counts, keys, letters, parks, writes_back, end }
     }
 
     pub(crate) fn end(&self) -> Lsn {
@@ -223,8 +234,11 @@ impl Log {
         if dice.one_in(6) {
             message = message.with_event_type("Placed").with_correlation_id("c").with_header("trace", "1");
         }
+        if self.writes_back {
+            message = message.with_row(RowKey { xid: 0, values: vec![Some(id.uuid().to_string())] });
+        }
         let unfit = self.parks && dice.fault(30);
-        Row { message, place, key: slot, unfit, arrivals: 0, seen: false }
+        Row { message, place, key: slot, unfit, acknowledged: false, marked: false, arrivals: 0, seen: false }
     }
 
     pub(crate) fn row_mut(&mut self, id: RowId) -> Option<&mut Row> {

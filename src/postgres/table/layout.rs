@@ -382,12 +382,8 @@ impl Layout {
         key: &[String],
         kinds: &dyn Fn(usize) -> Kind,
     ) -> Result<Self, LayoutError> {
-        for name in key {
-            let found = self.names.iter().position(|own| **own == *name);
-            let column = found.ok_or_else(|| LayoutError::Missing(vec![name.clone()]))?;
-            self.binary &= kinds(column).has_binary_text();
-            self.key.push(column, kinds(column));
-        }
+        self.key = KeyColumns::find(key, &self.names, kinds)?;
+        self.binary &= self.key.is_binary();
         Ok(self)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::LayoutError;
 use super::value::{self, Kind, Unfit, Value};
 use crate::message::RowKey;
 use crate::postgres::pgoutput::{Column, Tuple};
@@ -11,8 +12,23 @@ use crate::postgres::pgoutput::{Column, Tuple};
 pub(super) struct KeyColumns(Vec<(usize, Kind)>);
 
 impl KeyColumns {
-    pub(super) fn push(&mut self, column: usize, kind: Kind) {
-        self.0.push((column, kind));
+    /// The columns of these names.
+    pub(super) fn find(
+        key: &[String],
+        names: &[Arc<str>],
+        kinds: &dyn Fn(usize) -> Kind,
+    ) -> Result<Self, LayoutError> {
+        let find = |name: &String| {
+            let found = names.iter().position(|own| **own == **name);
+            let column = found.ok_or_else(|| LayoutError::Missing(vec![name.clone()]))?;
+            Ok((column, kinds(column)))
+        };
+        key.iter().map(find).collect::<Result<_, _>>().map(KeyColumns)
+    }
+
+    /// Whether their binary forms can be read.
+    pub(super) fn is_binary(&self) -> bool {
+        self.0.iter().all(|(_, kind)| kind.has_binary_text())
     }
 
     /// Whether rows need no key.
