@@ -346,11 +346,6 @@ impl OutboxPublisher for ModelPublisher {
                 let now = Instant::now();
                 let before = into.len();
                 let (acknowledged, next) = self.client.receipts(broker, log, dice, checker, into)?;
-                for id in &acknowledged {
-                    if let Some(row) = log.row_mut(*id) {
-                        row.acknowledged = true;
-                    }
-                }
                 if let Some(ledger) = server.ledger(self.id) {
                     acknowledged.into_iter().for_each(|id| ledger.acknowledge(id, now));
                     if self.client.has_told() {

@@ -33,7 +33,7 @@ impl ModelRows {
             let longest = if dice.is_calm() { 20 } else { 500 };
             let (mut before, mut after) = (dice.latency(2, longest), dice.latency(2, longest));
             let takes_effect = dice.one_in(2);
-            let fails = dice.fault(10);
+            let fails = dice.fault(4);
             if fails && dice.one_in(3) {
                 checker.happened("write-back hangs");
                 let locked = dice.millis(LOCKED);
@@ -42,7 +42,7 @@ impl ModelRows {
                 checker.happened(if takes_effect { "write-back's answer lost" } else { "write-back failed" });
             }
             // Their transactions are committed, and not seen yet.
-            let unseen: Vec<_> = (0..rows.len()).filter(|_| dice.fault(15)).collect();
+            let unseen: Vec<_> = (0..rows.len()).filter(|_| dice.fault(6)).collect();
             if !unseen.is_empty() {
                 checker.happened("row not seen yet");
             }
