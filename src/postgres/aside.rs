@@ -18,16 +18,16 @@ pub(super) struct Aside {
     /// How many sessions there were.
     count: u64,
     /// What is told to a session first.
-    settings: &'static str,
+    settings: String,
 }
 
 impl Aside {
     pub(super) fn new(config: Config, beside: Arc<Client>) -> Self {
-        Aside { config, beside, session: None, count: 0, settings: "" }
+        Aside { config, beside, session: None, count: 0, settings: String::new() }
     }
 
     /// Begins each session with these statements.
-    pub(super) fn beginning_with(mut self, settings: &'static str) -> Self {
+    pub(super) fn beginning_with(mut self, settings: String) -> Self {
         self.settings = settings;
         self
     }
@@ -45,7 +45,7 @@ impl Aside {
                     )));
                 }
                 session.be_durable().await?;
-                let begun = session.client().batch_execute(self.settings).await;
+                let begun = session.client().batch_execute(&self.settings).await;
                 begun.map_err(|error| sql_error("opening a session", error))?;
                 self.count += 1;
                 session

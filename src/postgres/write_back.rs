@@ -16,11 +16,12 @@ use crate::message::RowKey;
 use crate::write_back::{WriteBack, Written};
 
 /// A statement that waits longer for a lock is given up, and with it the locks that it holds itself: nobody shall wait
-/// behind it for a row of somebody else. Times come without a zone, as UTC.
-const SETTINGS: &str =
-    "SET lock_timeout = '3s'; SET statement_timeout = 0; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'";
-/// The same where no policy hides rows from us.
-const SETTINGS_WITHOUT_POLICIES: &str = "SET lock_timeout = '3s'; SET statement_timeout = 0; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET row_security = off";
+/// behind it for a row of somebody else. Times come without a zone, as UTC. Rows are found one by one by their key: a
+/// batch that reads the whole table may look cheaper to the server, and is read again for the next batch.
+const SETTINGS: &str = "SET lock_timeout = '3s'; SET statement_timeout = 0; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; \
+     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+/// Where no policy hides rows from us now, one that will is an error.
+const NO_POLICIES: &str = "; SET row_security = off";
 /// Before it is given up, somebody looks who is in the way.
 const LOOK_AFTER: Duration = Duration::from_secs(2);
 /// How long that look may take.
@@ -44,7 +45,7 @@ struct Prepared {
 
 impl RowSession {
     pub(super) fn new(config: Config, table: WriteBackTable, beside: Arc<Client>) -> Self {
-        let settings = if table.sees_all { SETTINGS_WITHOUT_POLICIES } else { SETTINGS };
+        let settings = SETTINGS.to_owned() + if table.sees_all { NO_POLICIES } else { "" };
         RowSession { aside: Aside::new(config, beside).beginning_with(settings), table, prepared: None }
     }
 

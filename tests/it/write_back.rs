@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::dead_letters::ids;
 use crate::life::get;
 use crate::support::walpost::Builder;
-use crate::support::{KafkaBroker, PATIENCE, PostgresServer, Walpost};
+use crate::support::{KafkaBroker, PATIENCE, PostgresServer, Walpost, eventually};
 use crate::world::{World, stop};
 
 pub(crate) const SPAKKY: &str = "CREATE TABLE spakky_event_outbox (id UUID PRIMARY KEY, event_name TEXT NOT NULL, payload BYTEA NOT NULL, \
@@ -202,10 +202,10 @@ async fn kills_under_load_leave_no_published_row_unmarked_and_mark_no_other() {
     let writes = async {
         let mut written = 0;
         while !done.load(Relaxed) {
-            let rows = [1, 3, 40, 2_500][fastrand::usize(..4)];
+            let rows = [1, 3, 40, 900][fastrand::usize(..4)];
             insert_spakky(&writer, &world.topic, rows).await;
             written += rows;
-            sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(60)).await;
         }
         written
     };
@@ -234,6 +234,32 @@ async fn kills_under_load_leave_no_published_row_unmarked_and_mark_no_other() {
     let different: HashSet<_> = arrived.iter().collect();
     println!("seed {seed}: {written} rows, {} records, {unmarked} unmarked", arrived.len());
     assert_eq!((unmarked, i64::try_from(different.len()).unwrap()), (0, written));
+    stop(relay).await;
+}
+
+/// Rows are marked as they are acknowledged, not when their transaction ends: memory does not grow with it.
+#[tokio::test]
+async fn a_large_transaction_is_marked_while_it_is_published() {
+    const ROWS: i64 = 200_000;
+    let (world, client) = world(SPAKKY, 3).await;
+    set_up(&world, ["--preset", "spakky"]).await;
+    insert_spakky(&client, &world.topic, ROWS).await;
+    let since = std::time::Instant::now();
+    let relay = started(spakky(&world, "mark")).await;
+    let status = format!("/proc/{}/status", relay.id());
+    let (mut most, mut partly) = (0_u64, false);
+    eventually("all to be marked", PATIENCE, async || {
+        let text = std::fs::read_to_string(&status).unwrap();
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        most = most.max(peak.trim().trim_end_matches(" kB").parse().unwrap());
+        let marked = count(&client, "spakky_event_outbox WHERE published_at IS NOT NULL").await;
+        partly |= marked > 0 && marked < ROWS;
+        (marked == ROWS).then_some(())
+    })
+    .await;
+    println!("{ROWS} rows marked after {:.1?}, at most {} MB", since.elapsed(), most / 1024);
+    assert!(partly, "marked as it goes");
+    world.caught_up().await;
     stop(relay).await;
 }
 

@@ -121,9 +121,9 @@ async fn a_table_that_can_not_be_written_back_to_is_refused_with_the_mend() {
         ),
         (
             format!("CREATE TABLE events ({columns}, PRIMARY KEY (id))"),
-            "topic?=x, status=now",
+            "topic?=x, id=now",
             1,
-            "of type text but expression is of type",
+            "of type uuid but expression is of type",
         ),
         (
             format!("CREATE TABLE events ({columns}, PRIMARY KEY (id))"),
@@ -134,6 +134,7 @@ async fn a_table_that_can_not_be_written_back_to_is_refused_with_the_mend() {
         (format!("CREATE TABLE events ({columns}, PRIMARY KEY (id))"), "status=A|b", 2, "lower case"),
     ] {
         let (world, _client) = world(&schema, 1).await;
+        set_up(&world, ["--table", "events"]).await;
         for command in ["run", "check"] {
             let output = world
                 .command([command, "--table", "events", "--write-back", "mark", "--map-mark", mark])
