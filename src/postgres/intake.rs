@@ -136,7 +136,10 @@ impl Intake {
         let Some(layout) = self.relations.layout(insert.relation)? else { return Ok(()) };
         let position = self.tracker.row().map_err(undecodable)?;
         let unfit = match layout.message(&insert.new) {
-            Ok(None) => return Ok(()),
+            Ok(None) => {
+                into.push_back(Change::PassedOver);
+                return Ok(());
+            }
             Ok(Some(message)) => {
                 let message = of_transaction(self.xid, layout.stamped(message, self.committed_at));
                 into.push_back(Change::Message { position, message });

@@ -156,7 +156,7 @@ async fn published_rows_are_deleted_and_only_those() {
     assert_eq!(count(&client, "spakky_event_outbox").await, 2);
     stop(relay).await;
 
-    // Our own table, by our own role's right and no more.
+    // Our own table; an event beside it has no row.
     let world = World::new("back", 1).await;
     let client = world.database.client().await;
     let relay = started(world.command(["run", "--write-back", "delete"])).await;

@@ -45,7 +45,7 @@ pub async fn inspect(session: &Session, target: &Target, report: &mut Preflight)
         return Ok(());
     };
     let Some(marks) = marks(&columns, target, report) else { return Ok(()) };
-    let lacking = lacking(&columns, &key, &marks, target.write_back);
+    let lacking = lacking(&columns, &key, &marks);
     let sees_all = match rights(session, target, oid, &lacking, report).await? {
         Some(sees_all) => sees_all,
         None => return Ok(()),
@@ -184,12 +184,7 @@ struct Lacking {
     unsent: Vec<String>,
 }
 
-fn lacking(
-    columns: &[Described],
-    key: &[&Described],
-    marks: &[(&Mark, &Described)],
-    mode: WriteBackMode,
-) -> Lacking {
+fn lacking(columns: &[Described], key: &[&Described], marks: &[(&Mark, &Described)]) -> Lacking {
     // A text in the case of the column's own needs that one.
     let read = |column: &&Described| {
         let as_it_is = |(mark, of): &(&Mark, &Described)| {
@@ -205,7 +200,7 @@ fn lacking(
         ("SELECT", names(&mut columns.iter().filter(read))),
         ("UPDATE", names(&mut marks.iter().map(|(_, column)| *column).filter(|column| !column.set))),
     ] {
-        if !names.is_empty() && !(mode == WriteBackMode::Delete && right == "UPDATE") {
+        if !names.is_empty() {
             grants.push(format!("{right} ({})", names.join(", ")));
         }
     }

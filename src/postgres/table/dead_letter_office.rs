@@ -83,7 +83,7 @@ impl DeadLetterOffice {
         let Some(rights) = rights else {
             return Err(OutboxError::definite(
                 format!("table {table} does not exist"),
-                "run `walpost setup` again: it makes the table and leaves the rest as it is",
+                "run `walpost setup` again: it makes what is missing and leaves the rest as it is",
             ));
         };
         let lacking: Vec<_> =
