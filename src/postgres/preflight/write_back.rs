@@ -223,16 +223,16 @@ async fn rights(
 ) -> Result<Option<bool>, OutboxError> {
     let command = if target.write_back == WriteBackMode::Delete { "d" } else { "w" };
     // Rows are hidden unless a policy lets all of them pass, and none restricts it.
-    let applies = "(polroles = '{0}' OR EXISTS (SELECT FROM unnest(polroles) r WHERE r <> 0 AND pg_has_role(r, 'USAGE')))";
+    let policies = "pg_policy WHERE polrelid = c.oid AND (polroles = '{0}' OR EXISTS (SELECT FROM unnest(polroles) r \
+                    WHERE r <> 0 AND pg_has_role(r, 'USAGE')))";
     let all = "pg_get_expr(polqual, polrelid) = 'true' AND coalesce(pg_get_expr(polwithcheck, polrelid), 'true') = 'true'";
     let sql = format!(
         "SELECT current_user::text, has_schema_privilege(c.relnamespace, 'USAGE'), has_table_privilege(c.oid, 'DELETE'), \
          row_security_active(c.oid), \
-         EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polpermissive AND polcmd IN ('*', 'r') AND {applies} AND {all}) \
-         AND EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polpermissive AND polcmd IN ('*', '{command}') AND {applies} \
-           AND {all}) \
-         AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND NOT polpermissive AND polcmd IN ('*', 'r', '{command}') \
-           AND {applies}) FROM pg_class c WHERE c.oid = {oid}"
+         EXISTS (SELECT FROM {policies} AND polpermissive AND polcmd IN ('*', 'r') AND {all}) \
+         AND EXISTS (SELECT FROM {policies} AND polpermissive AND polcmd IN ('*', '{command}') AND {all}) \
+         AND NOT EXISTS (SELECT FROM {policies} AND NOT polpermissive AND polcmd IN ('*', 'r', '{command}')) \
+         FROM pg_class c WHERE c.oid = {oid}"
     );
     let Some(row) = rows(session, &sql).await?.pop() else { return Ok(None) };
     let (role, usage, delete): (String, bool, bool) = (row.cell(0)?, row.cell(1)?, row.cell(2)?);
