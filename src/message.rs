@@ -36,6 +36,8 @@ pub struct OutboxMessage {
     pub(crate) created_at: Option<i64>,
     /// Where it goes in its topic, if the row says so.
     pub(crate) partition: Option<i32>,
+    /// What its record has besides the row's headers.
+    pub(crate) own_headers: OwnHeaders,
     /// The row that it was made of, if that is written back.
     pub(crate) row: Option<Arc<RowKey>>,
 }
@@ -43,6 +45,8 @@ pub struct OutboxMessage {
 /// What tells a row from all others of its table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowKey {
+    /// Which of the store's tables it is of, from 0.
+    pub table: usize,
     /// The transaction that inserted it, without an epoch; 0 if that is long over.
     pub xid: u32,
     /// The texts of its key's columns; `None` is null.
@@ -50,9 +54,9 @@ pub struct RowKey {
 }
 
 impl RowKey {
-    /// That of a row whose key is the id of its message, and which was inserted long ago.
+    /// That of a row whose key is the id of its message, and which was inserted long ago, into the only table.
     pub(crate) fn of_id(id: Uuid) -> Self {
-        RowKey { xid: 0, values: vec![Some(id.to_string())] }
+        RowKey { table: 0, xid: 0, values: vec![Some(id.to_string())] }
     }
 
     /// Bytes that it takes, roughly.
@@ -60,6 +64,15 @@ impl RowKey {
         size_of::<RowKey>()
             + self.values.iter().map(|value| 24 + value.as_ref().map_or(0, String::len)).sum::<usize>()
     }
+}
+
+/// Which headers of our own a record has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OwnHeaders {
+    /// The id, and the position.
+    #[default]
+    All,
+    None,
 }
 
 impl OutboxMessage {
@@ -80,6 +93,7 @@ impl OutboxMessage {
             created_at: since_epoch.ok().and_then(|age| i64::try_from(age.as_micros()).ok()),
             partition: None,
             row: None,
+            own_headers: OwnHeaders::All,
         }
     }
 
@@ -96,6 +110,7 @@ impl OutboxMessage {
             created_at: None,
             partition: None,
             row: None,
+            own_headers: OwnHeaders::All,
         }
     }
 

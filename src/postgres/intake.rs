@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use super::connection::CopyEvent;
-use super::names::Target;
+use super::names::{Outbox, TableName, Target};
 use super::pgoutput::{Insert, LogicalMessage, Message};
 use super::preflight::Seal;
 use super::relations::Relations;
@@ -16,7 +16,7 @@ use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
-use crate::message::OutboxMessage;
+use crate::message::{OutboxMessage, OwnHeaders};
 use crate::store::{Batch, Change};
 
 /// So many notices of a connection are logged; a server that has more to say would fill the log.
@@ -26,9 +26,7 @@ const LOGGED_NOTICES: u32 = 100;
 pub(super) struct Intake {
     /// Whose messages are for us.
     slot: String,
-    /// The prefixes of events that were written beside the table, and of rows that are sent again.
-    emitted: String,
-    rows: String,
+    beside: Vec<Beside>,
     seal: Seal,
     relations: Relations,
     tracker: TransactionTracker,
@@ -44,12 +42,19 @@ pub(super) struct Intake {
     notices: u32,
 }
 
+/// What is written into the log beside an outbox table.
+struct Beside {
+    /// The prefixes of events, and of rows that are sent again.
+    events: String,
+    rows: String,
+    own_headers: OwnHeaders,
+}
+
 impl Intake {
     pub(super) fn new(target: &Target, relations: Relations, seal: Seal, text_only: Arc<AtomicBool>) -> Self {
         Intake {
             slot: target.slot.clone(),
-            emitted: emitted::prefix(&target.table),
-            rows: emitted::rows_prefix(&target.table),
+            beside: target.outboxes().map(Beside::of).collect(),
             seal,
             relations,
             tracker: TransactionTracker::default(),
@@ -124,9 +129,7 @@ impl Intake {
                 let commit_lsn = self.tracker.open().map_err(undecodable)?;
                 into.push_back(Change::DeadLetters { commit_lsn });
             }
-            LogicalMessage::Message(message) if message.transactional && self.is_event(&message) => {
-                self.take_event(&message, into)?;
-            }
+            LogicalMessage::Message(message) if message.transactional => self.take_event(&message, into)?,
             LogicalMessage::Message(_) => {}
         }
         Ok(())
@@ -147,10 +150,17 @@ impl Intake {
             }
             Err(unfit) => unfit,
         };
-        self.take_unfit(position, *unfit, into)
+        let table = layout.table().clone();
+        self.take_unfit(&table, position, *unfit, into)
     }
 
-    fn take_unfit(&self, position: Position, unfit: UnfitRow, into: &mut Batch) -> Result<(), OutboxError> {
+    fn take_unfit(
+        &self,
+        table: &TableName,
+        position: Position,
+        unfit: UnfitRow,
+        into: &mut Batch,
+    ) -> Result<(), OutboxError> {
         if matches!(unfit.error, RowError::Binary(_)) {
             self.text_only.store(true, Relaxed);
         }
@@ -160,7 +170,7 @@ impl Intake {
         let letter = DeadLetter {
             position,
             unfit: Some(unfit.column()),
-            error: format!("a row is no message: {}", unfit.error),
+            error: format!("a row of {table} is no message: {}", unfit.error),
             attempts: 0,
             message: unfit.message,
         };
@@ -171,12 +181,13 @@ impl Intake {
         Ok(())
     }
 
-    fn is_event(&self, message: &Message) -> bool {
-        message.prefix == self.emitted.as_bytes() || message.prefix == self.rows.as_bytes()
-    }
-
-    /// An event that was written beside the table, or a row that is sent again.
+    /// An event that was written beside a table, or a row that is sent again; all else is nobody's.
     fn take_event(&mut self, event: &Message, into: &mut Batch) -> Result<(), OutboxError> {
+        let found = self.beside.iter().position(|beside| beside.has_written(event));
+        let Some((index, beside)) = found.and_then(|index| Some((index, self.beside.get(index)?))) else {
+            return Ok(());
+        };
+        let (is_row, own_headers) = (event.prefix == beside.rows.as_bytes(), beside.own_headers);
         let Some(secret) = self.seal.secret else {
             if let Some(refusal) = self.seal.refusal() {
                 return Err(refusal);
@@ -187,14 +198,15 @@ impl Intake {
             }
             return self.pass_over();
         };
-        if event.prefix == self.emitted.as_bytes() {
-            let Ok(message) = emitted::message(&event.content, secret) else { return self.pass_over() };
+        if !is_row {
+            let Ok(mut message) = emitted::message(&event.content, secret) else { return self.pass_over() };
+            message.own_headers = own_headers;
             let position = self.tracker.row().map_err(undecodable)?;
             into.push_back(Change::Message { position, message });
             return Ok(());
         }
         let (Ok(row), Some(layout)) =
-            (emitted::SentRow::read(&event.content, secret), self.relations.outbox())
+            (emitted::SentRow::read(&event.content, secret), self.relations.outbox(index))
         else {
             return self.pass_over();
         };
@@ -205,7 +217,7 @@ impl Intake {
                 into.push_back(Change::Message { position, message });
                 Ok(())
             }
-            Err(unfit) => self.take_unfit(position, *unfit, into),
+            Err(unfit) => self.take_unfit(layout.table(), position, *unfit, into),
         }
     }
 
@@ -240,6 +252,20 @@ impl Intake {
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl Beside {
+    fn of(outbox: &Outbox) -> Self {
+        Beside {
+            events: emitted::prefix(&outbox.table),
+            rows: emitted::rows_prefix(&outbox.table),
+            own_headers: outbox.mapping.header_set(),
+        }
+    }
+
+    fn has_written(&self, message: &Message) -> bool {
+        message.prefix == self.events.as_bytes() || message.prefix == self.rows.as_bytes()
     }
 }
 

@@ -30,23 +30,25 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Writes back the rows of one stream.
 #[derive(Debug)]
 pub(super) struct RowSession {
-    table: WriteBackTable,
+    /// The target's outboxes.
+    tables: Vec<WriteBackTable>,
     aside: Aside,
     prepared: Option<Prepared>,
 }
 
-/// The statement in a session.
+/// The statements in a session, one for each table.
 #[derive(Debug)]
 struct Prepared {
     session: u64,
-    statement: Statement,
+    statements: Vec<Statement>,
     pid: i32,
 }
 
 impl RowSession {
-    pub(super) fn new(config: Config, table: WriteBackTable, beside: Arc<Client>) -> Self {
-        let settings = SETTINGS.to_owned() + if table.sees_all { NO_POLICIES } else { "" };
-        RowSession { aside: Aside::new(config, beside).beginning_with(settings), table, prepared: None }
+    pub(super) fn new(config: Config, tables: Vec<WriteBackTable>, beside: Arc<Client>) -> Self {
+        let sees_all = tables.iter().all(|table| table.sees_all);
+        let settings = SETTINGS.to_owned() + if sees_all { NO_POLICIES } else { "" };
+        RowSession { aside: Aside::new(config, beside).beginning_with(settings), tables, prepared: None }
     }
 
     async fn write(&mut self, rows: &[Arc<RowKey>]) -> Result<Vec<usize>, OutboxError> {
@@ -56,17 +58,30 @@ impl RowSession {
         };
         let prepared = match self.prepared.take() {
             Some(prepared) if prepared.session == session => prepared,
-            _ => prepare(&self.table, client, session).await?,
+            _ => prepare(&self.tables, client, session).await?,
         };
-        let Prepared { statement, pid, .. } = self.prepared.insert(prepared);
-        let mut write = pin!(self.table.write(client, statement, rows));
-        match timeout(LOOK_AFTER, &mut write).await {
-            Ok(written) => written,
-            Err(_) => {
-                let blocker = timeout(LOOK, blocker(self.aside.beside(), *pid)).await.ok().flatten();
-                write.await.map_err(|error| blocked(&self.table, error, blocker))
+        let Prepared { statements, pid, .. } = self.prepared.insert(prepared);
+        let mut unseen = Vec::new();
+        // What one table has taken it takes once more if another one fails.
+        for (number, (table, statement)) in self.tables.iter().zip(statements.iter()).enumerate() {
+            let own =
+                |(index, row): (usize, &Arc<RowKey>)| (row.table == number).then(|| (index, Arc::clone(row)));
+            let (indexes, rows): (Vec<_>, Vec<_>) = rows.iter().enumerate().filter_map(own).unzip();
+            if rows.is_empty() {
+                continue;
             }
+            let mut write = pin!(table.write(client, statement, &rows));
+            let written = match timeout(LOOK_AFTER, &mut write).await {
+                Ok(written) => written,
+                Err(_) => {
+                    let blocker = timeout(LOOK, blocker(self.aside.beside(), *pid)).await.ok().flatten();
+                    write.await.map_err(|error| blocked(table, error, blocker))
+                }
+            };
+            unseen.extend(written?.into_iter().filter_map(|index| indexes.get(index).copied()));
         }
+        unseen.sort_unstable();
+        Ok(unseen)
     }
 }
 
@@ -80,11 +95,14 @@ fn blocked(table: &WriteBackTable, error: OutboxError, blocker: Option<String>) 
         .with_advice("wait for that transaction, or end it: SELECT pg_terminate_backend(<PID>)")
 }
 
-async fn prepare(table: &WriteBackTable, client: &Client, session: u64) -> Result<Prepared, OutboxError> {
+async fn prepare(tables: &[WriteBackTable], client: &Client, session: u64) -> Result<Prepared, OutboxError> {
     let row = client.query_one("SELECT pg_backend_pid()", &[]).await;
     let pid = row.map_err(|error| sql_error("opening a session", error))?.cell(0)?;
-    let statement = table.prepare(client).await.map_err(|error| table.failed(error))?;
-    Ok(Prepared { session, statement, pid })
+    let mut statements = Vec::with_capacity(tables.len());
+    for table in tables {
+        statements.push(table.prepare(client).await.map_err(|error| table.failed(error))?);
+    }
+    Ok(Prepared { session, statements, pid })
 }
 
 /// Who keeps that session waiting.
@@ -100,6 +118,7 @@ impl WriteBack for RowSession {
     }
 
     fn is_known_by_id(&self) -> bool {
-        self.table.is_known_by_id()
+        // A letter does not know its table.
+        matches!(self.tables.as_slice(), [one] if one.is_known_by_id())
     }
 }

@@ -266,7 +266,8 @@ impl Log {
             message = message.with_event_type("Placed").with_correlation_id("c").with_header("trace", "1");
         }
         if self.writes_back {
-            message = message.with_row(RowKey { xid: 0, values: vec![Some(id.uuid().to_string())] });
+            message =
+                message.with_row(RowKey { table: 0, xid: 0, values: vec![Some(id.uuid().to_string())] });
         }
         let unfit = self.parks && dice.fault(30);
         Row {

@@ -1,11 +1,11 @@
 //! What rows need so that they can be written back: a key, the columns of the mark, the rights, and nobody who hides them.
 
-use super::{Preflight, rows};
+use super::{Finding, Outcome, Preflight, Survey, rows};
 use crate::error::OutboxError;
 use crate::mapping::{Mapping, Mark, MarkValue};
-use crate::postgres::names::{Target, quote_identifier, quote_literal};
+use crate::postgres::names::{Outbox, Target, quote_identifier, quote_literal};
 use crate::postgres::session::{Cells, Session};
-use crate::postgres::table::{KeyColumn, WriteBackTable, clauses};
+use crate::postgres::table::{KeyColumn, Layout, WriteBackTable, clauses};
 use crate::write_back::WriteBackMode;
 
 /// A column as the catalog describes it.
@@ -30,66 +30,82 @@ struct Described {
 /// # Errors
 /// The session broke, or a catalog can't be read.
 pub async fn inspect(session: &Session, target: &Target, report: &mut Preflight) -> Result<(), OutboxError> {
-    let (Some(oid), Some(layout)) = (report.table_oid, report.layout.clone()) else { return Ok(()) };
     if target.write_back == WriteBackMode::None {
         return Ok(());
     }
-    let columns = describe(session, target, oid).await?;
-    let Some((key, is_id)) = key(&columns, &target.mapping) else {
-        let (table, id) = (&target.table, "<columns that tell a row from all others>");
+    for (outbox, index) in target.outboxes().zip(0..) {
+        let Some(Survey { oid: Some(oid), layout: Some(layout), .. }) = report.tables.get(index) else {
+            continue;
+        };
+        let (oid, layout) = (*oid, Layout::clone(layout));
+        let of = Subject { target, outbox, oid };
+        let Some(table) = table(session, &of, report).await? else { continue };
+        let names: Vec<_> = table.key().iter().map(|column| column.name.clone()).collect();
+        let Some(survey) = report.tables.get_mut(index) else { continue };
+        let kinds = |column: usize| {
+            let type_oid = survey.columns.get(column).map_or(0, |column| column.type_oid);
+            report.column_types.kind(type_oid)
+        };
+        let layout = layout.keyed(index, &names, &kinds).map_err(|error| error.in_table(&outbox.table))?;
+        (survey.layout, survey.write_back) = (Some(layout.into()), Some(table));
+    }
+    Ok(())
+}
+
+/// A table that is looked at.
+struct Subject<'a> {
+    target: &'a Target,
+    outbox: &'a Outbox,
+    oid: u32,
+}
+
+/// How the rows of a table are written back; `None` if something is in the way.
+async fn table(
+    session: &Session,
+    of: &Subject<'_>,
+    report: &mut Preflight,
+) -> Result<Option<WriteBackTable>, OutboxError> {
+    let (table, mode) = (&of.outbox.table, of.target.write_back);
+    let columns = describe(session, of).await?;
+    let Some((key, is_id)) = key(&columns, &of.outbox.mapping) else {
+        let id = "<columns that tell a row from all others>";
         report.fail(
             "write-back",
             format!("{table} has no primary key, by which a published row is found again"),
             format!("ALTER TABLE {table} ADD PRIMARY KEY ({id}); or use --write-back none"),
         );
-        return Ok(());
+        return Ok(None);
     };
-    let Some(marks) = marks(&columns, target, report) else { return Ok(()) };
+    let Some(marks) = marks(&columns, of, report) else { return Ok(None) };
     let lacking = lacking(&columns, &key, &marks);
-    let sees_all = match rights(session, target, oid, &lacking, report).await? {
-        Some(sees_all) => sees_all,
-        None => return Ok(()),
-    };
+    let Some(sees_all) = rights(session, of, &lacking, report).await? else { return Ok(None) };
     let typed: Vec<_> = marks.iter().map(|(mark, column)| (*mark, column.type_name.as_str())).collect();
-    let assignments = clauses(&typed);
     let of_key =
         |column: &&Described| KeyColumn { name: column.name.clone(), type_name: column.type_name.clone() };
     let key: Vec<_> = key.iter().map(of_key).collect();
-    let mut table = WriteBackTable::new(target.table.clone(), key, target.write_back, &assignments, is_id);
-    table.sees_all = sees_all;
-    if let Err(error) = table.prepare(session.client()).await {
-        let outcome = super::Outcome::Failure(table.failed(error));
-        report.findings.push(super::Finding { subject: "write-back", outcome });
-        return Ok(());
-    }
-    let names: Vec<_> = table.key().iter().map(|column| column.name.clone()).collect();
-    let types = |column: usize| report.columns.get(column).map_or(0, |(_, type_oid)| *type_oid);
-    match (*layout).clone().keyed(&names, &|column| report.column_types.kind(types(column))) {
-        Ok(layout) => report.layout = Some(layout.into()),
-        Err(error) => {
-            let outcome = super::Outcome::Failure(error.in_table(&target.table));
-            report.findings.push(super::Finding { subject: "write-back", outcome });
-            return Ok(());
-        }
+    let mut found = WriteBackTable::new(table.clone(), key, mode, &clauses(&typed), is_id);
+    found.sees_all = sees_all;
+    if let Err(error) = found.prepare(session.client()).await {
+        let outcome = Outcome::Failure(found.failed(error));
+        report.findings.push(Finding { subject: "write-back", outcome });
+        return Ok(None);
     }
     let quoted =
         |names: &mut dyn Iterator<Item = &str>| names.map(quote_identifier).collect::<Vec<_>>().join(", ");
-    let by = quoted(&mut table.key().iter().map(|column| column.name.as_str()));
+    let by = quoted(&mut found.key().iter().map(|column| column.name.as_str()));
+    let set = quoted(&mut marks.iter().map(|(mark, _)| mark.column.as_str()));
     report.good(
         "write-back",
-        match target.write_back {
-            WriteBackMode::Delete => format!("published rows are deleted, found by {by}"),
-            _ => {
-                let set = quoted(&mut marks.iter().map(|(mark, _)| mark.column.as_str()));
-                format!("{set} is set in published rows, found by {by}")
-            }
+        match mode {
+            WriteBackMode::Delete => format!("published rows of {table} are deleted, found by {by}"),
+            _ => format!("{set} is set in published rows of {table}, found by {by}"),
         },
     );
-    report.write_back = Some(table);
-    Ok(())
+    Ok(Some(found))
 }
 
-async fn describe(session: &Session, target: &Target, oid: u32) -> Result<Vec<Described>, OutboxError> {
+async fn describe(session: &Session, of: &Subject<'_>) -> Result<Vec<Described>, OutboxError> {
+    let Subject { target, outbox, oid } = of;
     let sql = format!(
         "SELECT a.attname::text, format_type(a.atttypid, -1), a.attgenerated <> '', \
          (SELECT k.place FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS k (attnum, place) WHERE i.indrelid = a.attrelid \
@@ -101,8 +117,8 @@ async fn describe(session: &Session, target: &Target, oid: u32) -> Result<Vec<De
            AND to_jsonb(p) ? 'attnames' AND NOT (to_jsonb(p) -> 'attnames') ? a.attname) \
          FROM pg_attribute a WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
         quote_literal(&target.publication),
-        quote_literal(&target.table.schema),
-        quote_literal(&target.table.name),
+        quote_literal(&outbox.table.schema),
+        quote_literal(&outbox.table.name),
     );
     let described = |row: &tokio_postgres::Row| {
         Ok(Described {
@@ -135,15 +151,16 @@ fn key<'a>(columns: &'a [Described], mapping: &Mapping) -> Option<(Vec<&'a Descr
 /// What is set, with the columns as they are; none if one can't be.
 fn marks<'a>(
     columns: &'a [Described],
-    target: &'a Target,
+    of: &Subject<'a>,
     report: &mut Preflight,
 ) -> Option<Vec<(&'a Mark, &'a Described)>> {
     let mut marks = Vec::new();
-    if target.write_back == WriteBackMode::Delete {
+    if of.target.write_back == WriteBackMode::Delete {
         return Some(marks);
     }
-    for mark in &target.mapping.mark {
-        let (table, name) = (&target.table, quote_identifier(&mark.column));
+    let table = &of.outbox.table;
+    for mark in &of.outbox.mapping.mark {
+        let name = quote_identifier(&mark.column);
         match columns.iter().find(|column| column.name == mark.column) {
             Some(column) if column.generated => {
                 report.fail(
@@ -168,7 +185,7 @@ fn marks<'a>(
     if marks.is_empty() {
         report.fail(
             "write-back",
-            format!("{} has none of the columns that would mark a row as published", target.table),
+            format!("{table} has none of the columns that would mark a row as published"),
             "say with --map-mark what the table has, or use --write-back delete or none",
         );
         return None;
@@ -216,11 +233,11 @@ impl Described {
 /// Looks at the rights and at the policies; `None` if something is in the way, else whether no policy hides anything.
 async fn rights(
     session: &Session,
-    target: &Target,
-    oid: u32,
+    of: &Subject<'_>,
     lacking: &Lacking,
     report: &mut Preflight,
 ) -> Result<Option<bool>, OutboxError> {
+    let Subject { target, outbox, oid } = of;
     let command = if target.write_back == WriteBackMode::Delete { "d" } else { "w" };
     // Rows are hidden unless a policy lets all of them pass, and none restricts it.
     let policies = "pg_policy WHERE polrelid = c.oid AND (polroles = '{0}' OR EXISTS (SELECT FROM unnest(polroles) r \
@@ -237,7 +254,7 @@ async fn rights(
     let Some(row) = rows(session, &sql).await?.pop() else { return Ok(None) };
     let (role, usage, delete): (String, bool, bool) = (row.cell(0)?, row.cell(1)?, row.cell(2)?);
     let (active, passes): (bool, bool) = (row.cell(3)?, row.cell(4)?);
-    let (table, role) = (&target.table, quote_identifier(&role));
+    let (table, role) = (&outbox.table, quote_identifier(&role));
     let mut grants = lacking.grants.clone();
     if target.write_back == WriteBackMode::Delete && !delete {
         grants.push("DELETE".to_owned());

@@ -9,46 +9,51 @@ use crate::postgres::pgoutput::{Column, Tuple};
 
 /// The columns of a table's key, in the order of the key.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct KeyColumns(Vec<(usize, Kind)>);
+pub(super) struct KeyColumns {
+    /// Which of the target's outboxes the table is.
+    table: usize,
+    columns: Vec<(usize, Kind)>,
+}
 
 impl KeyColumns {
     /// The columns of these names.
     pub(super) fn find(
+        table: usize,
         key: &[String],
         names: &[Arc<str>],
         kinds: &dyn Fn(usize) -> Kind,
     ) -> Result<Self, LayoutError> {
         let find = |name: &String| {
             let found = names.iter().position(|own| **own == **name);
-            let column = found.ok_or_else(|| LayoutError::Missing(vec![name.clone()]))?;
+            let column = found.ok_or_else(|| LayoutError::Key(name.clone()))?;
             Ok((column, kinds(column)))
         };
-        key.iter().map(find).collect::<Result<_, _>>().map(KeyColumns)
+        Ok(KeyColumns { table, columns: key.iter().map(find).collect::<Result<_, _>>()? })
     }
 
     /// Whether their binary forms can be read.
     pub(super) fn is_binary(&self) -> bool {
-        self.0.iter().all(|(_, kind)| kind.has_binary_text())
+        self.columns.iter().all(|(_, kind)| kind.has_binary_text())
     }
 
     /// Whether rows need no key.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.columns.is_empty()
     }
 
     /// The key of a row. A copy: a slice of what was read would hold all of it until the row is written back.
     #[cold]
     pub(super) fn of(&self, tuple: &Tuple) -> Result<Arc<RowKey>, (usize, Unfit)> {
-        let mut values = vec![None; self.0.len()];
+        let mut values = vec![None; self.columns.len()];
         for (index, column) in tuple.columns().enumerate() {
-            for ((wanted, kind), value) in self.0.iter().zip(&mut values) {
+            for ((wanted, kind), value) in self.columns.iter().zip(&mut values) {
                 if *wanted == index {
                     *value = text(&column, *kind).map_err(|unfit| (index, unfit))?;
                 }
             }
         }
-        Ok(Arc::new(RowKey { xid: 0, values }))
+        Ok(Arc::new(RowKey { table: self.table, xid: 0, values }))
     }
 }
 
