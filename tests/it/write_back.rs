@@ -237,6 +237,44 @@ async fn kills_under_load_leave_no_published_row_unmarked_and_mark_no_other() {
     stop(relay).await;
 }
 
+/// Each table by its own mapping, key and mark.
+#[tokio::test]
+async fn rows_of_several_tables_are_marked_each_in_its_own() {
+    let schema = format!(
+        "{SPAKKY}; CREATE TABLE events (number bigserial PRIMARY KEY, topic text, payload json, state text NOT NULL DEFAULT 'new')"
+    );
+    let (world, client) = world(&schema, 1).await;
+    let args = [
+        "--table",
+        "spakky_event_outbox, events",
+        "--preset",
+        "spakky",
+        "--map-for",
+        "events: preset=walpost",
+    ];
+    let entries = [
+        "--map-for",
+        "events: id={number}",
+        "--map-for",
+        "events: own_headers=no",
+        "--map-for",
+        "events: mark=state=sent",
+    ];
+    let output = world.command(["setup"]).args(args).args(entries).output().await;
+    assert!(output.status.success(), "{output:?}");
+    let relay = started(world.command(["run", "--write-back", "mark"]).args(args).args(entries)).await;
+    for _ in 0..20 {
+        insert_spakky(&client, &world.topic, 7).await;
+        let sql = "INSERT INTO events (topic, payload) SELECT $1, '1' FROM generate_series(1, 3)";
+        client.execute(sql, &[&world.topic]).await.unwrap();
+    }
+    assert_eq!(world.consume(200).await.len(), 200);
+    world.caught_up().await;
+    assert_eq!(count(&client, "spakky_event_outbox WHERE published_at IS NOT NULL").await, 140);
+    assert_eq!(count(&client, "events WHERE state = 'sent'").await, 60);
+    stop(relay).await;
+}
+
 /// Rows are marked as they are acknowledged, not when their transaction ends: memory does not grow with it.
 #[tokio::test]
 async fn a_large_transaction_is_marked_while_it_is_published() {
