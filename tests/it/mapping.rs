@@ -210,7 +210,7 @@ async fn a_mapping_that_the_table_does_not_bear_is_refused_with_the_column() {
         ("--map-key", "{customer}", "has no column customer"),
         ("--map-key", "x{customer?}{Odd}", "has no column \"Odd\""),
         ("--map-timestamp", "{flag}", "has a column flag of a type that can't be used"),
-        ("--map-timestamp", "{at}{id}", "the timestamp must be one column"),
+        ("--map-timestamp", "{at}{id}", "must be one column"),
         ("--map-partition", "{id}", "has a column id of a type"),
         ("--map-headers", "{flag}, a=1", "headers are made of JSON"),
         ("--map-key", "{flag.a}", "only JSON has members"),
