@@ -11,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 use include_dir::{Dir, include_dir};
 
+use crate::debezium::Contract;
 use crate::message::OwnHeaders;
 use crate::router::{CORRELATION_ID, EVENT_TYPE};
 
@@ -77,6 +78,8 @@ pub struct Mapping {
     pub(crate) own_headers: bool,
     /// Whether the table is the one that `walpost setup` makes.
     pub(crate) made_by_setup: bool,
+    /// Debezium's configuration, which then says all but the conditions, the order and whether headers of our own follow.
+    pub(crate) contract: Option<Arc<Contract>>,
     /// The preset's name, and the entries as they were written, in the order of [`ENTRIES`].
     pub(crate) preset: String,
     pub(crate) written: Vec<(&'static str, String)>,
@@ -86,6 +89,8 @@ pub struct Mapping {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Template(Template),
+    /// JSON without whitespace, the members of each object in the order of their names.
+    Compact(Template),
     /// A JSON object of members with their names.
     Object(Vec<(String, Template)>),
 }
@@ -247,6 +252,7 @@ impl Preset {
             mark: marks(text("mark")).map_err(wrong("mark"))?,
             own_headers: choice(text("own_headers"), true).map_err(wrong("own_headers"))?,
             made_by_setup: choice(text("made_by_setup"), false).map_err(wrong("made_by_setup"))?,
+            contract: None,
             preset: self.name.clone(),
             written: ENTRIES.map(|entry| (entry, text(entry).to_owned())).into(),
         })
@@ -260,9 +266,23 @@ impl Mapping {
         Arc::clone(&WALPOST)
     }
 
+    /// The column of its table that the record's time comes from.
+    pub(crate) fn time_column(&self) -> Option<&str> {
+        match (&self.contract, &self.timestamp) {
+            (Some(contract), _) => contract.time_column(),
+            (None, Timestamp::Column(template, _)) => template.bare().map(|source| source.column.as_str()),
+            (None, Timestamp::None | Timestamp::Commit) => None,
+        }
+    }
+
     /// Which headers of our own its records have.
     pub(crate) fn header_set(&self) -> OwnHeaders {
-        if self.own_headers { OwnHeaders::All } else { OwnHeaders::None }
+        match (self.own_headers, &self.contract) {
+            (false, _) => OwnHeaders::None,
+            (true, None) => OwnHeaders::All,
+            // The id is among Debezium's headers.
+            (true, Some(_)) => OwnHeaders::Position,
+        }
     }
 
     fn empty() -> Self {
@@ -281,6 +301,7 @@ impl Mapping {
             mark: Vec::new(),
             own_headers: true,
             made_by_setup: true,
+            contract: None,
             preset: String::new(),
             written: Vec::new(),
         }
@@ -297,8 +318,11 @@ fn choice(text: &str, default: bool) -> Result<bool, String> {
     }
 }
 
-/// `{column}` and the like, or `object(name={column}, …)`.
+/// `{column}` and the like, `compact({column})`, or `object(name={column}, …)`.
 fn value(text: &str) -> Result<Option<Value>, String> {
+    if let Some(inside) = text.strip_prefix("compact(").and_then(|rest| rest.strip_suffix(')')) {
+        return Ok(Some(Value::Compact(Template::parse(inside.trim())?)));
+    }
     let Some(members) = text.strip_prefix("object(").and_then(|rest| rest.strip_suffix(')')) else {
         let template = if text.is_empty() { None } else { Some(Template::parse(text)?) };
         return Ok(template.map(Value::Template));

@@ -12,6 +12,7 @@ use super::misfit::{LayoutError, Wanted};
 use super::row_key::KeyColumns;
 use super::unfit_row::{UnfitRow, raw};
 use super::value::{self, Kind, RowError, Unfit, created_at, text, uuid};
+use crate::debezium::Plan;
 use crate::mapping::{Condition, HeaderRule, Source, Template, Timestamp, Unit, Value as MappedValue};
 use crate::message::{OutboxMessage, OwnHeaders};
 use crate::postgres::names::{Outbox, TableName};
@@ -104,7 +105,7 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
 }
 
 /// A UUID that stands for an id of another kind, always the same (RFC 9562, version 5, in the namespace of OIDs).
-fn any_id(id: &[u8]) -> uuid::Uuid {
+pub(super) fn any_id(id: &[u8]) -> uuid::Uuid {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id)
 }
 
@@ -220,8 +221,7 @@ impl Builder<'_> {
                     let gone =
                         value.bare().is_some_and(|source| source.optional && self.find(source).is_none());
                     if !gone || !omitted {
-                        let text = self.text(value);
-                        headers.push(super::derive::Header::named(name, *omitted, text));
+                        headers.push(super::derive::Header::named(name, *omitted, self.text(value)));
                     }
                 }
                 HeaderRule::Object(source) => {
@@ -247,19 +247,20 @@ impl Builder<'_> {
     }
 
     fn value(&mut self, value: &MappedValue) {
-        match value {
-            MappedValue::Template(template) => self.part("value", Field::Payload, Some(template)),
+        self.entry = "value";
+        let step = match value {
+            MappedValue::Template(template) => return self.part("value", Field::Payload, Some(template)),
+            MappedValue::Compact(template) => Step::compact(self.text(template)),
             MappedValue::Object(members) => {
-                self.entry = "value";
                 let members = members.iter().map(|(name, template)| {
                     let column = template.bare().and_then(|source| self.find(source));
                     let json = column.is_some_and(|column| self.kinds[column].is_json());
                     (name.as_str(), json, self.text(template))
                 });
-                let members = members.collect();
-                self.layout.steps.push(Step::object(members));
+                Step::object(members.collect())
             }
-        }
+        };
+        self.layout.steps.push(step);
     }
 
     fn timestamp(&mut self, timestamp: &Timestamp) {
@@ -300,6 +301,12 @@ impl Builder<'_> {
     }
 }
 
+/// The column that a part is to be blamed on.
+fn blame(template: &Template) -> Arc<str> {
+    let column = template.sources().next().map(|source| source.column.clone());
+    Arc::from(column.unwrap_or_else(|| template.to_string()))
+}
+
 impl Layout {
     /// The layout of columns given by name and type.
     pub(crate) fn new<'a>(
@@ -308,15 +315,9 @@ impl Layout {
         types: &ColumnTypes,
     ) -> Result<Self, LayoutError> {
         let mapping = &*outbox.mapping;
-        let (names, kinds): (Vec<Arc<str>>, Vec<Kind>) =
-            columns.map(|(name, type_oid)| (Arc::from(name), types.kind(type_oid))).unzip();
-        let blame = |template: &Template| {
-            let column = template
-                .sources()
-                .next()
-                .map_or_else(|| template.to_string(), |source| source.column.clone());
-            Arc::from(column)
-        };
+        let (names, type_oids): (Vec<Arc<str>>, Vec<u32>) =
+            columns.map(|(name, type_oid)| (Arc::from(name), type_oid)).unzip();
+        let kinds: Vec<Kind> = type_oids.iter().map(|type_oid| types.kind(*type_oid)).collect();
         let layout = Layout {
             table: outbox.table.clone(),
             columns: vec![None; names.len()],
@@ -332,6 +333,12 @@ impl Layout {
             binary: true,
             absent: Vec::new(),
         };
+        if let Some(contract) = &mapping.contract {
+            let facts = |place: usize| types.facts(&outbox.table, &layout.names[place], type_oids[place]);
+            let of = (outbox.table.schema.as_str(), outbox.table.name.as_str());
+            let plan = Plan::new(contract, of, &layout.names, facts)?;
+            return Ok(layout.with_plan(plan, kinds));
+        }
         let mut builder = Builder {
             table: &outbox.table,
             layout,
@@ -379,6 +386,13 @@ impl Layout {
         self.key = KeyColumns::find(index, key, &self.names, kinds)?;
         self.binary &= self.key.is_binary();
         Ok(self)
+    }
+
+    /// The layout of a table whose rows become messages as Debezium makes them.
+    fn with_plan(mut self, plan: Plan, kinds: Vec<Kind>) -> Self {
+        self.topic = Arc::clone(&self.names[plan.routed_by()]);
+        self.steps.push(Step::event(plan));
+        Layout { kinds, id: None, binary: false, ..self }
     }
 
     /// The outbox that it is of.
@@ -471,13 +485,7 @@ impl Layout {
             }
         }
         if !self.key.is_empty() {
-            match self.key.of(tuple) {
-                Ok(key) => message.row = Some(key),
-                Err((column, error)) => {
-                    unfit =
-                        unfit.or_else(|| Some((error.in_column(&self.names[column]), raw(tuple, column))));
-                }
-            }
+            unfit = unfit.or_else(|| self.key.put(tuple, &self.names, &mut message));
         }
         let null = |name: &Arc<str>| Some((RowError::Null(Arc::clone(name)), None));
         let unfit = unfit

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::LayoutError;
-use super::value::{self, Kind, Unfit, Value};
-use crate::message::RowKey;
+use super::unfit_row::raw;
+use super::value::{self, Kind, RowError, Unfit, Value};
+use crate::message::{OutboxMessage, RowKey};
 use crate::postgres::pgoutput::{Column, Tuple};
 
 /// The columns of a table's key, in the order of the key.
@@ -26,7 +27,7 @@ impl KeyColumns {
         let find = |name: &String| {
             let found = names.iter().position(|own| **own == **name);
             let column = found.ok_or_else(|| LayoutError::Key(name.clone()))?;
-            Ok((column, kinds(column)))
+            Ok::<_, LayoutError>((column, kinds(column)))
         };
         Ok(KeyColumns { table, columns: key.iter().map(find).collect::<Result<_, _>>()? })
     }
@@ -42,9 +43,23 @@ impl KeyColumns {
         self.columns.is_empty()
     }
 
-    /// The key of a row. A copy: a slice of what was read would hold all of it until the row is written back.
+    /// Puts the key of a row into its message; gives what is in the way, if something is.
     #[cold]
-    pub(super) fn of(&self, tuple: &Tuple) -> Result<Arc<RowKey>, (usize, Unfit)> {
+    pub(super) fn put(
+        &self,
+        tuple: &Tuple,
+        names: &[Arc<str>],
+        message: &mut OutboxMessage,
+    ) -> Option<(RowError, Option<bytes::Bytes>)> {
+        match self.of(tuple) {
+            Ok(key) => message.row = Some(Arc::new(key)),
+            Err((column, unfit)) => return Some((unfit.in_column(&names[column]), raw(tuple, column))),
+        }
+        None
+    }
+
+    /// The key of a row. A copy: a slice of what was read would hold all of it until the row is written back.
+    fn of(&self, tuple: &Tuple) -> Result<RowKey, (usize, Unfit)> {
         let mut values = vec![None; self.columns.len()];
         for (index, column) in tuple.columns().enumerate() {
             for ((wanted, kind), value) in self.columns.iter().zip(&mut values) {
@@ -53,7 +68,7 @@ impl KeyColumns {
                 }
             }
         }
-        Ok(Arc::new(RowKey { table: self.table, xid: 0, values }))
+        Ok(RowKey { table: self.table, xid: 0, values })
     }
 }
 
