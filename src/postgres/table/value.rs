@@ -19,7 +19,7 @@ const EPOCH_OFFSET_US: i64 = 946_684_800_000_000;
 
 /// What a column's type means to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Uuid,
     Text,
     Json,
