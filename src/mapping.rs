@@ -20,7 +20,7 @@ static PRESETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/presets");
 const NONE: &str = "none";
 
 /// The entries of a preset's file. Those of our own headers bear their names.
-pub(crate) const ENTRIES: [&str; 13] = [
+pub(crate) const ENTRIES: [&str; 14] = [
     "id",
     "topic",
     "key",
@@ -31,6 +31,7 @@ pub(crate) const ENTRIES: [&str; 13] = [
     CORRELATION_ID,
     "headers",
     "only",
+    "due",
     "order",
     "own_headers",
     "made_by_setup",
@@ -49,6 +50,8 @@ pub struct Mapping {
     pub(crate) correlation_id: Option<Template>,
     pub(crate) headers: Vec<HeaderRule>,
     pub(crate) only: Vec<Condition>,
+    /// The column that tells when a row is to be sent; of a number, its unit.
+    pub(crate) due: Option<(Source, Unit)>,
     /// The columns that tell the order of insertion, of those that the table has; none leaves it to the timestamp.
     pub(crate) order: Vec<String>,
     /// Whether each record has `id`, `event_type`, `correlation_id`, `walpost.lsn` and `walpost.index`.
@@ -197,6 +200,7 @@ impl Preset {
             correlation_id: template(CORRELATION_ID)?,
             headers: headers(text("headers")).map_err(wrong("headers"))?,
             only: conditions(text("only")).map_err(wrong("only"))?,
+            due: due(text("due")).map_err(wrong("due"))?,
             order: items(text("order")).map(str::to_owned).collect(),
             own_headers: choice(text("own_headers"), true).map_err(wrong("own_headers"))?,
             made_by_setup: choice(text("made_by_setup"), false).map_err(wrong("made_by_setup"))?,
@@ -229,6 +233,7 @@ impl Mapping {
             correlation_id: None,
             headers: Vec::new(),
             only: Vec::new(),
+            due: None,
             order: Vec::new(),
             own_headers: true,
             made_by_setup: true,
@@ -278,6 +283,19 @@ fn timestamp(text: &str) -> Result<Timestamp, String> {
         _ => return Err(format!("`{unit}` is no unit of time: write s, ms, us or ns")),
     };
     Ok(Timestamp::Column(Template::parse(template.trim())?, unit))
+}
+
+/// `{column}` and, where it is a number, its unit.
+fn due(text: &str) -> Result<Option<(Source, Unit)>, String> {
+    match timestamp(text)? {
+        Timestamp::None => Ok(None),
+        Timestamp::Column(template, unit)
+            if template.bare().is_some_and(|source| source.members.is_empty()) =>
+        {
+            Ok(template.bare().cloned().map(|source| (source, unit)))
+        }
+        _ => Err(format!("`{text}` is not one column: write {{name}}")),
+    }
 }
 
 /// A list of `name={column}`, `name?={column}` (left out when null), `{object}` and `{names}={values}`.

@@ -51,7 +51,7 @@ fn text(template: Option<&Template>) -> String {
 
 /// Every setting: two values, and how the second one is seen in the configuration.
 type Seen = fn(&Config) -> String;
-const EVERY_SETTING: [(&str, &str, &str, Seen); 27] = [
+const EVERY_SETTING: [(&str, &str, &str, Seen); 28] = [
     ("database_url", "dbname=a", "dbname=shop", |config| {
         config.database.candidates()[0]
             .config()
@@ -88,6 +88,10 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 27] = [
     ("map_only", "a=1", "b=2", |config| match config.target.mapping.only.as_slice() {
         [only] => format!("{}={}", only.column, only.is[0].as_deref().unwrap_or_default()),
         other => format!("{other:?}"),
+    }),
+    ("map_due", "{a}", "{b}", |config| match &config.target.mapping.due {
+        Some((source, _)) => format!("{{{}}}", source.column),
+        None => "none".to_owned(),
     }),
     ("map_own_headers", "yes", "no", |config| {
         if config.target.mapping.own_headers { "yes".to_owned() } else { "no".to_owned() }

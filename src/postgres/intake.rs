@@ -10,7 +10,7 @@ use super::pgoutput::{Insert, LogicalMessage, Message};
 use super::preflight::Seal;
 use super::relations::Relations;
 use super::slot::MESSAGE_PREFIX;
-use super::table::{RowError, UnfitRow, emitted};
+use super::table::{HeldRow, HeldRows, RowError, UnfitRow, emitted};
 use super::transaction::TransactionTracker;
 use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
@@ -25,6 +25,10 @@ const LOGGED_NOTICES: u32 = 100;
 pub(super) struct Intake {
     /// Whose messages are for us.
     slot: String,
+    /// The outbox, as SQL writes it.
+    source: Arc<str>,
+    /// Rows that are to be sent later.
+    held: HeldRows,
     /// The prefixes of events that were written beside the table, and of rows that are sent again.
     emitted: String,
     rows: String,
@@ -45,6 +49,8 @@ impl Intake {
     pub(super) fn new(target: &Target, relations: Relations, seal: Seal, text_only: Arc<AtomicBool>) -> Self {
         Intake {
             slot: target.slot.clone(),
+            source: target.table.to_string().into(),
+            held: HeldRows::default(),
             emitted: emitted::prefix(&target.table),
             rows: emitted::rows_prefix(&target.table),
             seal,
@@ -61,6 +67,11 @@ impl Intake {
     /// How far the log has been received.
     pub(super) fn received(&self) -> Lsn {
         self.received
+    }
+
+    /// The rows that are held back so far. What follows them must not be handed out before they are stored.
+    pub(super) fn held(&mut self) -> &mut HeldRows {
+        &mut self.held
     }
 
     /// How old the last transaction was when it, or the last piece of it, was sent.
@@ -134,6 +145,17 @@ impl Intake {
         let unfit = match layout.message(&insert.new) {
             Ok(None) => return Ok(()),
             Ok(Some(message)) => {
+                if layout.has_due() {
+                    match layout.later(&insert.new, &message, self.committed_at) {
+                        Ok(None) => {}
+                        Ok(Some(later)) => {
+                            let source = Arc::clone(&self.source);
+                            self.held.push(HeldRow { position, source, mark: None, later });
+                            return Ok(());
+                        }
+                        Err(unfit) => return self.take_unfit(position, *unfit, into),
+                    }
+                }
                 let message = layout.stamped(message, self.committed_at);
                 into.push_back(Change::Message { position, message });
                 return Ok(());
@@ -191,15 +213,29 @@ impl Intake {
         else {
             return self.pass_over();
         };
-        let position = self.tracker.row().map_err(undecodable)?;
-        match layout.message_of(&row) {
-            Ok(message) => {
-                let message = layout.stamped(message, self.committed_at);
-                into.push_back(Change::Message { position, message });
-                Ok(())
-            }
-            Err(unfit) => self.take_unfit(position, *unfit, into),
+        let released = row.released.as_deref();
+        if released.is_some_and(|slot| slot != self.slot) {
+            return Ok(());
         }
+        let position = self.tracker.row().map_err(undecodable)?;
+        let message = match layout.message_of(&row) {
+            Ok(message) => message,
+            Err(unfit) => return self.take_unfit(position, *unfit, into),
+        };
+        if released.is_none() {
+            match layout.later_of(&row, &message, self.committed_at) {
+                Ok(None) => {}
+                Ok(Some(later)) => {
+                    let (source, mark) = (Arc::clone(&self.source), row.mark.map(String::from));
+                    self.held.push(HeldRow { position, source, mark, later });
+                    return Ok(());
+                }
+                Err(unfit) => return self.take_unfit(position, *unfit, into),
+            }
+        }
+        let message = layout.stamped(message, self.committed_at);
+        into.push_back(Change::Message { position, message });
+        Ok(())
     }
 
     /// Whoever may log in can write such a message; nothing of it can be sent.

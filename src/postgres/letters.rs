@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio_postgres::{Client, Config};
 
-use super::session::{Cells, Session, place, sql_error};
+use super::session::Session;
 use super::table::DeadLetterTable;
 use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Reach, Replay};
 use crate::error::OutboxError;
@@ -31,28 +31,10 @@ impl DeadLetterSession {
     async fn open(&mut self) -> Result<&Client, OutboxError> {
         let session = match self.session.take() {
             Some(session) => session,
-            None => {
-                let session = Session::open(&self.config).await?;
-                // An address may lead to another server by now, where the stream's letters have no place.
-                if born(&self.beside).await? != born(session.client()).await? {
-                    let where_to = place(&self.config);
-                    return Err(OutboxError::transient(format!(
-                        "{where_to} is no longer the server of the stream"
-                    )));
-                }
-                session.be_durable().await?;
-                session
-            }
+            None => Session::open_beside(&self.config, &self.beside).await?,
         };
         Ok(self.session.insert(session).client())
     }
-}
-
-/// When the server was started, which tells it from others.
-async fn born(client: &Client) -> Result<String, OutboxError> {
-    let sql = "SELECT extract(epoch FROM pg_postmaster_start_time())::text";
-    let row = client.query_one(sql, &[]).await;
-    row.map_err(|error| sql_error("asking for the server's start", error))?.cell(0)
 }
 
 impl DeadLetterStore for DeadLetterSession {

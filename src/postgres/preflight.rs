@@ -3,6 +3,7 @@
 //! `walpost check` shows every finding; a starting relay stops at the first failure. Only catalogs are
 //! read, so that a missing grant is a finding and not an accident.
 
+mod later;
 mod seal;
 mod slot;
 
@@ -56,6 +57,8 @@ pub struct Preflight {
     /// Optional columns that the table doesn't have.
     pub(crate) absent_columns: Vec<String>,
     pub(crate) slot_exists: bool,
+    /// Rows may be due later, or some wait.
+    pub(crate) delivers_later: bool,
     /// By which events in the log are known.
     pub(crate) seal: Seal,
     /// The server process that somebody reads the slot through.
@@ -115,6 +118,7 @@ pub async fn inspect(session: &Session, target: &Target) -> Result<Preflight, Ou
     published_part(session, target, &mut report).await?;
     slot::inspect(session, target, &mut report).await?;
     seal::inspect(session, target, &mut report).await?;
+    later::inspect(session, target, &mut report).await?;
     Ok(report)
 }
 

@@ -14,11 +14,7 @@ const LAG: &str = include_str!("../../sql/lag.sql");
 /// # Errors
 /// A name contains a dollar sign, which the file's quoted blocks can't hold.
 pub fn setup_sql(target: &Target) -> Result<String, OutboxError> {
-    if target.mapping.made_by_setup {
-        render(&format!("{SETUP}\n{RETAIN}"), target)
-    } else {
-        render(&without_table(SETUP), target)
-    }
+    render(&what_is_needed(SETUP, target), target)
 }
 
 /// The same without the part that makes the slot.
@@ -27,11 +23,21 @@ pub fn setup_sql(target: &Target) -> Result<String, OutboxError> {
 /// The same.
 pub fn setup_sql_without_slot(target: &Target) -> Result<String, OutboxError> {
     let before = SETUP.split_once("-- Slot --").map_or(SETUP, |(before, _)| before);
-    if target.mapping.made_by_setup {
-        render(&format!("{before}\n{RETAIN}"), target)
-    } else {
-        render(&without_table(before), target)
-    }
+    render(&what_is_needed(before, target), target)
+}
+
+fn what_is_needed(setup: &str, target: &Target) -> String {
+    let sql = if target.mapping.made_by_setup { format!("{setup}\n{RETAIN}") } else { without_table(setup) };
+    if target.mapping.due.is_some() { sql } else { without_scheduled(&sql) }
+}
+
+/// The file without what keeps rows for later: a schema of others may have a table of that name.
+fn without_scheduled(sql: &str) -> String {
+    let (before, rest) = sql.split_once("-- Scheduled --").unwrap_or((sql, ""));
+    let (_, after) = rest.split_once("-- Seal --").unwrap_or(("", rest));
+    let after: Vec<_> =
+        after.split_inclusive('\n').filter(|line| !line.contains("outbox.scheduled")).collect();
+    format!("{before}-- Seal --{}", after.concat())
 }
 
 /// The file without what makes the table and the function: somebody else's table stays as it is.
@@ -56,7 +62,7 @@ pub fn drop_table_sql(target: &Target) -> String {
     let (table, schema) = (&target.table, quote_identifier(&target.table.schema));
     let mut sql = format!(
         "DROP PROCEDURE IF EXISTS {schema}.retain(interval, integer); DROP FUNCTION IF EXISTS {schema}.emit(text, json, text, text, jsonb, text); DROP FUNCTION IF EXISTS {schema}.publish(text, json, text, text, jsonb, text); DROP TABLE IF EXISTS {table}; \
-         DROP TABLE IF EXISTS {schema}.dead_letters; DROP TABLE IF EXISTS {schema}.walpost_seal;"
+         DROP TABLE IF EXISTS {schema}.dead_letters, {schema}.scheduled; DROP TABLE IF EXISTS {schema}.walpost_seal;"
     );
     if schema != "public" {
         let literal = quote_literal(&target.table.schema);
@@ -98,6 +104,7 @@ fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
         ("outbox.retain", format!("{schema}.retain")),
         ("outbox.walpost_seal", format!("{schema}.walpost_seal")),
         ("outbox.dead_letters", format!("{schema}.dead_letters")),
+        ("outbox.scheduled", format!("{schema}.scheduled")),
         ("SCHEMA IF NOT EXISTS outbox", format!("SCHEMA IF NOT EXISTS {schema}")),
         ("SCHEMA outbox", format!("SCHEMA {schema}")),
         ("PUBLICATION walpost", format!("PUBLICATION {publication}")),
@@ -151,6 +158,12 @@ mod tests {
         assert!(
             sql.contains("TABLE IF NOT EXISTS outbox.dead_letters")
                 && sql.contains("PUBLICATION walpost FOR TABLE")
+        );
+        assert!(sql.contains("ON outbox.scheduled TO walpost"));
+        let sql = without_scheduled(&sql);
+        assert!(
+            !sql.contains("scheduled") && sql.contains("TABLE IF NOT EXISTS outbox.walpost_seal"),
+            "{sql}"
         );
         assert!(!sql.contains("CREATE SCHEMA") && sql.contains("\nBEGIN;\n") && sql.contains("\nCOMMIT;\n"));
     }

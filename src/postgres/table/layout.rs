@@ -2,14 +2,15 @@
 //!
 //! A part that is one column is put straight into its place; any other is derived once the whole row has been looked at.
 
+mod due;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
 use super::emitted::{REPLAY, SentRow};
-use super::value::{self, Kind, RowError, Unfit, created_at, text, uuid};
-use crate::dead_letters::UnfitColumn;
+use super::value::{self, Kind, RowError, Unfit, UnfitRow, created_at, text, uuid};
 use crate::error::OutboxError;
 use crate::mapping::{
     Condition, HeaderRule, Mapping, Source, Template, Timestamp, Unit, Value as MappedValue,
@@ -17,6 +18,8 @@ use crate::mapping::{
 use crate::message::OutboxMessage;
 use crate::postgres::names::{TableName, quote_identifier};
 use crate::postgres::pgoutput::{Column, Tuple};
+use due::Due;
+pub(crate) use due::Later;
 
 /// A part of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +100,7 @@ pub(crate) struct Layout {
     kinds: Vec<Kind>,
     steps: Vec<Step>,
     only: Vec<Only>,
+    due: Option<Box<Due>>,
     /// The column that a message without an id, or without a topic, is to be blamed on.
     id: Option<Arc<str>>,
     topic: Arc<str>,
@@ -337,6 +341,7 @@ impl Layout {
             kinds: Vec::new(),
             steps: Vec::new(),
             only: Vec::new(),
+            due: None,
             id: mapping.id.as_ref().map(blame),
             topic: blame(&mapping.topic),
             commit_time: false,
@@ -359,6 +364,7 @@ impl Layout {
         for condition in &mapping.only {
             builder.only(condition);
         }
+        builder.due(mapping.due.as_ref(), mapping.id.as_ref());
         let Builder { mut layout, missing, unfit, .. } = builder;
         if !missing.is_empty() {
             return Err(LayoutError::Missing(missing));
@@ -399,14 +405,18 @@ impl Layout {
 
     /// The message of a row that is sent on purpose, whatever the conditions; of its columns, the text.
     pub(crate) fn message_of(&self, row: &SentRow<'_>) -> Result<OutboxMessage, Box<UnfitRow>> {
-        let texts = self.names.iter().map(|name| row.columns.get(&**name).and_then(|text| text.as_deref()));
-        let tuple = Tuple::of_texts(texts);
+        let tuple = self.tuple_of(row);
         let cells = if self.kinds.is_empty() { Cells::default() } else { Cells::of(&tuple, &self.kinds) };
         let mut message = self.build(&tuple, &cells)?;
         if let Some(mark) = &row.mark {
             message.headers = with_header(&message.headers, REPLAY, mark);
         }
         Ok(message)
+    }
+
+    fn tuple_of(&self, row: &SentRow<'_>) -> Tuple {
+        let texts = self.names.iter().map(|name| row.columns.get(&**name).and_then(|text| text.as_deref()));
+        Tuple::of_texts(texts)
     }
 
     /// The message of an inserted row; `None` for one that is not to be sent.
@@ -478,23 +488,5 @@ fn raw(tuple: &Tuple, column: usize) -> Option<bytes::Bytes> {
     match tuple.columns().nth(column) {
         Some(Column::Text(bytes) | Column::Binary(bytes)) => Some(bytes),
         _ => None,
-    }
-}
-
-/// A row that is no message.
-#[derive(Debug)]
-pub(crate) struct UnfitRow {
-    /// What could be read.
-    pub(crate) message: OutboxMessage,
-    /// The first fault.
-    pub(crate) error: RowError,
-    /// What was in the column that it is about.
-    pub(crate) value: Option<bytes::Bytes>,
-}
-
-impl UnfitRow {
-    /// The column that the fault is about.
-    pub(crate) fn column(&self) -> UnfitColumn {
-        UnfitColumn { name: self.error.column(), value: self.value.clone() }
     }
 }

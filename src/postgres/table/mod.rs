@@ -10,18 +10,22 @@ mod derive;
 pub(crate) mod emitted;
 mod layout;
 mod letter;
+mod rights;
 mod save;
+mod scheduled;
 mod value;
 
 use std::collections::HashMap;
 
 pub use dead_letter_office::DeadLetterOffice;
-pub(crate) use dead_letter_office::RELAY_RIGHTS;
 pub(crate) use dead_letters::DeadLetterTable;
-pub(crate) use layout::{Layout, LayoutError, UnfitRow};
+pub(crate) use layout::{Later, Layout, LayoutError};
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
+pub(crate) use rights::RELAY_RIGHTS;
 pub use save::{OutboxTable, save};
-pub(crate) use value::RowError;
+pub(crate) use scheduled::{HeldRow, HeldRows, Look};
+pub use scheduled::{ScheduledTable, Waiting};
+pub(crate) use value::{RowError, UnfitRow};
 
 use value::Kind;
 
