@@ -22,6 +22,8 @@ mod failover;
 mod faults;
 mod hostile;
 mod identity;
+mod later;
+mod later_faults;
 mod life;
 mod mapping;
 mod publication;
