@@ -148,8 +148,14 @@ impl Worker<'_> {
                 }
                 continue;
             }
+            tracing::debug!(log = %look.log, "rows are due");
             self.has_read(&look).await?;
-            while attend(self.means, table.release(self.session.client(), &look.clock)).await? > 0 {
+            loop {
+                let rows = attend(self.means, table.release(self.session.client(), &look.clock)).await?;
+                if rows == 0 {
+                    break;
+                }
+                tracing::debug!(rows, "wrote rows that are due into the log");
                 self.store_what_waits().await?;
             }
         }

@@ -7,7 +7,9 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::later::{dues, held, id, insert, none_early, world_on};
+use crate::bytes::memory;
+use crate::later::{dues, held, id, insert, none_early, values, world_on};
+use crate::life::get;
 use crate::support::{Consumed, PATIENCE, PostgresServer, eventually};
 use crate::world::{World, stop};
 
@@ -101,5 +103,53 @@ async fn a_server_that_crashes_loses_none_and_repeats_under_one_position() {
     let records = all(&world, &client).await;
     let repeats = judge(&client, &records).await;
     println!("seed {seed}: {} records, {repeats} repeats", records.len());
+    stop(relay).await;
+}
+
+/// Somebody locks the table: what follows a row that can't be stored waits, the slot is kept, and it is told.
+#[tokio::test]
+async fn a_locked_table_stops_the_line_and_is_told() {
+    let (world, client) = world_on(PostgresServer::shared().await, "locked").await;
+    let relay = world.relay().await;
+    insert(&world, &client, &[1], "now() + interval '1 s'").await;
+    insert(&world, &client, &[2], "NULL").await;
+    assert_eq!(values(&world.consume(2).await), [2, 1]);
+    let locker = world.database.client().await;
+    locker.batch_execute("BEGIN; LOCK TABLE outbox.scheduled IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    insert(&world, &client, &[3], "now() + interval '1 s'").await;
+    insert(&world, &client, &[4], "NULL").await;
+    relay.wait_for_log("waiting: outbox.scheduled has not answered for 5 s", PATIENCE).await;
+    let address = relay.listen_address().await;
+    eventually("it to be seen from outside", PATIENCE, async || {
+        let (code, body) = get(address, "/readyz").await;
+        (code == 503 && body.contains("later delivery")).then_some(())
+    })
+    .await;
+    // Longer than another relay would wait, and than the lease lasts.
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(values(&world.consume(2).await), [2, 1]);
+    assert!(!relay.log().contains("\"retrying\""), "{}", relay.log());
+    locker.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(values(&world.consume(4).await)[2..], [4, 3]);
+    stop(relay).await;
+}
+
+/// One transaction of 100,000 rows of a kilobyte.
+#[tokio::test]
+async fn many_held_rows_need_no_memory() {
+    let (world, client) = world_on(PostgresServer::shared().await, "many").await;
+    let relay = world.relay().await;
+    world.insert(&client, 10_000).await;
+    assert_eq!(world.consume(10_000).await.len(), 10_000);
+    let before = memory(relay.id(), "VmHWM") >> 10;
+    let sql = "INSERT INTO outbox.messages (topic, key, payload, scheduled_at) SELECT $1, 'k', to_json(repeat('x', 1000)), \
+               now() + interval '5 s' FROM generate_series(1, 100000)";
+    client.execute(sql, &[&world.topic]).await.unwrap();
+    world.caught_up().await;
+    println!("stored at {} MiB", memory(relay.id(), "VmHWM") >> 10);
+    assert_eq!(world.consume(110_000).await.len(), 110_000);
+    let after = memory(relay.id(), "VmHWM") >> 10;
+    println!("{before} MiB before, {after} MiB after 100 MB held back and released");
+    assert!(after < before + 64, "{before} MiB, then {after} MiB");
     stop(relay).await;
 }
