@@ -96,11 +96,6 @@ impl Config {
     /// A setting is wrong; the error says where it was written and what it may be.
     pub fn resolve(layers: &Layers, environment: &Environment, os: &Os) -> Result<Config, OutboxError> {
         let (target, refusal) = (target(layers)?, RefusalConfig::resolve(layers)?);
-        if target.mapping.partition.is_some() && refusal.on_refusal == OnRefusal::DeadLetter {
-            let policy = layers.get(&layers::ON_REFUSAL);
-            let advice = "use halt, or --map-partition none: the key then chooses the partition";
-            return Err(policy.wrong("a dead letter does not keep the partition that its row names", advice));
-        }
         Ok(Config {
             target,
             kafka: kafka(layers)?,

@@ -276,6 +276,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
                         return Err(self.stopped_at(change, refusal));
                     }
                 }
+                Change::PassedOver => self.skip(),
                 Change::DeadLetters { commit_lsn } => {
                     pause = Pause::Touched(*commit_lsn);
                     self.batch.push_front(change);

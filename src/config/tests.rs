@@ -192,11 +192,6 @@ fn mistakes_say_where_and_what_instead() {
         (flags(&[("--preset", "debezum")]), "--preset: there is no preset `debezum`", "debezium, goharvest"),
         (flags(&[("--preset", "k1s0-events")]), "table: it is not set", "name the table"),
         (flags(&[("--map-key", "{a")]), "--map-key: a { has no }", "walpost run --help"),
-        (
-            flags(&[("--map-partition", "{p}"), ("--on-refusal", "dead-letter")]),
-            "--on-refusal: a dead letter does not keep the partition",
-            "--map-partition none",
-        ),
         (flags(&[("--delivery", "exactly-once")]), "--delivery: there is no delivery", "`at-least-once`"),
         (flags(&[("--drain-timeout", "25")]), "--drain-timeout: `25` is not a span of time", "500ms"),
         (flags(&[("--on-refusal", "drop")]), "--on-refusal: there is no policy `drop`", "dead-letter"),

@@ -217,6 +217,7 @@ impl Line {
                 self.progress.acknowledged(ticket);
             }
             Change::Unfit { letter, advice } => return Err(OutboxError::message(letter.error, advice)),
+            Change::PassedOver => assert!(self.progress.is_open(), "outside of a transaction"),
             Change::DeadLetters { .. } => assert!(self.progress.is_open(), "outside of a transaction"),
             Change::Commit { end_lsn } => self.progress.commit(end_lsn),
             Change::Keepalive { wal_end, .. } => self.progress.keepalive(wal_end),

@@ -10,7 +10,7 @@ use super::pgoutput::{Insert, LogicalMessage, Message};
 use super::preflight::Seal;
 use super::relations::Relations;
 use super::slot::MESSAGE_PREFIX;
-use super::table::{HeldRow, HeldRows, RowError, UnfitRow, emitted};
+use super::table::{HeldRow, HeldRows, Later, RowError, UnfitRow, emitted};
 use super::transaction::TransactionTracker;
 use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
@@ -143,14 +143,16 @@ impl Intake {
         let Some(layout) = self.relations.layout(insert.relation)? else { return Ok(()) };
         let position = self.tracker.row().map_err(undecodable)?;
         let unfit = match layout.message(&insert.new) {
-            Ok(None) => return Ok(()),
+            Ok(None) => {
+                into.push_back(Change::PassedOver);
+                return Ok(());
+            }
             Ok(Some(message)) => {
                 if layout.has_due() {
                     match layout.later(&insert.new, &message, self.committed_at) {
                         Ok(None) => {}
                         Ok(Some(later)) => {
-                            let source = Arc::clone(&self.source);
-                            self.held.push(HeldRow { position, source, mark: None, later });
+                            self.hold(position, later, None, into);
                             return Ok(());
                         }
                         Err(unfit) => return self.take_unfit(position, *unfit, into),
@@ -163,6 +165,13 @@ impl Intake {
             Err(unfit) => unfit,
         };
         self.take_unfit(position, *unfit, into)
+    }
+
+    /// It has its place in the transaction, and is sent from another one.
+    fn hold(&mut self, position: Position, later: Later, mark: Option<String>, into: &mut Batch) {
+        let source = Arc::clone(&self.source);
+        self.held.push(HeldRow { position, source, mark, later });
+        into.push_back(Change::PassedOver);
     }
 
     fn take_unfit(&self, position: Position, unfit: UnfitRow, into: &mut Batch) -> Result<(), OutboxError> {
@@ -226,8 +235,8 @@ impl Intake {
             match layout.later_of(&row, &message, self.committed_at) {
                 Ok(None) => {}
                 Ok(Some(later)) => {
-                    let (source, mark) = (Arc::clone(&self.source), row.mark.map(String::from));
-                    self.held.push(HeldRow { position, source, mark, later });
+                    let mark = row.mark.map(String::from);
+                    self.hold(position, later, mark, into);
                     return Ok(());
                 }
                 Err(unfit) => return self.take_unfit(position, *unfit, into),

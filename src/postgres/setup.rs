@@ -103,6 +103,7 @@ fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
         ("outbox.publish", format!("{schema}.publish")),
         ("outbox.retain", format!("{schema}.retain")),
         ("outbox.walpost_seal", format!("{schema}.walpost_seal")),
+        ("'outbox.dead_letters'", quote_literal(&format!("{schema}.dead_letters"))),
         ("outbox.dead_letters", format!("{schema}.dead_letters")),
         ("outbox.scheduled", format!("{schema}.scheduled")),
         ("SCHEMA IF NOT EXISTS outbox", format!("SCHEMA IF NOT EXISTS {schema}")),

@@ -128,7 +128,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
     }
 
     /// A message that needs no handling any more.
-    fn skip(&mut self) {
+    pub(super) fn skip(&mut self) {
         let ticket = self.road.progress.next_ticket();
         self.road.progress.taken();
         self.road.progress.acknowledged(ticket);

@@ -17,7 +17,11 @@ const REFUSED_AGAIN: &str = r#""message":"a dead letter was refused again""#;
 
 /// A relay that parks after one quick retry.
 pub(crate) async fn parking(world: &World) -> Walpost {
-    let relay = quick(world.command(["run", "--on-refusal", "dead-letter"])).spawn();
+    parking_with(world, &[]).await
+}
+
+pub(crate) async fn parking_with(world: &World, args: &[&str]) -> Walpost {
+    let relay = quick(world.command(["run", "--on-refusal", "dead-letter"])).args(args).spawn();
     relay.wait_for_log("streaming", PATIENCE).await;
     relay
 }
@@ -44,7 +48,12 @@ pub(crate) async fn letters(client: &Client) -> Vec<(Option<Uuid>, String, i32)>
 
 /// Asks for a replay of all that is open.
 pub(crate) async fn replay_all(world: &World) {
-    let output = world.command(["dead-letters", "replay", "--all"]).output().await;
+    replay_all_of(world, "outbox.messages").await;
+}
+
+/// The same of another table.
+pub(crate) async fn replay_all_of(world: &World, table: &str) {
+    let output = world.command(["dead-letters", "replay", "--all", "--table", table]).output().await;
     assert!(output.status.success(), "{output:?}");
 }
 

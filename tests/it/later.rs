@@ -323,15 +323,18 @@ async fn what_is_missing_is_named_and_what_is_refused_is_parked() {
     let relay = world.command(["run", "--on-refusal", "dead-letter", "--max-retries", "0"]).spawn();
     relay.wait_for_log("streaming", PATIENCE).await;
     world.set_message_size("1000").await;
-    let sql = "INSERT INTO outbox.messages (topic, key, payload, scheduled_at) SELECT $1, 'k', to_json(repeat(md5(v::text), 100)), \
-               now() + interval '1 s' FROM generate_series(1, 1) v";
-    client.execute(sql, &[&world.topic]).await.unwrap();
-    let parked = "SELECT octet_length(payload) FROM outbox.dead_letters";
-    let bytes = eventually("it to be parked", PATIENCE, async || {
-        client.query_opt(parked, &[]).await.unwrap().map(|row| row.get::<_, i32>(0))
+    let large = "INSERT INTO outbox.messages (topic, key, payload, scheduled_at) SELECT $1, 'k', to_json(repeat(md5(v::text), 100)), \
+               now() + v * interval '1 s' FROM generate_series(0, 1) v ORDER BY v DESC";
+    client.execute(large, &[&world.topic]).await.unwrap();
+    let parked = "SELECT octet_length(payload), index FROM outbox.dead_letters ORDER BY commit_lsn";
+    let parked = eventually("both to be parked", PATIENCE, async || {
+        let rows = client.query(parked, &[]).await.unwrap();
+        (rows.len() == 2).then_some(rows)
     })
     .await;
-    assert_eq!((bytes, held(&client).await), (3_202, 0));
+    // Each at its place, the one behind the one that waits, the other where it was released.
+    let parked: Vec<(i32, i64)> = parked.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!((parked, held(&client).await), (vec![(3_202, 1), (3_202, 0)], 0));
     stop(relay).await;
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Row {
     pub(crate) key: Option<usize>,
     /// It can't be read as a message.
     pub(crate) unfit: bool,
+    /// It is not to be sent.
+    pub(crate) passed_over: bool,
     /// How many times it has arrived.
     pub(crate) arrivals: u32,
     /// A consumer that drops what does not lie behind the last of the key has it.
@@ -122,6 +124,8 @@ pub(crate) struct Log {
     pub(crate) letters: Table,
     /// What can't be sent is parked, and the order is one of keys.
     pub(crate) parks: bool,
+    /// Not every row is to be sent.
+    passes_over: bool,
     end: Lsn,
 }
 
@@ -136,7 +140,8 @@ impl Log {
         // Near the place where the upper half of a position changes.
         let end = Lsn(0x2_0000_0000 - dice.below(3_000));
         let letters = Table::default();
-        Log { entries: Vec::new(), topics, committed: 0, counts, keys, letters, parks, end }
+        let passes_over = dice.one_in(3);
+        Log { entries: Vec::new(), topics, committed: 0, counts, keys, letters, parks, passes_over, end }
     }
 
     pub(crate) fn end(&self) -> Lsn {
@@ -199,6 +204,19 @@ impl Log {
     }
 
     fn row(&mut self, id: RowId, dice: &mut Dice) -> Row {
+        if self.passes_over && dice.one_in(4) {
+            let message = OutboxMessage::new("", "").with_id(id.uuid());
+            let place = Place::AnyOf(0);
+            return Row {
+                message,
+                place,
+                key: None,
+                unfit: false,
+                passed_over: true,
+                arrivals: 0,
+                seen: false,
+            };
+        }
         let topic = dice.index(self.topics.0.len());
         let Topic { name, first, partitions } = &self.topics.0[topic];
         let mut message = if dice.one_in(12) {
@@ -224,7 +242,7 @@ impl Log {
             message = message.with_event_type("Placed").with_correlation_id("c").with_header("trace", "1");
         }
         let unfit = self.parks && dice.fault(30);
-        Row { message, place, key: slot, unfit, arrivals: 0, seen: false }
+        Row { message, place, key: slot, unfit, passed_over: false, arrivals: 0, seen: false }
     }
 
     pub(crate) fn row_mut(&mut self, id: RowId) -> Option<&mut Row> {
@@ -242,10 +260,10 @@ impl Log {
         (row < self.entries[entry].len()).then_some(RowId { entry, row })
     }
 
-    /// Every row that was ever committed.
+    /// Every row that was ever committed and is to be sent.
     pub(crate) fn rows_of_all(&self) -> impl Iterator<Item = (RowId, &Row)> {
         self.entries.iter().enumerate().flat_map(|(entry, of)| {
-            let rows = of.rows.iter().flatten().enumerate();
+            let rows = of.rows.iter().flatten().enumerate().filter(|(_, row)| !row.passed_over);
             rows.map(move |(row, it)| (RowId { entry, row }, it))
         })
     }
@@ -266,8 +284,8 @@ impl Log {
         if record.timestamp != message.created_at().map(|micros| micros / 1000) {
             return Err(format!("{id:?}: the time differs"));
         }
-        if row.unfit {
-            return Err(format!("{id:?} is no message"));
+        if row.unfit || row.passed_over {
+            return Err(format!("{id:?} is not to be sent"));
         }
         let own = self.position(id);
         let said = |wanted: &str| header(wanted).and_then(|bytes| std::str::from_utf8(bytes).ok());

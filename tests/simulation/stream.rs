@@ -47,6 +47,7 @@ pub(crate) fn told(batch: &Batch, from: usize) -> String {
         Change::Begin { commit_lsn, .. } => format!("B{commit_lsn}"),
         Change::Message { position, .. } => position.index.to_string(),
         Change::Unfit { letter, .. } => format!("U{}", letter.position.index),
+        Change::PassedOver => "-".to_owned(),
         Change::DeadLetters { commit_lsn } => format!("D{commit_lsn}"),
         Change::Commit { end_lsn } => format!("C{end_lsn}"),
         Change::Keepalive { wal_end, reply_requested } => {
@@ -58,6 +59,9 @@ pub(crate) fn told(batch: &Batch, from: usize) -> String {
 
 /// A row as the relay's reader hands it on.
 fn change(position: Position, row: &Row) -> Change {
+    if row.passed_over {
+        return Change::PassedOver;
+    }
     let message = row.message.clone();
     if !row.unfit {
         return Change::Message { position, message };
@@ -115,9 +119,9 @@ impl Connection {
         } else if self.step <= rows {
             let id = RowId { entry: self.entry, row: self.step - 1 };
             let position = Position { commit_lsn, index: id.row as u64 };
-            let is_letter = log.letters.get(position).is_some();
-            self.ledger.row(id, is_letter);
             let row = entry.rows.as_ref().map(|rows| &rows[id.row]);
+            let is_letter = log.letters.get(position).is_some();
+            self.ledger.row(id, is_letter || row.is_some_and(|row| row.passed_over));
             if !is_letter && row.is_some_and(|row| row.unfit) {
                 self.ledger.unfit();
             }

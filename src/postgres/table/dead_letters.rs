@@ -168,9 +168,10 @@ impl DeadLetterTable {
         let column = Columns::of(letters);
         let sql = format!(
             "INSERT INTO {} (slot, commit_lsn, index, id, topic, key, payload, event_type, headers, correlation_id, \
-             created_at, unfit_column, unfit_value, error, attempts) \
+             created_at, unfit_column, unfit_value, error, attempts, partition) \
              SELECT $1::text, * FROM unnest($2::pg_lsn[], $3::int8[], $4::uuid[], $5::text[], $6::bytea[], $7::bytea[], \
-             $8::text[], $9::bytea[], $10::text[], $11::timestamptz[], $12::text[], $13::bytea[], $14::text[], $15::int4[]) \
+             $8::text[], $9::bytea[], $10::text[], $11::timestamptz[], $12::text[], $13::bytea[], $14::text[], $15::int4[], \
+             $16::int4[]) \
              WHERE {HELD} ON CONFLICT (slot, commit_lsn, index) DO NOTHING",
             self.name
         );
@@ -247,7 +248,7 @@ impl DeadLetterTable {
             "SELECT commit_lsn, index, id, topic, CASE WHEN size <= {PAGE_BYTES} THEN key END, \
              CASE WHEN size <= {PAGE_BYTES} THEN payload END, event_type, CASE WHEN size <= {PAGE_BYTES} THEN headers END, \
              correlation_id, created_at, error, attempts, replay_index, size > {PAGE_BYTES}, \
-             unfit_column \
+             unfit_column, partition \
              FROM (SELECT *, sum(size) OVER (ORDER BY replay_index) AS total FROM (SELECT *, \
                coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + coalesce(octet_length(headers), 0) \
                + coalesce(octet_length(event_type), 0) + coalesce(octet_length(correlation_id), 0) \
@@ -380,6 +381,7 @@ fn replay(row: &Row, request: Lsn) -> Result<Replay, OutboxError> {
     message.headers = bytes(7)?.unwrap_or_default();
     message.correlation_id = text(8)?;
     message.created_at = row.cell::<Option<SystemTime>, _>(9)?.and_then(micros);
+    message.partition = row.cell(15)?;
     let send_as = Position { commit_lsn: request, ..position(0.into(), row.cell(12)?) };
     let letter = DeadLetter {
         position: position(row.cell(0)?, row.cell(1)?),
@@ -415,6 +417,7 @@ struct Columns<'a> {
     unfit_values: Vec<Option<&'a [u8]>>,
     errors: Vec<String>,
     attempts: Vec<i32>,
+    partitions: Vec<Option<i32>>,
 }
 
 impl<'a> Columns<'a> {
@@ -437,11 +440,12 @@ impl<'a> Columns<'a> {
             // The server's text knows no NUL.
             columns.errors.push(letter.error.replace('\0', "\u{FFFD}"));
             columns.attempts.push(i32::try_from(letter.attempts).unwrap_or(i32::MAX));
+            columns.partitions.push(message.partition);
         }
         columns
     }
 
-    fn parameters<'p>(&'p self, slot: &'p String) -> [&'p (dyn ToSql + Sync); 15] {
+    fn parameters<'p>(&'p self, slot: &'p String) -> [&'p (dyn ToSql + Sync); 16] {
         [
             slot,
             &self.lsns,
@@ -458,6 +462,7 @@ impl<'a> Columns<'a> {
             &self.unfit_values,
             &self.errors,
             &self.attempts,
+            &self.partitions,
         ]
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn require(
     let Some(rights) = rights else {
         return Err(OutboxError::definite(
             format!("table {table} does not exist"),
-            "run `walpost setup` again: it makes the table and leaves the rest as it is",
+            "run `walpost setup` again: it makes what is missing and leaves the rest as it is",
         ));
     };
     let lacking: Vec<_> =
@@ -61,9 +61,9 @@ pub(super) fn require(
 
 /// The error of a statement on the table, with the mend where something is missing.
 pub(super) fn advised(table: &TableName, code: Option<&SqlState>, failed: OutboxError) -> OutboxError {
-    if code == Some(&SqlState::UNDEFINED_TABLE) {
+    if code == Some(&SqlState::UNDEFINED_TABLE) || code == Some(&SqlState::UNDEFINED_COLUMN) {
         return failed
-            .with_advice("run `walpost setup` again: it makes the table and leaves the rest as it is");
+            .with_advice("run `walpost setup` again: it makes what is missing and leaves the rest as it is");
     }
     if code == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
         let schema = &table.schema;
