@@ -160,7 +160,8 @@ $upgrade$;
 -- Scheduled ---------------------------------------------------------------------------------------------
 -- Rows that are to be sent later, where the outbox has a column that says when (`--map-due`; in the table above, a column
 -- scheduled_at if you add one). The relay moves them here, and at that time into the log again. A released row stays for a
--- day, so that a repeat of the log finds it. To cancel one: DELETE FROM outbox.scheduled WHERE id = '...';
+-- day, so that a repeat of the log finds it. To cancel one:
+-- DELETE FROM outbox.scheduled WHERE id = '...' AND released_at IS NULL;
 
 CREATE TABLE IF NOT EXISTS outbox.scheduled (
     slot        name        NOT NULL,                      -- whose relay holds it
