@@ -355,3 +355,21 @@ async fn partitions_hold_rows_for_later_too() {
     assert_eq!(values(&world.consume(3).await), [3, 2, 1]);
     stop(relay).await;
 }
+
+/// A row that is sent again on purpose waits for its time as well, and bears the mark all the same.
+#[tokio::test]
+async fn a_replay_waits_too() {
+    let (world, client) = world("replay").await;
+    let relay = world.relay().await;
+    insert(&world, &client, &[1], "now() + interval '1 hour'").await;
+    let output = world.command(["replay", "--where", "true"]).output().await;
+    assert!(output.status.success(), "{output:?}");
+    eventually("both to wait", PATIENCE, async || (held(&client).await == 2).then_some(())).await;
+    world.caught_up().await;
+    client.batch_execute("UPDATE outbox.scheduled SET due = now()").await.unwrap();
+    let records = world.consume(2).await;
+    assert_eq!(values(&records), [1, 1]);
+    let marks: Vec<_> = records.iter().map(|record| record.header("walpost.replay").is_some()).collect();
+    assert_eq!(marks, [false, true]);
+    stop(relay).await;
+}
