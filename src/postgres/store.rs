@@ -22,7 +22,7 @@ use super::schedule::{Means, Schedule};
 use super::session::{self, Driver, Session, is_unix, open_replication, place};
 use super::settings::Settings;
 use super::slot;
-use super::table::{DeadLetterTable, HeldRows, OutboxTable, ScheduledTable};
+use super::table::{DeadLetterTable, OutboxTable, ScheduledTable};
 use super::takeover::Patience;
 use super::wal::StandbyStatus;
 use crate::error::OutboxError;
@@ -361,13 +361,13 @@ impl OutboxStore for ReplicationStore {
                     self.heard = Instant::now();
                     self.vitals.log_heard();
                 }
+                error = self.driver.ended() => return Err(error),
                 result = self.schedule.answered() => {
                     result?;
                     // The stream was not read meanwhile, so that silence was no news.
                     self.listening = None;
                     self.vitals.log_heard();
                 }
-                error = self.driver.ended() => return Err(error),
                 result = self.lookout.changed() => result?,
                 () = sleep_until(self.heard.max(listening) + SILENCE), if !storing => {
                     return Err(OutboxError::transient("the server has not answered for 40 s"));
@@ -416,9 +416,12 @@ impl OutboxStore for ReplicationStore {
                 self.take_all(&mut dropped);
                 dropped.clear();
                 self.withheld.clear();
-                *self.intake.held() = HeldRows::default();
+                let held = std::mem::take(self.intake.held());
                 if let Some(failure) = self.failure.take() {
                     return failure;
+                }
+                if held.is_full() {
+                    continue;
                 }
                 if let Err(failure) = self.connection.fill().await {
                     return failure;
