@@ -8,6 +8,7 @@ mod environment;
 mod file;
 pub(crate) mod layers;
 mod log_filter;
+mod per_table;
 pub(crate) mod property;
 mod values;
 
@@ -17,9 +18,9 @@ use std::time::Duration;
 use self::layers::Written;
 use crate::error::OutboxError;
 use crate::kafka::KafkaSettings;
-use crate::mapping::{Mapping, Preset, WrongEntry};
+use crate::mapping::{Mapping, Preset};
 use crate::postgres::settings::{Os, Settings};
-use crate::postgres::{TableName, Target};
+use crate::postgres::{Outbox, TableName, Target};
 use crate::refusal::{OnRefusal, RetryConfig};
 
 pub use environment::Environment;
@@ -96,6 +97,9 @@ impl Config {
     /// A setting is wrong; the error says where it was written and what it may be.
     pub fn resolve(layers: &Layers, environment: &Environment, os: &Os) -> Result<Config, OutboxError> {
         let (target, refusal) = (target(layers)?, RefusalConfig::resolve(layers)?);
+        if refusal.on_refusal == OnRefusal::DeadLetter {
+            letters_can_be_kept(&target, &layers.get(&layers::ON_REFUSAL))?;
+        }
         Ok(Config {
             target,
             kafka: kafka(layers)?,
@@ -107,6 +111,19 @@ impl Config {
     }
 }
 
+/// Refuses what a dead letter does not keep of its row.
+fn letters_can_be_kept(target: &Target, policy: &Written<'_>) -> Result<(), OutboxError> {
+    let headers = target.main.mapping.header_set();
+    match target.outboxes().find(|outbox| outbox.mapping.header_set() != headers) {
+        None => Ok(()),
+        Some(Outbox { table, .. }) => Err(policy.wrong(
+            &format!("a dead letter does not keep whether its record has the headers id, walpost.lsn and walpost.index, \
+                      on which {} and {table} differ", target.main.table),
+            "use halt, or the same --map-own-headers for all tables",
+        )),
+    }
+}
+
 fn database(layers: &Layers, environment: &Environment, os: &Os) -> Result<Settings, OutboxError> {
     let url = layers.get(&layers::DATABASE_URL);
     Settings::resolve(Some(url.text), |name| environment.get(name).map(str::to_owned), os)
@@ -115,7 +132,7 @@ fn database(layers: &Layers, environment: &Environment, os: &Os) -> Result<Setti
 /// The names in the database, which need no connection to be checked.
 pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
     let (publication, slot) = (layers.get(&layers::PUBLICATION), layers.get(&layers::SLOT));
-    let preset = preset(layers)?;
+    let preset = per_table::preset(&layers.get(&layers::PRESET))?;
     if !values::is_publication(publication.text) {
         return Err(publication.wrong("not the name of a publication", "use 1 to 63 bytes"));
     }
@@ -123,23 +140,20 @@ pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
         let what = format!("`{}` is not the name of a replication slot", slot.text);
         return Err(slot.wrong(&what, "use 1 to 63 of the letters a-z, the digits 0-9 and _"));
     }
-    Ok(Target {
-        table: table(layers, &preset)?,
-        publication: publication.text.to_owned(),
-        slot: slot.text.to_owned(),
-        mapping: Arc::new(mapping(layers, &preset)?),
-    })
+    let tables = tables(layers, &preset)?;
+    per_table::refuse_strangers(&tables, layers)?;
+    let mut outboxes = Vec::with_capacity(tables.len());
+    for table in tables {
+        let mapping = Arc::new(mapping(layers, &table, &preset)?);
+        outboxes.push(Outbox { table, mapping });
+    }
+    let main = outboxes.remove(0);
+    let (publication, slot) = (publication.text.to_owned(), slot.text.to_owned());
+    Ok(Target { main, others: outboxes, publication, slot })
 }
 
-fn preset(layers: &Layers) -> Result<Preset, OutboxError> {
-    let preset = layers.get(&layers::PRESET);
-    Preset::named(preset.text).ok_or_else(|| {
-        let what = format!("there is no preset `{}`", preset.text);
-        preset.wrong(&what, &format!("use one of {}", Preset::names().join(", ")))
-    })
-}
-
-fn table(layers: &Layers, preset: &Preset) -> Result<TableName, OutboxError> {
+/// The tables, of which there is at least one.
+fn tables(layers: &Layers, preset: &Preset) -> Result<Vec<TableName>, OutboxError> {
     let table = layers.get(&layers::TABLE);
     let text = match (table.text, preset.table()) {
         ("", Some(own)) => own,
@@ -148,20 +162,27 @@ fn table(layers: &Layers, preset: &Preset) -> Result<TableName, OutboxError> {
         }
         (text, _) => text,
     };
-    text.parse::<TableName>().map_err(|error| {
-        table.wrong(&error.to_string(), "write it as in SQL: outbox.messages, \"My Schema\".\"T\"")
+    TableName::list(text).map_err(|error| {
+        let advice = "write them as in SQL, separated by commas: outbox.messages, \"My Schema\".\"T\"";
+        table.wrong(&error.to_string(), advice)
     })
 }
 
-fn mapping(layers: &Layers, preset: &Preset) -> Result<Mapping, OutboxError> {
+/// The mapping of a table. One that has a preset of its own takes nothing of the settings for all tables.
+fn mapping(layers: &Layers, table: &TableName, preset: &Preset) -> Result<Mapping, OutboxError> {
+    let own = per_table::Entries::of(table, layers);
+    let own_preset = own.get(per_table::PRESET).map(per_table::preset).transpose()?;
     let setting = |entry: &str| {
         let key = format!("map_{entry}");
-        layers::SETTINGS.iter().find(|setting| setting.key == key).copied()
+        layers::SETTINGS.iter().find(|setting| setting.key == key).filter(|_| own_preset.is_none()).copied()
     };
-    let over = |entry: &str| Some(layers.get(setting(entry)?).text).filter(|text| !text.is_empty());
-    preset.mapping(over).map_err(|WrongEntry { entry, why }| match setting(entry) {
-        Some(setting) => layers.get(setting).wrong(&why, "see the examples of `walpost run --help`"),
-        None => OutboxError::usage(format!("{entry}: {why}"), "choose another preset"),
+    let for_all = |entry: &str| Some(layers.get(setting(entry)?).text).filter(|text| !text.is_empty());
+    let over = |entry: &str| own.get(entry).map(|written| written.text).or_else(|| for_all(entry));
+    own_preset.as_ref().unwrap_or(preset).mapping(over).map_err(|wrong| match setting(wrong.entry) {
+        Some(setting) if own.get(wrong.entry).is_none() => {
+            layers.get(setting).wrong(&wrong.why, "see the examples of `walpost run --help`")
+        }
+        _ => own.wrong(wrong),
     })
 }
 

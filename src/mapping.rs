@@ -3,6 +3,7 @@
 //! A preset is a file of `presets/`, plain data; what the settings say goes over it, entry by entry. Nothing here knows
 //! a table's real columns: `postgres/table` holds a mapping against them.
 
+mod account;
 mod template;
 
 use std::collections::BTreeMap;
@@ -10,8 +11,10 @@ use std::sync::{Arc, LazyLock};
 
 use include_dir::{Dir, include_dir};
 
-use crate::router::{CORRELATION_ID, EVENT_TYPE, Router};
+use crate::message::OwnHeaders;
+use crate::router::{CORRELATION_ID, EVENT_TYPE};
 
+pub(crate) use account::{Account, PartAccount};
 pub(crate) use template::{Piece, Source, Template};
 
 static PRESETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/presets");
@@ -37,6 +40,22 @@ pub(crate) const ENTRIES: [&str; 14] = [
     "made_by_setup",
 ];
 
+/// Those that a setting may say otherwise.
+pub(crate) const SETTABLE: [&str; 12] = [
+    "id",
+    "topic",
+    "key",
+    "partition",
+    "value",
+    "timestamp",
+    EVENT_TYPE,
+    CORRELATION_ID,
+    "headers",
+    "only",
+    "due",
+    "own_headers",
+];
+
 /// What of a row becomes which part of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mapping {
@@ -58,6 +77,9 @@ pub struct Mapping {
     pub(crate) own_headers: bool,
     /// Whether the table is the one that `walpost setup` makes.
     pub(crate) made_by_setup: bool,
+    /// The preset's name, and the entries as they were written, in the order of [`ENTRIES`].
+    pub(crate) preset: String,
+    pub(crate) written: Vec<(&'static str, String)>,
 }
 
 /// What a record says.
@@ -123,6 +145,7 @@ pub(crate) struct Condition {
 /// A preset's file.
 #[derive(Clone, Debug)]
 pub struct Preset {
+    name: String,
     entries: BTreeMap<String, String>,
 }
 
@@ -147,7 +170,7 @@ impl Preset {
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         let file = PRESETS.get_file(format!("{name}.toml"))?;
-        Preset::parse(file.contents_utf8()?).ok()
+        Preset::parse(name, file.contents_utf8()?).ok()
     }
 
     /// The names of all presets, sorted.
@@ -159,12 +182,12 @@ impl Preset {
         names
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(name: &str, text: &str) -> Result<Self, String> {
         let entries = toml::from_str::<BTreeMap<String, String>>(text).map_err(|error| error.to_string())?;
         let known = |key: &str| key == "table" || ENTRIES.contains(&key);
         match entries.keys().find(|key| !known(key)) {
             Some(key) => Err(format!("there is no entry `{key}`")),
-            None => Ok(Preset { entries }),
+            None => Ok(Preset { name: name.to_owned(), entries }),
         }
     }
 
@@ -204,6 +227,8 @@ impl Preset {
             order: items(text("order")).map(str::to_owned).collect(),
             own_headers: choice(text("own_headers"), true).map_err(wrong("own_headers"))?,
             made_by_setup: choice(text("made_by_setup"), false).map_err(wrong("made_by_setup"))?,
+            preset: self.name.clone(),
+            written: ENTRIES.map(|entry| (entry, text(entry).to_owned())).into(),
         })
     }
 }
@@ -215,10 +240,9 @@ impl Mapping {
         Arc::clone(&WALPOST)
     }
 
-    /// The router of the messages that it makes.
-    #[must_use]
-    pub fn router(&self) -> Router {
-        if self.own_headers { Router::default() } else { Router::without_own_headers() }
+    /// Which headers of our own its records have.
+    pub(crate) fn header_set(&self) -> OwnHeaders {
+        if self.own_headers { OwnHeaders::All } else { OwnHeaders::None }
     }
 
     fn empty() -> Self {
@@ -237,6 +261,8 @@ impl Mapping {
             order: Vec::new(),
             own_headers: true,
             made_by_setup: true,
+            preset: String::new(),
+            written: Vec::new(),
         }
     }
 }

@@ -35,6 +35,17 @@ pub struct OutboxMessage {
     pub(crate) created_at: Option<i64>,
     /// Where it goes in its topic, if the row says so.
     pub(crate) partition: Option<i32>,
+    /// What its record has besides the row's headers.
+    pub(crate) own_headers: OwnHeaders,
+}
+
+/// Which headers of our own a record has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OwnHeaders {
+    /// The id, and the position.
+    #[default]
+    All,
+    None,
 }
 
 impl OutboxMessage {
@@ -54,6 +65,7 @@ impl OutboxMessage {
             correlation_id: None,
             created_at: since_epoch.ok().and_then(|age| i64::try_from(age.as_micros()).ok()),
             partition: None,
+            own_headers: OwnHeaders::All,
         }
     }
 
@@ -69,6 +81,7 @@ impl OutboxMessage {
             correlation_id: None,
             created_at: None,
             partition: None,
+            own_headers: OwnHeaders::All,
         }
     }
 

@@ -157,13 +157,6 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         self
     }
 
-    /// Replaces the router.
-    #[must_use]
-    pub fn with_router(mut self, router: Router) -> Self {
-        self.router = router;
-        self
-    }
-
     /// Tells its progress to `vitals`.
     #[must_use]
     pub fn with_vitals(mut self, vitals: Arc<Vitals>) -> Self {

@@ -44,7 +44,6 @@ impl Relay {
         vitals: Arc<Vitals>,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), OutboxError> {
-        let router = self.target.mapping.router();
         let mut source = ReplicationSource::new(self.database, self.target).with_vitals(Arc::clone(&vitals));
         if self.on_refusal == OnRefusal::DeadLetter {
             source = source.with_dead_letters();
@@ -54,7 +53,7 @@ impl Relay {
         }
         let ends = RelayEnds { source, kafka: self.kafka, alone: self.alone, vitals: Arc::clone(&vitals) };
         let supervisor = Supervisor::new(ends, self.pace, vitals, fastrand::u64(..));
-        supervisor.with_refusals(self.on_refusal, self.retry).with_router(router).run(shutdown).await
+        supervisor.with_refusals(self.on_refusal, self.retry).run(shutdown).await
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::error::OutboxError;
 use crate::lsn::Position;
-use crate::message::OutboxMessage;
+use crate::message::{OutboxMessage, OwnHeaders};
 use crate::publisher::{Headers, Record};
 
 /// Header that carries the row's id.
@@ -26,29 +26,15 @@ pub const INDEX: &str = "walpost.index";
 const SPREAD_BITS: u32 = 17;
 
 /// Makes records of messages, with one buffer for the headers of them all.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Router {
-    /// Whether records have headers of our own.
-    own_headers: bool,
     headers: Headers,
 }
 
-impl Default for Router {
-    fn default() -> Self {
-        Router { own_headers: true, headers: Headers::default() }
-    }
-}
-
 impl Router {
-    /// One whose records have no headers but the row's: no `id`, `walpost.lsn` and `walpost.index`.
-    #[must_use]
-    pub fn without_own_headers() -> Self {
-        Router { own_headers: false, ..Router::default() }
-    }
-
     /// The record of a message: headers `id`, `event_type` and `correlation_id` when set, the row's own,
     /// then `walpost.lsn` and `walpost.index`, by which a consumer drops repeats: the last headers of
-    /// those names are ours, whatever the row holds.
+    /// those names are ours, whatever the row holds. A table's mapping may do without `id` and those two.
     ///
     /// # Errors
     /// The row's headers are not a JSON object.
@@ -59,7 +45,7 @@ impl Router {
     ) -> Result<Record<'a>, OutboxError> {
         let headers = &mut self.headers;
         headers.clear();
-        if self.own_headers {
+        if message.own_headers == OwnHeaders::All {
             headers.push_display(ID, message.id);
         }
         if let Some(event_type) = &message.event_type {
@@ -69,7 +55,7 @@ impl Router {
             headers.push(CORRELATION_ID, Some(correlation_id.as_bytes()));
         }
         push_row_headers(headers, &message.headers).map_err(|source| refuse(&source).at(position))?;
-        if self.own_headers {
+        if message.own_headers == OwnHeaders::All {
             headers.push_display(LSN, position.commit_lsn);
             headers.push_display(INDEX, position.index);
         }

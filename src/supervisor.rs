@@ -25,7 +25,6 @@ use crate::lsn::Lsn;
 use crate::processor::{OutboxProcessor, Pace};
 use crate::publisher::OutboxPublisher;
 use crate::refusal::{OnRefusal, Refusals, RetryConfig, Ruling};
-use crate::router::Router;
 use crate::store::OutboxStore;
 use crate::vitals::{State, Vitals};
 
@@ -100,7 +99,6 @@ pub struct Supervisor<E> {
     ends: E,
     pace: Pace,
     refusals: Refusals,
-    router: Router,
     vitals: Arc<Vitals>,
     random: fastrand::Rng,
 }
@@ -109,20 +107,13 @@ impl<E: Ends> Supervisor<E> {
     /// A supervisor whose jitter comes from `seed`.
     pub fn new(ends: E, pace: Pace, vitals: Arc<Vitals>, seed: u64) -> Self {
         let (refusals, random) = (Refusals::default(), fastrand::Rng::with_seed(seed));
-        Supervisor { ends, pace, refusals, router: Router::default(), vitals, random }
+        Supervisor { ends, pace, refusals, vitals, random }
     }
 
     /// Chooses what becomes of a message that can't be sent; without it the line halts.
     #[must_use]
     pub fn with_refusals(mut self, on_refusal: OnRefusal, retry: RetryConfig) -> Self {
         self.refusals = Refusals::new(on_refusal, retry);
-        self
-    }
-
-    /// Replaces the router.
-    #[must_use]
-    pub fn with_router(mut self, router: Router) -> Self {
-        self.router = router;
         self
     }
 
@@ -175,7 +166,6 @@ impl<E: Ends> Supervisor<E> {
             .with_pace(self.pace)
             .with_vitals(Arc::clone(&self.vitals))
             .with_docket(self.refusals.docket())
-            .with_router(self.router.clone())
             .run(shutdown)
             .await
     }

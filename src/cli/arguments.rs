@@ -145,6 +145,9 @@ pub struct ReplayRowsArguments {
     /// Rows that were written at this time or later, such as '2026-11-28 22:00+01'
     #[arg(long, value_name = "TIME")]
     pub since: Option<String>,
+    /// The table whose rows are meant, if there are several
+    #[arg(long, value_name = "NAME")]
+    pub of: Option<String>,
     #[command(flatten)]
     database: DatabaseArguments,
     #[command(flatten)]
@@ -233,20 +236,20 @@ impl Arguments {
         match &self.command {
             Command::Setup(SetupArguments { database, mapping, .. })
             | Command::Replay(ReplayRowsArguments { database, mapping, .. }) => {
-                database.put_into(&mut layer);
+                database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
             }
             Command::Status(StatusArguments { database, .. })
-            | Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer),
-            Command::DeadLetters(letters) => letters.command.database().put_into(&mut layer),
+            | Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer)?,
+            Command::DeadLetters(letters) => letters.command.database().put_into(&mut layer)?,
             Command::Check(CheckArguments { database, mapping, kafka, refusal }) => {
-                database.put_into(&mut layer);
+                database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
                 refusal.put_into(&mut layer);
             }
             Command::Run(RunArguments { database, mapping, kafka, relay, refusal, retry }) => {
-                database.put_into(&mut layer);
+                database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
                 relay.put_into(&mut layer);

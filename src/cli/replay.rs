@@ -4,19 +4,35 @@ use super::arguments::ReplayRowsArguments;
 use crate::cli::output;
 use crate::config::Config;
 use crate::error::OutboxError;
-use crate::postgres::{Session, replay as replay_rows, since};
+use crate::postgres::{Outbox, Session, TableName, Target, replay as replay_rows, since};
 
 /// Asks for the rows through the log; a relay that runs sends them at once.
 pub(super) async fn replay(arguments: &ReplayRowsArguments, config: &Config) -> Result<(), OutboxError> {
+    let outbox = chosen(arguments.of.as_deref(), &config.target)?;
     let mut conditions = Vec::new();
     if let Some(time) = &arguments.since {
-        conditions.push(since(&config.target, time)?);
+        conditions.push(since(outbox, time)?);
     }
     if let Some(condition) = &arguments.condition {
         conditions.push(format!("({condition})"));
     }
     let session = Session::open_any(&config.database).await?;
-    let count = replay_rows(&session, &config.target, &conditions.join(" AND ")).await?;
-    output::say(&format!("{count} rows of {} are sent again", config.target.table));
+    let count = replay_rows(&session, &config.target, &outbox.table, &conditions.join(" AND ")).await?;
+    output::say(&format!("{count} rows of {} are sent again", outbox.table));
     Ok(())
+}
+
+/// The outbox whose rows are meant.
+fn chosen<'a>(of: Option<&str>, target: &'a Target) -> Result<&'a Outbox, OutboxError> {
+    let advice = || format!("name one of {} with --of", target.tables());
+    let Some(of) = of else {
+        return if target.others.is_empty() {
+            Ok(&target.main)
+        } else {
+            Err(OutboxError::usage("there are several tables", advice()))
+        };
+    };
+    let table: TableName = of.parse()?;
+    let found = target.outboxes().find(|outbox| outbox.table == table);
+    found.ok_or_else(|| OutboxError::usage(format!("{table} is none of the relay's tables"), advice()))
 }

@@ -17,9 +17,13 @@ fn line(found: &Finding) -> String {
         Outcome::Warning(text, advice) => ("warn", text.clone(), Some(advice.as_str())),
         Outcome::Failure(error) => ("FAIL", error.chain(), error.advice()),
     };
+    let text = text.replace('\n', &format!("\n{:<19}", ""));
     let first = format!("{word:<5} {:<12} {text}", found.subject);
     match advice {
-        Some(advice) => format!("{first}\n{:<18} -> {advice}", ""),
+        Some(advice) => {
+            let lines = advice.lines().map(|line| format!("\n{:<18} -> {line}", ""));
+            first + &lines.collect::<String>()
+        }
         None => first,
     }
 }
@@ -45,6 +49,9 @@ mod tests {
         let outcome = Outcome::Failure(OutboxError::definite("wal_level is replica", "ALTER SYSTEM"));
         let text = line(&Finding { subject: "wal_level", outcome });
         assert_eq!(text, "FAIL  wal_level    wal_level is replica\n                   -> ALTER SYSTEM");
+        let outcome = Outcome::Good("one\ntwo".to_owned());
+        let text = line(&Finding { subject: "mapping", outcome });
+        assert_eq!(text, "ok    mapping      one\n                   two");
         let outcome = Outcome::Good("logical".to_owned());
         assert_eq!(line(&Finding { subject: "wal_level", outcome }), "ok    wal_level    logical");
     }

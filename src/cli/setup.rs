@@ -20,13 +20,13 @@ pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), Out
     let sql = setup_sql(&config.target)?;
     let session = Session::open_any(&config.database).await?;
     // What the server or the login lacks is told before anything is half made.
-    let before = inspect(&session, &config.target).await?;
+    let (foreign, needs_table) = foreign_tables(&config.target);
+    let before = inspect(&session, &foreign).await?;
     let slot_exists = before.slot_exists();
     let mut before = before.findings;
-    let needs_table = !config.target.mapping.made_by_setup;
     before.retain(|found| match found.subject {
         "server" | "primary" | "wal_level" | "role" => true,
-        subject => needs_table && subject == "table",
+        subject => needs_table && matches!(subject, "table" | "mapping"),
     });
     if let Err(error) = report::verdict(&before) {
         report::print(&before);
@@ -57,9 +57,18 @@ pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), Out
     );
     output::say(&format!(
         "Services INSERT into {}; `walpost run` publishes what they commit.",
-        config.target.table
+        config.target.tables()
     ));
     Ok(())
+}
+
+/// The tables that set-up does not make, and so must be there before; whether there are any.
+fn foreign_tables(target: &Target) -> (Target, bool) {
+    let mut foreign = target.outboxes().filter(|outbox| !outbox.mapping.made_by_setup).cloned();
+    match foreign.next() {
+        Some(main) => (Target { main, others: foreign.collect(), ..target.clone() }, true),
+        None => (target.clone(), false),
+    }
 }
 
 /// Makes the slot so that rows which are there already are sent first.
@@ -77,7 +86,9 @@ async fn make_slot(
         return Ok(());
     }
     let preflight = inspect(session, target).await?.passed()?;
-    let count = make_slot_with_rows(&config.database, target, &preflight, backfill).await?;
-    output::say(&format!("{count} rows of {} that are there already come first", target.table));
+    let counts = make_slot_with_rows(&config.database, target, &preflight, backfill).await?;
+    for (outbox, count) in target.outboxes().zip(counts) {
+        output::say(&format!("{count} rows of {} that are there already come first", outbox.table));
+    }
     Ok(())
 }

@@ -86,7 +86,9 @@ async fn open_letters(session: &Session, config: &Config) -> Result<Option<i64>,
 async fn waiting(session: &Session, config: &Config) -> Result<Option<Waiting>, OutboxError> {
     let table = ScheduledTable::of(&config.target);
     let rights = table.rights(session).await?;
-    if config.target.mapping.due.is_none() || table.require(rights.as_ref(), &["SELECT"]).is_err() {
+    if config.target.outboxes().all(|outbox| outbox.mapping.due.is_none())
+        || table.require(rights.as_ref(), &["SELECT"]).is_err()
+    {
         return Ok(None);
     }
     table.waiting(session).await.map(Some)

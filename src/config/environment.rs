@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::layers::{Layer, SETTINGS, nearest};
-use super::property;
+use super::{per_table, property};
 use crate::error::OutboxError;
 
 pub(super) const CONFIG_VARIABLE: &str = "WALPOST_CONFIG";
@@ -52,12 +52,17 @@ impl Environment {
             if !name.starts_with(PREFIX) || name == CONFIG_VARIABLE || is_service_link(name, value) {
                 continue;
             }
-            if let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) {
+            if name == per_table::VARIABLE {
+                per_table::take_all(value, name, &mut layer)?;
+            } else if let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) {
                 layer.values.insert(setting.key, value.clone());
             } else if let Some(key) = property::key_of_variable(name) {
                 layer.properties.insert(key, value.clone());
             } else {
-                let known = SETTINGS.iter().map(|setting| setting.variable).chain([CONFIG_VARIABLE]);
+                let known = SETTINGS
+                    .iter()
+                    .map(|setting| setting.variable)
+                    .chain([CONFIG_VARIABLE, per_table::VARIABLE]);
                 return Err(OutboxError::usage(
                     format!("{name} is no setting of Walpost"),
                     format!("the nearest is {}", nearest(name, known)),

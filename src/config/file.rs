@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::layers::{DATABASE_URL, Layer, SETTINGS, Setting, nearest};
+use super::layers::{DATABASE_URL, Layer, SETTINGS, Setting, TABLE, nearest};
+use super::per_table;
 use crate::error::OutboxError;
 use crate::kafka::is_secret;
 use crate::postgres::settings::has_password;
@@ -58,8 +59,12 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Layer, OutboxError> {
             })?;
             continue;
         }
+        if key == per_table::KEY {
+            of_tables(value, path, &mut layer)?;
+            continue;
+        }
         let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) else {
-            let known = SETTINGS.iter().map(|setting| setting.key).chain(["kafka"]);
+            let known = SETTINGS.iter().map(|setting| setting.key).chain(["kafka", per_table::KEY]);
             return Err(wrong(
                 format!("`{key}` is no setting of Walpost"),
                 format!("the nearest is `{}`", nearest(&key, known)),
@@ -67,6 +72,10 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Layer, OutboxError> {
         };
         let value = match value {
             Value::String(value) => value,
+            Value::Array(values) if setting.key == TABLE.key => {
+                let names: Option<Vec<_>> = values.iter().map(Value::as_str).collect();
+                names.ok_or_else(|| wrong_type(setting, &wrong))?.join(", ")
+            }
             Value::Integer(number) if setting.is_number() => number.to_string(),
             Value::Float(number) if setting.is_number() => number.to_string(),
             _ => return Err(wrong_type(setting, &wrong)),
@@ -74,6 +83,26 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<Layer, OutboxError> {
         layer.values.insert(setting.key, value);
     }
     Ok(layer)
+}
+
+/// `[map_for."shop.events"]` and its entries; or all as text, as in the variable.
+fn of_tables(value: Value, path: &Path, layer: &mut Layer) -> Result<(), OutboxError> {
+    let place = format!("`{}` in {}", per_table::KEY, path.display());
+    let wrong = || {
+        let advice = "write [map_for.\"shop.events\"] above its entries, such as topic = \"orders\"";
+        OutboxError::usage(format!("{place}: not a table of entries"), advice)
+    };
+    let tables = match value {
+        Value::String(text) => return per_table::take_all(&text, &place, layer),
+        Value::Table(tables) => tables,
+        _ => return Err(wrong()),
+    };
+    for (table, entries) in &tables {
+        for (entry, value) in entries.as_table().ok_or_else(wrong)? {
+            per_table::put(table, entry, value.as_str().ok_or_else(wrong)?, &place, layer)?;
+        }
+    }
+    Ok(())
 }
 
 fn wrong_type(setting: &Setting, wrong: &impl Fn(String, String) -> OutboxError) -> OutboxError {

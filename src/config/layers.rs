@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::environment::{CONFIG_VARIABLE, Environment};
-use super::{file, property};
+use super::{file, per_table, property};
 use crate::error::OutboxError;
 use crate::kafka::canonical;
 
@@ -69,6 +69,8 @@ settings! {
 pub struct Layer {
     pub(super) values: BTreeMap<&'static str, String>,
     pub(super) properties: BTreeMap<String, String>,
+    /// What is said of single tables, by table and entry.
+    pub(super) tables: BTreeMap<(String, String), String>,
 }
 
 impl Layer {
@@ -82,6 +84,14 @@ impl Layer {
     /// Takes down a value for a setting that was not given.
     pub(crate) fn put_default(&mut self, setting: &'static Setting, value: &str) {
         self.values.entry(setting.key).or_insert_with(|| value.to_owned());
+    }
+
+    /// Takes down an entry of one table that was written on the command line.
+    ///
+    /// # Errors
+    /// It has another form.
+    pub(crate) fn put_for_table(&mut self, text: &str) -> Result<(), OutboxError> {
+        per_table::take(text, per_table::FLAG, self)
     }
 
     /// Takes down a property of Kafka that was written as `key=value` on the command line.
@@ -197,6 +207,23 @@ impl Layers {
             merged.extend(layer.properties.iter().map(named));
         }
         merged.into_values().collect()
+    }
+
+    /// What is said of single tables, with the place: by table and entry, those of a higher layer in the place of those of
+    /// a lower one.
+    pub(super) fn of_tables(&self) -> BTreeMap<(&str, &str), Written<'_>> {
+        let mut merged = BTreeMap::new();
+        for (layer, place) in [
+            (&self.file, self.place_in_file(per_table::KEY)),
+            (&self.environment, per_table::VARIABLE.to_owned()),
+            (&self.flags, per_table::FLAG.to_owned()),
+        ] {
+            merged.extend(layer.tables.iter().map(|((table, entry), text)| {
+                let place = format!("{place}, {table}: {entry}");
+                ((table.as_str(), entry.as_str()), Written { text, place })
+            }));
+        }
+        merged
     }
 
     fn place_in_file(&self, key: &str) -> String {

@@ -7,6 +7,7 @@ use crate::mapping::{HeaderRule, Template, Timestamp, Value};
 struct Given<'a> {
     flags: &'a [(&'a str, &'a str)],
     properties: &'a [&'a str],
+    tables: &'a [&'a str],
     variables: &'a [(&'a str, &'a str)],
     file: &'a str,
 }
@@ -20,6 +21,9 @@ fn resolve(given: &Given<'_>) -> Result<Config, OutboxError> {
     for (flag, value) in given.flags {
         let setting = layers::SETTINGS.iter().find(|setting| setting.flag == *flag).unwrap();
         flags.put(setting, Some(&(*value).to_owned()));
+    }
+    for entry in given.tables {
+        flags.put_for_table(entry)?;
     }
     for property in given.properties {
         flags.put_property(property)?;
@@ -36,7 +40,8 @@ fn defaults_are_those_of_the_manual() {
     let table = TableName { schema: "outbox".to_owned(), name: "messages".to_owned() };
     let (publication, slot) = ("walpost".to_owned(), "walpost".to_owned());
     assert_eq!(config.database.to_string(), "me on /run/pg:5432 as me");
-    assert_eq!(config.target, Target { table, publication, slot, mapping: Mapping::walpost() });
+    let main = Outbox { table, mapping: Mapping::walpost() };
+    assert_eq!(config.target, Target { main, others: vec![], publication, slot });
     assert_eq!((config.kafka.brokers.as_str(), config.kafka.properties.len()), ("localhost:9092", 0));
     let drain_timeout = Duration::from_secs(25);
     assert_eq!(config.delivery, Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout });
@@ -59,42 +64,42 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 28] = [
             .map(|name| format!("dbname={name}"))
             .unwrap_or_default()
     }),
-    ("table", "a.b", "shop.events", |config| config.target.table.to_string()),
+    ("table", "a.b", "shop.events", |config| config.target.main.table.to_string()),
     ("publication", "a", "The Events", |config| config.target.publication.clone()),
     ("slot", "a", "shop_2", |config| config.target.slot.clone()),
     ("brokers", "a:1", "b:1,c:2", |config| config.kafka.brokers.clone()),
-    ("preset", "spakky", "debezium", |config| match config.target.table.name.as_str() {
+    ("preset", "spakky", "debezium", |config| match config.target.main.table.name.as_str() {
         "outboxevent" => "debezium".to_owned(),
         other => other.to_owned(),
     }),
-    ("map_id", "{a}", "{b}", |config| text(config.target.mapping.id.as_ref())),
-    ("map_topic", "{a}", "orders.{b}", |config| config.target.mapping.topic.to_string()),
-    ("map_key", "{a}", "{b.c|d}", |config| text(config.target.mapping.key.as_ref())),
-    ("map_partition", "{a}", "{b}", |config| text(config.target.mapping.partition.as_ref())),
-    ("map_value", "{a}", "x{b}", |config| match &config.target.mapping.value {
+    ("map_id", "{a}", "{b}", |config| text(config.target.main.mapping.id.as_ref())),
+    ("map_topic", "{a}", "orders.{b}", |config| config.target.main.mapping.topic.to_string()),
+    ("map_key", "{a}", "{b.c|d}", |config| text(config.target.main.mapping.key.as_ref())),
+    ("map_partition", "{a}", "{b}", |config| text(config.target.main.mapping.partition.as_ref())),
+    ("map_value", "{a}", "x{b}", |config| match &config.target.main.mapping.value {
         Some(Value::Template(template)) => template.to_string(),
         other => format!("{other:?}"),
     }),
-    ("map_timestamp", "{a}", "commit", |config| match &config.target.mapping.timestamp {
+    ("map_timestamp", "{a}", "commit", |config| match &config.target.main.mapping.timestamp {
         Timestamp::Commit => "commit".to_owned(),
         other => format!("{other:?}"),
     }),
-    ("map_event_type", "{a}", "b", |config| text(config.target.mapping.event_type.as_ref())),
-    ("map_correlation_id", "{a}", "b", |config| text(config.target.mapping.correlation_id.as_ref())),
-    ("map_headers", "{a}", "b=1", |config| match config.target.mapping.headers.as_slice() {
+    ("map_event_type", "{a}", "b", |config| text(config.target.main.mapping.event_type.as_ref())),
+    ("map_correlation_id", "{a}", "b", |config| text(config.target.main.mapping.correlation_id.as_ref())),
+    ("map_headers", "{a}", "b=1", |config| match config.target.main.mapping.headers.as_slice() {
         [HeaderRule::Named { name, value, .. }] => format!("{name}={value}"),
         other => format!("{other:?}"),
     }),
-    ("map_only", "a=1", "b=2", |config| match config.target.mapping.only.as_slice() {
+    ("map_only", "a=1", "b=2", |config| match config.target.main.mapping.only.as_slice() {
         [only] => format!("{}={}", only.column, only.is[0].as_deref().unwrap_or_default()),
         other => format!("{other:?}"),
     }),
-    ("map_due", "{a}", "{b}", |config| match &config.target.mapping.due {
+    ("map_due", "{a}", "{b}", |config| match &config.target.main.mapping.due {
         Some((source, _)) => format!("{{{}}}", source.column),
         None => "none".to_owned(),
     }),
     ("map_own_headers", "yes", "no", |config| {
-        if config.target.mapping.own_headers { "yes".to_owned() } else { "no".to_owned() }
+        if config.target.main.mapping.own_headers { "yes".to_owned() } else { "no".to_owned() }
     }),
     // One value as yet, so there is nothing to tell apart; that it is read is what counts.
     ("delivery", "at-least-once", "at-least-once", |config| match config.delivery.guarantee {
@@ -131,7 +136,7 @@ fn every_setting_has_three_forms_and_the_higher_one_wins() {
             let written =
                 |name, value: &'static str| if value.is_empty() { vec![] } else { vec![(name, value)] };
             let (flags, variables) = (written(setting.flag, flag), written(setting.variable, variable));
-            let given = Given { flags: &flags, variables: &variables, file, properties: &[] };
+            let given = Given { flags: &flags, variables: &variables, file, ..Given::default() };
             assert_eq!(seen(&resolve(&given).unwrap()), high, "{key}");
         }
     }
@@ -154,6 +159,43 @@ fn properties_are_laid_over_each_other_key_by_key() {
     assert_eq!(pairs, ["acks=all", "linger.ms=2", "sasl.mechanism= a=b", "sasl.password=sesame"]);
     let shown = format!("{kafka:?}");
     assert!(!shown.contains("sesame") && shown.contains("linger.ms"), "{shown}");
+}
+
+/// What each table's topic, key and preset are.
+fn shapes(given: &Given<'_>) -> Vec<String> {
+    let config = resolve(given).unwrap();
+    let shape = |Outbox { table, mapping }: &Outbox| {
+        format!("{table} {} {} {}", mapping.preset, mapping.topic, text(mapping.key.as_ref()))
+    };
+    config.target.outboxes().map(shape).collect()
+}
+
+#[test]
+fn several_tables_have_settings_in_common_and_of_their_own() {
+    let flags = [("--table", "a.b, c"), ("--preset", "k1s0-events"), ("--map-topic", "{$schema}.events")];
+    let key = "{payload.activity_id|payload.task_id|payload.column_id|payload.board_id|id}";
+    let in_common = format!("a.b k1s0-events {{$schema}}.events {key}");
+    let given = Given { flags: &flags, ..Given::default() };
+    assert_eq!(shapes(&given), [in_common.clone(), in_common.replace("a.b", "public.c")]);
+    // A preset of its own takes nothing of the settings for all; an entry alone goes over them.
+    let tables = ["c: preset=spakky", "a.b: key={id}"];
+    let given = Given { flags: &flags, tables: &tables, ..Given::default() };
+    let of_c = "public.c spakky {event_name} {partition_key?}".to_owned();
+    assert_eq!(shapes(&given), ["a.b k1s0-events {$schema}.events {id}".to_owned(), of_c.clone()]);
+    // Entry by entry, flags go over variables, those over the file.
+    let file = "table = ['a.b', 'c']\npreset = 'k1s0-events'\n[map_for.'A.b']\ntopic = 'file'\nkey = 'file'\n\
+                [map_for.c]\npreset = 'walpost'\ntopic = 'file'";
+    let variables = [("WALPOST_MAP_FOR", "a.b: topic=variable; c: topic=variable; c: key=variable")];
+    let given = Given {
+        tables: &["c: preset=spakky", "c: key=flag"],
+        variables: &variables,
+        file,
+        ..Given::default()
+    };
+    assert_eq!(shapes(&given), ["a.b k1s0-events variable file", "public.c spakky variable flag"]);
+    let file = "table = 'a.b,c'\nmap_for = 'c: topic=x; a.b: topic=y'";
+    let given = Given { file, ..Given::default() };
+    assert_eq!(shapes(&given), ["a.b walpost y {key?}", "public.c walpost x {key?}"]);
 }
 
 #[test]
@@ -188,6 +230,33 @@ fn mistakes_say_where_and_what_instead() {
         (variables(&[("WALPOST_SLOT", "A")]), "WALPOST_SLOT: `A` is not", "a-z"),
         (file("slot = ''"), "`slot` in ", "a-z"),
         (flags(&[("--table", "a.b.c")]), "is not the name of a table", "SQL"),
+        (flags(&[("--table", "a.b,a.b")]), "--table: table a.b comes twice", "separated by commas"),
+        (
+            variables(&[("WALPOST_MAP_FOR", "a.b: topic=x")]),
+            "WALPOST_MAP_FOR, a.b: topic: a.b is none of",
+            "--table",
+        ),
+        (file("[map_for.'a.b']\nhead = '1'"), "a.b has no entry `head`", "the nearest is `headers`"),
+        (file("[map_for]\ntopic = 'x'"), "not a table of entries", "[map_for."),
+        (
+            file("[map_for.'outbox.messages']\npreset = 'x'"),
+            "walpost.toml, outbox.messages: preset: there is no preset `x`",
+            "debezium, goharvest",
+        ),
+        (
+            file("[map_for.'outbox.messages']\nkey = '{a'"),
+            "outbox.messages: key: a { has no }",
+            "walpost run --help",
+        ),
+        (
+            variables(&[
+                ("WALPOST_TABLE", "outbox.messages, b"),
+                ("WALPOST_MAP_FOR", "b: own_headers=no"),
+                ("WALPOST_ON_REFUSAL", "dead-letter"),
+            ]),
+            "on which outbox.messages and public.b differ",
+            "use halt",
+        ),
         (flags(&[("--publication", "")]), "--publication: not the name", "63 bytes"),
         (flags(&[("--preset", "debezum")]), "--preset: there is no preset `debezum`", "debezium, goharvest"),
         (flags(&[("--preset", "k1s0-events")]), "table: it is not set", "name the table"),

@@ -1,12 +1,13 @@
 //! Templates over columns: `outbox.event.{aggregatetype}`.
 //!
 //! ```text
-//! template  = { text | "{{" | "}}" | "{" source { "|" source } "}" }
+//! template  = { text | "{{" | "}}" | "{" source { "|" source } "}" | "{$schema}" | "{$table}" }
 //! source    = column [ "?" ] { "." member }
 //! column    = name | '"' quoted name '"'
 //! ```
 //! A source is a column's text, or, with members, what stands there in its JSON. The first source that is not null
 //! counts; if all are null, so is the whole template. `?` allows that the table has no such column, which is then null.
+//! `{$schema}` and `{$table}` are the names of the row's table, as they were configured.
 
 use std::fmt;
 
@@ -24,6 +25,10 @@ pub(crate) enum Piece {
     Text(String),
     /// The first of these that is not null.
     Choice(Vec<Source>),
+    /// The schema of the row's table.
+    Schema,
+    /// The row's table, without its schema.
+    Table,
 }
 
 /// A column, or what stands at a place in its JSON.
@@ -56,8 +61,8 @@ impl Template {
                 if !plain.is_empty() {
                     pieces.push(Piece::Text(std::mem::take(&mut plain)));
                 }
-                let (sources, after) = choice(&rest[1..])?;
-                pieces.push(Piece::Choice(sources));
+                let (piece, after) = braced(&rest[1..])?;
+                pieces.push(piece);
                 rest = after;
             } else if letter == '}' {
                 return Err("there is a } without its {; write }} for the character itself".to_owned());
@@ -87,7 +92,7 @@ impl Template {
     pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
         self.pieces.iter().flat_map(|piece| match piece {
             Piece::Choice(sources) => sources.as_slice(),
-            Piece::Text(_) => &[],
+            Piece::Text(_) | Piece::Schema | Piece::Table => &[],
         })
     }
 }
@@ -100,6 +105,22 @@ impl fmt::Display for Template {
 }
 
 /// What stands between braces, and the rest behind them.
+fn braced(text: &str) -> Result<(Piece, &str), String> {
+    for (name, piece) in [("$schema}", Piece::Schema), ("$table}", Piece::Table)] {
+        if let Some(rest) = text.strip_prefix(name) {
+            return Ok((piece, rest));
+        }
+    }
+    if text.starts_with('$') {
+        let what = "of the names with a $ there are {$schema} and {$table}, each alone between its braces; a column \
+                    of such a name stands in double quotes";
+        return Err(what.to_owned());
+    }
+    let (sources, rest) = choice(text)?;
+    Ok((Piece::Choice(sources), rest))
+}
+
+/// Sources up to the brace, and the rest behind it.
 fn choice(text: &str) -> Result<(Vec<Source>, &str), String> {
     let mut sources = Vec::new();
     let mut rest = text;
@@ -194,6 +215,17 @@ mod tests {
     }
 
     #[test]
+    fn the_table_can_be_named() {
+        let template = Template::parse("{$schema}.{$table}.{a}").expect("a template");
+        let dot = || Piece::Text(".".to_owned());
+        let expected = [Piece::Schema, dot(), Piece::Table, dot(), Piece::Choice(vec![source("a", &[])])];
+        assert_eq!(template.pieces, expected);
+        assert_eq!(template.sources().count(), 1);
+        let quoted = Template::parse("{\"$schema\"}").expect("a template");
+        assert_eq!(quoted.pieces, [Piece::Choice(vec![source("$schema", &[])])]);
+    }
+
+    #[test]
     fn a_bare_column_is_known_as_such() {
         for (text, column) in
             [("{key}", Some("key")), ("{key?}", Some("key")), ("{a.b}", None), ("{a|b}", None), ("x", None)]
@@ -214,6 +246,8 @@ mod tests {
             ("{a|}", "a column's name is missing"),
             ("{a.}", "a column's name is missing"),
             ("{\"a}", "a quoted name has no end"),
+            ("{$schemas}", "{$schema} and {$table}"),
+            ("{$schema|a}", "each alone"),
             ("{\"\"}", "a name between quotes is empty"),
         ] {
             let error = Template::parse(text).expect_err(text);

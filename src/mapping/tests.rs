@@ -14,7 +14,8 @@ fn every_preset_can_be_read() {
     assert!(Preset::names().contains(&"walpost"));
     for file in PRESETS.files() {
         let text = file.contents_utf8().expect("UTF-8");
-        let preset = Preset::parse(text).unwrap_or_else(|why| panic!("{}: {why}", file.path().display()));
+        let preset =
+            Preset::parse("x", text).unwrap_or_else(|why| panic!("{}: {why}", file.path().display()));
         preset.mapping(|_| None).unwrap_or_else(|wrong| panic!("{}: {wrong:?}", file.path().display()));
         assert!(preset.table().is_some() || text.contains("--table"), "{}", file.path().display());
     }

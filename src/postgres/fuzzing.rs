@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::auth::authenticate;
 use super::connection::{Connection, CopyEvent, Startup, Wire};
 use super::intake::Intake;
-use super::names::Target;
+use super::names::{Outbox, Target};
 use super::pgoutput::{Relation, Tuple};
 use super::preflight::{Preflight, Seal};
 use super::relations::Relations;
@@ -22,7 +22,6 @@ use super::settings;
 use super::table::{ColumnTypes, Layout};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
-use crate::mapping::Mapping;
 use crate::message::OutboxMessage;
 use crate::progress::Progress;
 use crate::router::Router;
@@ -272,7 +271,7 @@ impl Table {
     #[must_use]
     pub fn of(relation: &Relation) -> Option<Self> {
         let columns = relation.columns.iter().map(|column| (&*column.name, column.type_oid));
-        Layout::new(&Mapping::walpost(), columns, &ColumnTypes::default()).ok().map(Table)
+        Layout::new(&Outbox::default(), columns, &ColumnTypes::default()).ok().map(Table)
     }
 
     /// The message of a row.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::connection::{Connection, Wire};
-use super::names::Target;
+use super::names::{TableName, Target};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
 
@@ -82,8 +82,8 @@ pub(super) struct Place {
 
 impl Place {
     /// SQL that finds every row of transactions that ended behind this place, and few others.
-    pub(super) fn rows_since(&self, target: &Target) -> String {
-        format!("SELECT * FROM {} WHERE age(xmin) <= age('{}'::xid)", target.table, self.xid)
+    pub(super) fn rows_since(&self, table: &TableName) -> String {
+        format!("SELECT * FROM {table} WHERE age(xmin) <= age('{}'::xid)", self.xid)
     }
 }
 
@@ -131,8 +131,11 @@ impl Trail {
     /// How to find rows that were committed behind what this process has confirmed.
     pub(super) fn finding(&self, target: &Target) -> String {
         match self.unconfirmed_since() {
-            Some(place) => format!("rows to compare with the topics: {}", place.rows_since(target)),
-            None => format!("compare the rows of {} with the topics", target.table),
+            Some(place) => {
+                let rows = target.list(|table| place.rows_since(table), "; ");
+                format!("rows to compare with the topics: {rows}")
+            }
+            None => format!("compare the rows of {} with the topics", target.tables()),
         }
     }
 

@@ -5,17 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use super::connection::CopyEvent;
-use super::names::Target;
+use super::names::{Outbox, TableName, Target};
 use super::pgoutput::{Insert, LogicalMessage, Message};
 use super::preflight::Seal;
 use super::relations::Relations;
 use super::slot::MESSAGE_PREFIX;
-use super::table::{HeldRow, HeldRows, Later, RowError, UnfitRow, emitted};
+use super::table::{HeldRow, HeldRows, RowError, UnfitRow, emitted};
 use super::transaction::TransactionTracker;
 use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
+use crate::message::OwnHeaders;
 use crate::store::{Batch, Change};
 
 /// So many notices of a connection are logged; a server that has more to say would fill the log.
@@ -25,13 +26,9 @@ const LOGGED_NOTICES: u32 = 100;
 pub(super) struct Intake {
     /// Whose messages are for us.
     slot: String,
-    /// The outbox, as SQL writes it.
-    source: Arc<str>,
     /// Rows that are to be sent later.
     held: HeldRows,
-    /// The prefixes of events that were written beside the table, and of rows that are sent again.
-    emitted: String,
-    rows: String,
+    beside: Vec<Beside>,
     seal: Seal,
     relations: Relations,
     tracker: TransactionTracker,
@@ -45,14 +42,20 @@ pub(super) struct Intake {
     notices: u32,
 }
 
+/// What is written into the log beside an outbox table.
+struct Beside {
+    /// The prefixes of events, and of rows that are sent again.
+    events: String,
+    rows: String,
+    own_headers: OwnHeaders,
+}
+
 impl Intake {
     pub(super) fn new(target: &Target, relations: Relations, seal: Seal, text_only: Arc<AtomicBool>) -> Self {
         Intake {
             slot: target.slot.clone(),
-            source: target.table.to_string().into(),
             held: HeldRows::default(),
-            emitted: emitted::prefix(&target.table),
-            rows: emitted::rows_prefix(&target.table),
+            beside: target.outboxes().map(Beside::of).collect(),
             seal,
             relations,
             tracker: TransactionTracker::default(),
@@ -131,9 +134,7 @@ impl Intake {
                 let commit_lsn = self.tracker.open().map_err(undecodable)?;
                 into.push_back(Change::DeadLetters { commit_lsn });
             }
-            LogicalMessage::Message(message) if message.transactional && self.is_event(&message) => {
-                self.take_event(&message, into)?;
-            }
+            LogicalMessage::Message(message) if message.transactional => self.take_event(&message, into)?,
             LogicalMessage::Message(_) => {}
         }
         Ok(())
@@ -152,10 +153,14 @@ impl Intake {
                     match layout.later(&insert.new, &message, self.committed_at) {
                         Ok(None) => {}
                         Ok(Some(later)) => {
-                            self.hold(position, later, None, into);
+                            let source = layout.table().to_string();
+                            self.hold(HeldRow { position, source, mark: None, later }, into);
                             return Ok(());
                         }
-                        Err(unfit) => return self.take_unfit(position, *unfit, into),
+                        Err(unfit) => {
+                            let table = layout.table().clone();
+                            return self.take_unfit(&table, position, *unfit, into);
+                        }
                     }
                 }
                 let message = layout.stamped(message, self.committed_at);
@@ -164,17 +169,23 @@ impl Intake {
             }
             Err(unfit) => unfit,
         };
-        self.take_unfit(position, *unfit, into)
+        let table = layout.table().clone();
+        self.take_unfit(&table, position, *unfit, into)
     }
 
     /// It has its place in the transaction, and is sent from another one.
-    fn hold(&mut self, position: Position, later: Later, mark: Option<String>, into: &mut Batch) {
-        let source = Arc::clone(&self.source);
-        self.held.push(HeldRow { position, source, mark, later });
+    fn hold(&mut self, row: HeldRow, into: &mut Batch) {
+        self.held.push(row);
         into.push_back(Change::PassedOver);
     }
 
-    fn take_unfit(&self, position: Position, unfit: UnfitRow, into: &mut Batch) -> Result<(), OutboxError> {
+    fn take_unfit(
+        &self,
+        table: &TableName,
+        position: Position,
+        unfit: UnfitRow,
+        into: &mut Batch,
+    ) -> Result<(), OutboxError> {
         if matches!(unfit.error, RowError::Binary(_)) {
             self.text_only.store(true, Relaxed);
         }
@@ -184,7 +195,7 @@ impl Intake {
         let letter = DeadLetter {
             position,
             unfit: Some(unfit.column()),
-            error: format!("a row is no message: {}", unfit.error),
+            error: format!("a row of {table} is no message: {}", unfit.error),
             attempts: 0,
             message: unfit.message,
         };
@@ -195,12 +206,13 @@ impl Intake {
         Ok(())
     }
 
-    fn is_event(&self, message: &Message) -> bool {
-        message.prefix == self.emitted.as_bytes() || message.prefix == self.rows.as_bytes()
-    }
-
-    /// An event that was written beside the table, or a row that is sent again.
+    /// An event that was written beside a table, or a row that is sent again; all else is nobody's.
     fn take_event(&mut self, event: &Message, into: &mut Batch) -> Result<(), OutboxError> {
+        let found = self.beside.iter().position(|beside| beside.has_written(event));
+        let Some((index, beside)) = found.and_then(|index| Some((index, self.beside.get(index)?))) else {
+            return Ok(());
+        };
+        let (is_row, own_headers) = (event.prefix == beside.rows.as_bytes(), beside.own_headers);
         let Some(secret) = self.seal.secret else {
             if let Some(refusal) = self.seal.refusal() {
                 return Err(refusal);
@@ -211,14 +223,15 @@ impl Intake {
             }
             return self.pass_over();
         };
-        if event.prefix == self.emitted.as_bytes() {
-            let Ok(message) = emitted::message(&event.content, secret) else { return self.pass_over() };
+        if !is_row {
+            let Ok(mut message) = emitted::message(&event.content, secret) else { return self.pass_over() };
+            message.own_headers = own_headers;
             let position = self.tracker.row().map_err(undecodable)?;
             into.push_back(Change::Message { position, message });
             return Ok(());
         }
         let (Ok(row), Some(layout)) =
-            (emitted::SentRow::read(&event.content, secret), self.relations.outbox())
+            (emitted::SentRow::read(&event.content, secret), self.relations.outbox(index))
         else {
             return self.pass_over();
         };
@@ -229,17 +242,18 @@ impl Intake {
         let position = self.tracker.row().map_err(undecodable)?;
         let message = match layout.message_of(&row) {
             Ok(message) => message,
-            Err(unfit) => return self.take_unfit(position, *unfit, into),
+            Err(unfit) => return self.take_unfit(layout.table(), position, *unfit, into),
         };
         if released.is_none() {
             match layout.later_of(&row, &message, self.committed_at) {
                 Ok(None) => {}
                 Ok(Some(later)) => {
                     let mark = row.mark.map(String::from);
-                    self.hold(position, later, mark, into);
+                    let source = layout.table().to_string();
+                    self.hold(HeldRow { position, source, mark, later }, into);
                     return Ok(());
                 }
-                Err(unfit) => return self.take_unfit(position, *unfit, into),
+                Err(unfit) => return self.take_unfit(layout.table(), position, *unfit, into),
             }
         }
         let message = layout.stamped(message, self.committed_at);
@@ -278,6 +292,20 @@ impl Intake {
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl Beside {
+    fn of(outbox: &Outbox) -> Self {
+        Beside {
+            events: emitted::prefix(&outbox.table),
+            rows: emitted::rows_prefix(&outbox.table),
+            own_headers: outbox.mapping.header_set(),
+        }
+    }
+
+    fn has_written(&self, message: &Message) -> bool {
+        message.prefix == self.events.as_bytes() || message.prefix == self.rows.as_bytes()
     }
 }
 

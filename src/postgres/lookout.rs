@@ -56,7 +56,7 @@ pub(super) struct Beat {
     pub(super) target: Target,
     /// The server's process behind the stream.
     pub(super) reader: i32,
-    pub(super) table_oid: u32,
+    pub(super) table_oids: Vec<u32>,
     pub(super) server_version: i32,
     /// The publication as it was when the stream started.
     pub(super) published: Option<Published>,
@@ -181,7 +181,7 @@ async fn holder_of(client: &Client, target: &Target) -> Result<Option<i32>, Outb
 }
 
 async fn look(client: &Client, beat: &mut Beat, warned: &mut bool) -> Result<(), OutboxError> {
-    let look = publication::look(client, &beat.target, beat.table_oid, beat.server_version).await?;
+    let look = publication::look(client, &beat.target, &beat.table_oids, beat.server_version).await?;
     if look.wal_status == "unreserved" && !std::mem::replace(warned, true) {
         tracing::warn!(
             safe_bytes = look.safe_bytes,
@@ -196,11 +196,12 @@ async fn look(client: &Client, beat: &mut Beat, warned: &mut bool) -> Result<(),
         Change::None => {}
         Change::Harmless(what) => tracing::warn!("{what}; nothing is skipped"),
         Change::Doubtful(what) => {
-            let advice = last.map(|last| publication::mend(&last, target)).unwrap_or_default();
+            let tables: Vec<_> = target.outboxes().map(|outbox| outbox.table.clone()).collect();
+            let advice = last.map(|last| publication::mend(&last, &tables)).unwrap_or_default();
             tracing::warn!(advice, "{what}: if it did not publish inserts in between, rows are missing");
         }
-        Change::Broken(what) => {
-            return Err(publication::skipped(&what, last.as_ref(), look.place.lsn, target));
+        Change::Broken(what, tables) => {
+            return Err(publication::skipped(&what, &tables, last.as_ref(), look.place.lsn));
         }
     }
     beat.published = look.published;

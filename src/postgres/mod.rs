@@ -45,7 +45,7 @@ pub use decode_error::DecodeError;
 pub use letters::DeadLetterSession;
 #[cfg(feature = "cli")]
 pub(crate) use names::quote_literal;
-pub use names::{TableName, Target};
+pub use names::{Outbox, TableName, Target};
 pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters};
 pub use rows::{Backfill, make_slot_with_rows, replay, since};
 #[cfg(feature = "cli")]

@@ -9,24 +9,57 @@ use crate::mapping::Mapping;
 /// What a relay works on in its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The outbox table.
-    pub table: TableName,
+    /// The first outbox. In its schema are the tables that serve them all: dead letters and seal.
+    pub main: Outbox,
+    /// The other ones.
+    pub others: Vec<Outbox>,
     /// The publication that the slot is read through.
     pub publication: String,
     /// The replication slot.
     pub slot: String,
+}
+
+/// A table whose rows are messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outbox {
+    /// The table.
+    pub table: TableName,
     /// What of a row becomes which part of a record.
     pub mapping: Arc<Mapping>,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Outbox { table: TableName::default(), mapping: Mapping::walpost() }
+    }
 }
 
 impl Default for Target {
     fn default() -> Self {
         Target {
-            table: TableName::default(),
+            main: Outbox::default(),
+            others: Vec::new(),
             publication: "walpost".to_owned(),
             slot: "walpost".to_owned(),
-            mapping: Mapping::walpost(),
         }
+    }
+}
+
+impl Target {
+    /// All outboxes, the main one first.
+    pub fn outboxes(&self) -> impl Iterator<Item = &Outbox> + Clone {
+        std::iter::once(&self.main).chain(&self.others)
+    }
+
+    /// Their tables, as SQL lists them.
+    #[must_use]
+    pub fn tables(&self) -> String {
+        self.list(|table| table.to_string(), ", ")
+    }
+
+    /// Something about every table.
+    pub(crate) fn list(&self, text: impl Fn(&TableName) -> String, between: &str) -> String {
+        self.outboxes().map(|outbox| text(&outbox.table)).collect::<Vec<_>>().join(between)
     }
 }
 
@@ -71,6 +104,29 @@ impl std::str::FromStr for TableName {
             None => return Err(wrong()),
         };
         Ok(TableName { schema, name })
+    }
+}
+
+impl TableName {
+    /// Reads names that are separated by commas.
+    ///
+    /// # Errors
+    /// One of them is none, or comes twice.
+    pub fn list(text: &str) -> Result<Vec<TableName>, OutboxError> {
+        let mut quoted = false;
+        let names = text.split(|letter| {
+            quoted ^= letter == '"';
+            letter == ',' && !quoted
+        });
+        let mut tables = Vec::new();
+        for name in names {
+            let table: TableName = name.trim().parse()?;
+            if tables.contains(&table) {
+                return Err(OutboxError::usage(format!("table {table} comes twice"), "name it once"));
+            }
+            tables.push(table);
+        }
+        Ok(tables)
     }
 }
 
@@ -227,6 +283,21 @@ mod tests {
         let long = "x".repeat(64);
         for text in ["", ".", "a.", ".a", "a.b.c", "a b", "\"a", "1a", "a.\"\"", "a;b", &long, "\"a\nb\""] {
             assert!(text.parse::<TableName>().is_err_and(|error| error.is_usage()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_listed_with_commas() {
+        let written = |text: &str| {
+            let tables = TableName::list(text).map_err(|error| error.to_string())?;
+            Ok::<_, String>(tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(written("a.b"), Ok("a.b".to_owned()));
+        assert_eq!(written("a.b, \"x,\"\"y\".c ,D"), Ok("a.b \"x,\"\"y\".c public.d".to_owned()));
+        for (text, words) in
+            [("a.b,", "is not the name"), ("", "is not the name"), ("a,b,public.A", "public.a comes twice")]
+        {
+            assert!(written(text).is_err_and(|error| error.contains(words)), "{text}");
         }
     }
 

@@ -4,17 +4,17 @@
 //! read, so that a missing grant is a finding and not an accident.
 
 mod later;
+mod publication;
 mod seal;
 mod slot;
-
-use std::collections::HashMap;
-use std::sync::Arc;
+mod survey;
 
 use tokio_postgres::Row;
 
 pub(crate) use seal::Seal;
+pub(crate) use survey::{Survey, TableColumn};
 
-use super::names::{Target, quote_literal};
+use super::names::Target;
 use super::session::{Cells, Session, sql_error};
 use super::table::{self, ColumnTypes, DeadLetterOffice};
 use crate::error::OutboxError;
@@ -47,15 +47,9 @@ pub struct Preflight {
     pub findings: Vec<Finding>,
     /// `server_version_num`, such as 150018.
     pub(crate) server_version: i32,
-    /// The table's object id, by which it is followed through a rename.
-    pub(crate) table_oid: Option<u32>,
+    /// The outbox tables, in the target's order.
+    pub(crate) tables: Vec<Survey>,
     pub(crate) column_types: ColumnTypes,
-    /// Names and types of the table's columns.
-    pub(super) columns: Vec<(String, u32)>,
-    /// How a row becomes a message.
-    pub(crate) layout: Option<Arc<table::Layout>>,
-    /// Optional columns that the table doesn't have.
-    pub(crate) absent_columns: Vec<String>,
     pub(crate) slot_exists: bool,
     /// Rows may be due later, or some wait.
     pub(crate) delivers_later: bool,
@@ -83,6 +77,16 @@ impl Preflight {
     #[must_use]
     pub fn slot_exists(&self) -> bool {
         self.slot_exists
+    }
+
+    /// The object ids of the tables that are there, and 0 for each that isn't.
+    pub(crate) fn oids(&self) -> Vec<u32> {
+        self.tables.iter().map(|table| table.oid.unwrap_or_default()).collect()
+    }
+
+    /// Whether every column that is used has a binary form that we can read.
+    pub(crate) fn is_binary(&self) -> bool {
+        self.tables.iter().all(|table| table.layout.as_ref().is_some_and(|layout| layout.is_binary()))
     }
 
     /// Whether the first failure is of one of these.
@@ -113,9 +117,8 @@ pub async fn inspect(session: &Session, target: &Target) -> Result<Preflight, Ou
     let mut report = Preflight::default();
     server(session, &mut report).await?;
     role(session, &mut report).await?;
-    table(session, target, &mut report).await?;
-    publication(session, target, &mut report).await?;
-    published_part(session, target, &mut report).await?;
+    survey::inspect(session, target, &mut report).await?;
+    publication::inspect(session, target, &mut report).await?;
     slot::inspect(session, target, &mut report).await?;
     seal::inspect(session, target, &mut report).await?;
     later::inspect(session, target, &mut report).await?;
@@ -201,204 +204,6 @@ async fn role(session: &Session, report: &mut Preflight) -> Result<(), OutboxErr
     } else {
         let advice = format!("ALTER ROLE {} REPLICATION;", super::names::quote_identifier(&name));
         report.fail("role", format!("role {name} may not replicate"), advice);
-    }
-    Ok(())
-}
-
-async fn table(session: &Session, target: &Target, report: &mut Preflight) -> Result<(), OutboxError> {
-    let sql = format!(
-        "SELECT c.oid, c.relkind::text, c.relpersistence::text, c.relispartition FROM pg_class c \
-         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}",
-        quote_literal(&target.table.schema),
-        quote_literal(&target.table.name)
-    );
-    let Some(row) = rows(session, &sql).await?.pop() else {
-        let text = format!("table {} does not exist", target.table);
-        let advice = if target.mapping.made_by_setup {
-            "run `walpost setup`, or name the table with --table"
-        } else {
-            "name the table with --table; --preset tells how it is made up"
-        };
-        report.fail("table", text, advice);
-        return Ok(());
-    };
-    let oid: u32 = row.cell(0)?;
-    report.table_oid = Some(oid);
-    let (kind, persistence): (String, String) = (row.cell(1)?, row.cell(2)?);
-    if !matches!(kind.as_str(), "r" | "p") {
-        report.fail("table", format!("{} is no table", target.table), "name a table with --table");
-        return Ok(());
-    }
-    if persistence != "p" {
-        let advice = format!("ALTER TABLE {} SET LOGGED;", target.table);
-        report.fail("table", format!("{} is not in the write-ahead log", target.table), advice);
-        return Ok(());
-    }
-    columns(session, target, oid, report).await
-}
-
-async fn columns(
-    session: &Session,
-    target: &Target,
-    oid: u32,
-    report: &mut Preflight,
-) -> Result<(), OutboxError> {
-    let sql = format!(
-        "WITH RECURSIVE base AS (SELECT oid, oid AS base, typbasetype FROM pg_type UNION ALL \
-         SELECT b.oid, t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype) \
-         SELECT a.attname::text, a.atttypid, b.base, format_type(a.atttypid, a.atttypmod) \
-         FROM pg_attribute a JOIN base b ON b.oid = a.atttypid AND b.typbasetype = 0 \
-         WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
-    );
-    let rows = rows(session, &sql).await?;
-    let (mut bases, mut columns) = (HashMap::new(), Vec::new());
-    for row in &rows {
-        let (name, type_oid): (String, u32) = (row.cell(0)?, row.cell(1)?);
-        bases.insert(type_oid, row.cell::<u32, _>(2)?);
-        columns.push((name, type_oid));
-    }
-    report.column_types = ColumnTypes::new(bases);
-    let names = columns.iter().map(|(name, type_oid)| (name.as_str(), *type_oid));
-    let layout = table::Layout::new(&target.mapping, names, &report.column_types);
-    report.columns.clone_from(&columns);
-    match layout {
-        Ok(layout) => {
-            let text = format!("{}: {}", target.table, layout.describe());
-            report.absent_columns = layout.absent();
-            report.layout = Some(Arc::new(layout));
-            report.good("table", text);
-        }
-        Err(error) => {
-            let outcome = Outcome::Failure(error.in_table(&target.table));
-            report.findings.push(Finding { subject: "table", outcome });
-        }
-    }
-    Ok(())
-}
-
-async fn publication(session: &Session, target: &Target, report: &mut Preflight) -> Result<(), OutboxError> {
-    let (name, shown) =
-        (quote_literal(&target.publication), super::names::quote_identifier(&target.publication));
-    let sql = format!(
-        "SELECT p.puballtables, p.pubinsert, p.pubviaroot, c.relkind::text, \
-         EXISTS (SELECT FROM pg_publication_tables t WHERE t.pubname = p.pubname AND EXISTS ( \
-           SELECT FROM pg_class r JOIN pg_namespace n ON n.oid = r.relnamespace \
-           WHERE n.nspname = t.schemaname AND r.relname = t.tablename \
-           AND (r.oid = c.oid OR NOT p.pubviaroot AND r.oid IN (SELECT relid FROM pg_partition_tree(c.oid))))), \
-         (SELECT string_agg(format('%I.%I', t.schemaname, t.tablename), ', ') FROM pg_publication_tables t \
-           WHERE t.pubname = p.pubname AND NOT EXISTS (SELECT FROM pg_class r \
-             JOIN pg_namespace n ON n.oid = r.relnamespace WHERE n.nspname = t.schemaname \
-             AND r.relname = t.tablename AND (r.oid = c.oid OR r.oid IN \
-               (SELECT relid FROM pg_partition_tree(c.oid))))) \
-         FROM pg_publication p LEFT JOIN pg_class c ON c.oid = {} WHERE p.pubname = {name}",
-        report.table_oid.unwrap_or_default()
-    );
-    let Some(row) = rows(session, &sql).await?.pop() else {
-        let advice = format!(
-            "run `walpost setup`, or: CREATE PUBLICATION {shown} FOR TABLE {} WITH (publish = 'insert', \
-             publish_via_partition_root = true); a slot that is older than the publication must be made anew",
-            target.table
-        );
-        report.fail("publication", format!("publication {shown} does not exist"), advice);
-        return Ok(());
-    };
-    let (all, insert, via_root): (bool, bool, bool) = (row.cell(0)?, row.cell(1)?, row.cell(2)?);
-    let (kind, has_table, others): (Option<String>, bool, Option<String>) =
-        (row.cell(3)?, row.cell(4)?, row.cell(5)?);
-    if report.table_oid.is_none() {
-        // Without the table there is nothing to compare it with.
-        return Ok(());
-    }
-    if !insert {
-        let advice = format!("ALTER PUBLICATION {shown} SET (publish = 'insert');");
-        report.fail("publication", format!("publication {shown} does not publish inserts"), advice);
-    } else if !has_table {
-        let advice = format!(
-            "ALTER PUBLICATION {shown} ADD TABLE {}; -- what was committed before that is not sent: compare its rows with \
-             the topics, and insert again those that are missing",
-            target.table
-        );
-        report.fail("publication", format!("publication {shown} does not publish {}", target.table), advice);
-    } else if kind.as_deref() == Some("p") && !via_root {
-        // Partitions would come under their own names, new ones under names that nobody knows yet.
-        let advice = format!("ALTER PUBLICATION {shown} SET (publish_via_partition_root = true);");
-        let text =
-            format!("{} is partitioned, and publication {shown} publishes its partitions", target.table);
-        report.fail("publication", text, advice);
-    } else {
-        report.good("publication", format!("{shown} publishes inserts into {}", target.table));
-    }
-    match others {
-        Some(_) if all => report.warn(
-            "publication",
-            format!("publication {shown} is for all tables: the server sends rows that are not used"),
-            "make one for the outbox table alone with `walpost setup`",
-        ),
-        Some(others) => report.warn(
-            "publication",
-            format!("publication {shown} also publishes {others}, whose rows are ignored"),
-            format!(
-                "ALTER PUBLICATION {shown} DROP TABLE {others}; -- or, if it names their schema, make one for the outbox \
-                 table alone with `walpost setup`"
-            ),
-        ),
-        None => {}
-    }
-    Ok(())
-}
-
-/// Rows and columns that the publication holds back (15 and later).
-async fn published_part(
-    session: &Session,
-    target: &Target,
-    report: &mut Preflight,
-) -> Result<(), OutboxError> {
-    let (table, shown) = (&target.table, super::names::quote_identifier(&target.publication));
-    let sql = format!(
-        "SELECT to_jsonb(t) ->> 'rowfilter', \
-         ARRAY(SELECT jsonb_array_elements_text(coalesce(to_jsonb(t) -> 'attnames', '[]'))) \
-         FROM pg_publication_tables t WHERE pubname = {} AND schemaname = {} AND tablename = {}",
-        quote_literal(&target.publication),
-        quote_literal(&table.schema),
-        quote_literal(&table.name)
-    );
-    let Some(row) = rows(session, &sql).await?.pop() else { return Ok(()) };
-    if let Some(filter) = row.cell::<Option<String>, _>(0)? {
-        report.warn(
-            "publication",
-            format!("publication {shown} sends only rows of {table} for which {filter}"),
-            format!(
-                "if no row shall be left out: ALTER PUBLICATION {shown} SET TABLE {table}; rows that were left out do not \
-                 come again"
-            ),
-        );
-    }
-    let listed: Vec<String> = row.cell(1)?;
-    if listed.is_empty() || report.columns.is_empty() {
-        return Ok(());
-    }
-    let sent = report.columns.iter().filter(|(name, _)| listed.contains(name));
-    let sent = sent.map(|(name, type_oid)| (name.as_str(), *type_oid));
-    let mend = format!("ALTER PUBLICATION {shown} SET TABLE {table};");
-    match table::Layout::new(&target.mapping, sent, &report.column_types) {
-        Err(error) => {
-            let error = error.in_table(table);
-            let text = format!("publication {shown} holds back a column that is needed: {error}");
-            report.fail("publication", text, mend);
-        }
-        Ok(layout) => {
-            let absent = layout.absent();
-            let hidden: Vec<_> =
-                absent.iter().filter(|name| !report.absent_columns.contains(name)).cloned().collect();
-            if !hidden.is_empty() {
-                let text = format!(
-                    "publication {shown} holds back {}: messages go on without it",
-                    hidden.join(", ")
-                );
-                report.warn("publication", text, mend);
-            }
-            report.absent_columns = absent;
-        }
     }
     Ok(())
 }

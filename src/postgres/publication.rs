@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio_postgres::{Client, Row};
 
 use super::identity::Place;
-use super::names::{Target, quote_identifier, quote_literal};
+use super::names::{Outbox, TableName, Target, quote_identifier, quote_literal};
 use super::session::{Cells, sql_error};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
@@ -26,7 +26,7 @@ pub(super) struct Look {
     pub(super) safe_bytes: Option<i64>,
 }
 
-/// The publication as far as the outbox is concerned.
+/// The publication as far as the outboxes are concerned.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Published {
     oid: u32,
@@ -36,15 +36,24 @@ pub(super) struct Published {
     all_tables: bool,
     inserts: bool,
     via_root: bool,
-    partitioned: bool,
-    /// The outbox's name is that of another table by now, which is not published.
-    replaced: bool,
-    members: Vec<Member>,
+    /// In the target's order.
+    tables: Vec<PublishedTable>,
     /// How many tables and schemas it lists.
     listed: i64,
 }
 
-/// A membership that carries the outbox: of the table, of one that it is a partition of, or of its schema.
+/// What it says of one outbox.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct PublishedTable {
+    /// Nobody has dropped it.
+    exists: bool,
+    partitioned: bool,
+    /// The outbox's name is that of another table by now, which is not published.
+    replaced: bool,
+    members: Vec<Member>,
+}
+
+/// A membership that carries an outbox: of the table, of one that it is a partition of, or of its schema.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct Member {
     oid: u32,
@@ -62,58 +71,35 @@ pub(super) enum Change {
     Harmless(String),
     /// It looks as before, and was written in between.
     Doubtful(String),
-    /// Rows may have been skipped.
-    Broken(String),
+    /// Rows of these tables may have been skipped.
+    Broken(String, Vec<TableName>),
 }
 
 /// Looks once.
 pub(super) async fn look(
     client: &Client,
     target: &Target,
-    table_oid: u32,
+    table_oids: &[u32],
     server_version: i32,
 ) -> Result<Look, OutboxError> {
     // New in 15.
-    let schemas = if server_version >= 150_000 {
-        "UNION ALL SELECT s.oid, s.pnnspid, 'schema', NULL, NULL FROM pg_publication_namespace s, pg_class c \
-         WHERE s.pnpubid = p.oid AND c.relnamespace = s.pnnspid AND c.oid IN (SELECT oid FROM kin)"
-    } else {
-        ""
-    };
-    let schema_of_other = if server_version >= 150_000 {
-        "AND NOT EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = o.relnamespace)"
-    } else {
-        ""
-    };
     let listed = if server_version >= 150_000 {
         " + (SELECT count(*) FROM pg_publication_namespace s WHERE s.pnpubid = p.oid)"
     } else {
         ""
     };
+    let tables = target.outboxes().zip(table_oids);
+    let tables: Vec<_> = tables.map(|(outbox, oid)| table_sql(&outbox.table, *oid, server_version)).collect();
     let sql = format!(
         "SELECT pg_current_wal_lsn()::text, pg_snapshot_xmin(pg_current_snapshot())::xid::text, \
          (SELECT wal_status::text FROM pg_replication_slots WHERE slot_name = {slot}), \
          (SELECT safe_wal_size FROM pg_replication_slots WHERE slot_name = {slot}), \
          p.oid, p.xmin::text, p.pubowner, p.puballtables, p.pubinsert, p.pubviaroot, \
-         (SELECT relkind = 'p' FROM pg_class WHERE oid = {table_oid}), \
          (SELECT count(*) FROM pg_publication_rel r WHERE r.prpubid = p.oid){listed}, \
-         ARRAY(WITH RECURSIVE kin AS (SELECT {table_oid}::oid AS oid UNION \
-             SELECT i.inhparent FROM kin JOIN pg_inherits i ON i.inhrelid = kin.oid) \
-           SELECT jsonb_build_object('oid', m.oid::bigint, 'of', m.of::bigint, 'kind', m.kind, \
-             'filter', m.filter, 'columns', m.columns)::text \
-           FROM (SELECT r.oid, r.prrelid AS of, 'table' AS kind, to_jsonb(r) ->> 'prqual' AS filter, \
-               to_jsonb(r) ->> 'prattrs' AS columns FROM pg_publication_rel r \
-               WHERE r.prpubid = p.oid AND r.prrelid IN (SELECT oid FROM kin) {schemas}) m ORDER BY m.oid), \
-         EXISTS (SELECT FROM pg_class o JOIN pg_namespace n ON n.oid = o.relnamespace \
-           WHERE n.nspname = {schema} AND o.relname = {name} AND o.oid <> {table_oid} AND NOT p.puballtables \
-           AND NOT EXISTS (WITH RECURSIVE kin AS (SELECT o.oid AS oid UNION \
-               SELECT i.inhparent FROM kin JOIN pg_inherits i ON i.inhrelid = kin.oid) \
-             SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid IN (SELECT oid FROM kin)) \
-           {schema_of_other}) \
+         ARRAY[{tables}] \
          FROM (SELECT) one LEFT JOIN pg_publication p ON p.pubname = {publication}",
         slot = quote_literal(&target.slot),
-        schema = quote_literal(&target.table.schema),
-        name = quote_literal(&target.table.name),
+        tables = tables.join(", "),
         publication = quote_literal(&target.publication),
     );
     let row =
@@ -128,8 +114,45 @@ pub(super) async fn look(
     })
 }
 
+/// What the publication `p` says of one table, as JSON.
+fn table_sql(table: &TableName, oid: u32, server_version: i32) -> String {
+    // New in 15.
+    let (schemas, schema_of_other) = if server_version >= 150_000 {
+        (
+            "UNION ALL SELECT s.oid, s.pnnspid, 'schema', NULL, NULL FROM pg_publication_namespace s, pg_class c \
+             WHERE s.pnpubid = p.oid AND c.relnamespace = s.pnnspid AND c.oid IN (SELECT oid FROM kin)",
+            "AND NOT EXISTS (SELECT FROM pg_publication_namespace s WHERE s.pnpubid = p.oid AND s.pnnspid = o.relnamespace)",
+        )
+    } else {
+        ("", "")
+    };
+    format!(
+        "jsonb_build_object('exists', EXISTS (SELECT FROM pg_class WHERE oid = {oid}), \
+         'partitioned', EXISTS (SELECT FROM pg_class WHERE oid = {oid} AND relkind = 'p'), \
+         'members', (WITH RECURSIVE kin AS (SELECT {oid}::oid AS oid UNION \
+             SELECT i.inhparent FROM kin JOIN pg_inherits i ON i.inhrelid = kin.oid) \
+           SELECT coalesce(jsonb_agg(jsonb_build_object('oid', m.oid::bigint, 'of', m.of::bigint, 'kind', m.kind, \
+             'filter', m.filter, 'columns', m.columns) ORDER BY m.oid), '[]') \
+           FROM (SELECT r.oid, r.prrelid AS of, 'table' AS kind, to_jsonb(r) ->> 'prqual' AS filter, \
+               to_jsonb(r) ->> 'prattrs' AS columns FROM pg_publication_rel r \
+               WHERE r.prpubid = p.oid AND r.prrelid IN (SELECT oid FROM kin) {schemas}) m), \
+         'replaced', EXISTS (SELECT FROM pg_class o JOIN pg_namespace n ON n.oid = o.relnamespace \
+           WHERE n.nspname = {schema} AND o.relname = {name} AND o.oid <> {oid} AND NOT p.puballtables \
+           AND NOT EXISTS (WITH RECURSIVE kin AS (SELECT o.oid AS oid UNION \
+               SELECT i.inhparent FROM kin JOIN pg_inherits i ON i.inhrelid = kin.oid) \
+             SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid IN (SELECT oid FROM kin)) \
+           {schema_of_other}))::text",
+        schema = quote_literal(&table.schema),
+        name = quote_literal(&table.name),
+    )
+}
+
 fn published(oid: u32, row: &Row) -> Result<Published, OutboxError> {
-    let members: Vec<String> = row.cell(12)?;
+    let tables: Vec<String> = row.cell(11)?;
+    let table = |json: &String| {
+        serde_json::from_str(json)
+            .map_err(|error| OutboxError::protocol("the server's answer can't be read", error))
+    };
     Ok(Published {
         oid,
         changed_by: row.cell(5)?,
@@ -137,18 +160,19 @@ fn published(oid: u32, row: &Row) -> Result<Published, OutboxError> {
         all_tables: row.cell(7)?,
         inserts: row.cell(8)?,
         via_root: row.cell(9)?,
-        partitioned: row.cell::<Option<bool>, _>(10)?.unwrap_or_default(),
-        listed: row.cell(11)?,
-        replaced: row.cell(13)?,
-        members: members.iter().filter_map(|member| serde_json::from_str(member).ok()).collect(),
+        listed: row.cell(10)?,
+        tables: tables.iter().map(table).collect::<Result<_, _>>()?,
     })
 }
 
 impl Published {
     /// What has happened since this was seen, judged by what is seen now.
     pub(super) fn compare(&self, now: Option<&Published>, target: &Target) -> Change {
-        let (table, shown) = (&target.table, quote_identifier(&target.publication));
-        let broken = |what: &str| Change::Broken(format!("publication {shown} {what}"));
+        let shown = quote_identifier(&target.publication);
+        let broken = |what: &str| {
+            let tables = target.outboxes().map(|outbox| outbox.table.clone());
+            Change::Broken(format!("publication {shown} {what}"), tables.collect())
+        };
         let Some(now) = now else { return broken("is gone") };
         if now.oid != self.oid {
             return broken("was dropped and made anew");
@@ -156,27 +180,65 @@ impl Published {
         if !now.inserts {
             return broken("no longer publishes inserts");
         }
-        if self.via_root && !now.via_root && now.partitioned {
-            return broken(&format!("now publishes the partitions of {table} under their own names"));
+        let mut pairs = target.outboxes().zip(self.tables.iter().zip(&now.tables));
+        let broken = pairs.find_map(|(outbox, (before, after))| {
+            let what = self.broken(now, before, after, &outbox.table, &shown)?;
+            Some(Change::Broken(what, vec![outbox.table.clone()]))
+        });
+        broken.unwrap_or_else(|| self.harmless(now, target, &shown))
+    }
+
+    /// What may have skipped rows of one table.
+    fn broken(
+        &self,
+        now: &Published,
+        before: &PublishedTable,
+        after: &PublishedTable,
+        table: &TableName,
+        shown: &str,
+    ) -> Option<String> {
+        // Its rows are in the log all the same.
+        if !after.exists && !after.replaced && now.tables.iter().any(|table| table.exists) {
+            return None;
         }
-        if now.replaced && !self.replaced {
-            return Change::Broken(format!(
+        if self.via_root && !now.via_root && after.partitioned {
+            return Some(format!(
+                "publication {shown} now publishes the partitions of {table} under their own names"
+            ));
+        }
+        if after.replaced && !before.replaced {
+            return Some(format!(
                 "{table} is another table than before, which publication {shown} does not publish"
             ));
         }
-        let lost = self.members.iter().find(|member| !now.members.contains(member));
-        let kept = self.members.iter().any(|member| member.filter.is_none() && now.members.contains(member));
-        if let Some(lost) = lost.filter(|_| !kept && !self.all_tables) {
-            let heir = now.members.iter().find(|member| (&member.kind, member.of) == (&lost.kind, lost.of));
-            return broken(&match heir {
-                None if now.members.is_empty() => format!("no longer publishes {table}"),
-                None => format!("publishes {table} in another way than before"),
-                Some(heir) if heir.filter != lost.filter => format!("has another row filter for {table}"),
-                Some(heir) if heir.columns != lost.columns => format!("has another column list for {table}"),
-                Some(_) => format!("had {table} dropped and added again"),
-            });
+        let lost = before.members.iter().find(|member| !after.members.contains(member));
+        let kept =
+            before.members.iter().any(|member| member.filter.is_none() && after.members.contains(member));
+        let lost = lost.filter(|_| !kept && !self.all_tables)?;
+        let heir = after.members.iter().find(|member| (&member.kind, member.of) == (&lost.kind, lost.of));
+        let what = match heir {
+            None if after.members.is_empty() => format!("no longer publishes {table}"),
+            None => format!("publishes {table} in another way than before"),
+            Some(heir) if heir.filter != lost.filter => format!("has another row filter for {table}"),
+            Some(heir) if heir.columns != lost.columns => format!("has another column list for {table}"),
+            Some(_) => format!("had {table} dropped and added again"),
+        };
+        Some(format!("publication {shown} {what}"))
+    }
+
+    fn harmless(&self, now: &Published, target: &Target, shown: &str) -> Change {
+        let mut pairs = target.outboxes().zip(self.tables.iter().zip(&now.tables));
+        if let Some((Outbox { table, .. }, _)) =
+            pairs.find(|(_, (before, after))| before.exists && !after.exists)
+        {
+            return Change::Harmless(format!(
+                "{table} was dropped: take it out of --table before the next start"
+            ));
         }
-        if now.listed != self.listed || now.members != self.members {
+        let members = |published: &Published| {
+            published.tables.iter().map(|table| table.members.clone()).collect::<Vec<_>>()
+        };
+        if now.listed != self.listed || members(now) != members(self) {
             return Change::Harmless(format!("publication {shown} lists other tables than before"));
         }
         if now.owner != self.owner {
@@ -192,11 +254,12 @@ impl Published {
     }
 }
 
-/// The error for rows that were skipped somewhere between two places.
-pub(super) fn skipped(what: &str, since: Option<&Place>, until: Lsn, target: &Target) -> OutboxError {
+/// The error for rows of these tables that were skipped somewhere between two places.
+pub(super) fn skipped(what: &str, tables: &[TableName], since: Option<&Place>, until: Lsn) -> OutboxError {
     let Some(since) = since else {
         let text = format!("{what}: rows committed before {until} may have been skipped");
-        let advice = format!("run `walpost check`; compare the rows of {} with the topics", target.table);
+        let names = tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let advice = format!("run `walpost check`; compare the rows of {names} with the topics");
         return OutboxError::definite(text, advice);
     };
     let text = format!(
@@ -204,21 +267,22 @@ pub(super) fn skipped(what: &str, since: Option<&Place>, until: Lsn, target: &Ta
          bring them again",
         since.lsn
     );
-    OutboxError::definite(text, mend(since, target))
+    OutboxError::definite(text, mend(since, tables))
 }
 
-/// How to find what was skipped, send it, and go on.
-pub(super) fn mend(since: &Place, target: &Target) -> String {
-    let rows = since.rows_since(target);
+/// How to find what was skipped of these tables, send it, and go on.
+pub(super) fn mend(since: &Place, tables: &[TableName]) -> String {
+    let all = |statement: &dyn Fn(&TableName) -> String| {
+        tables.iter().map(statement).collect::<Vec<_>>().join("; ")
+    };
+    let (rows, again) = (all(&|table| since.rows_since(table)), all(&|table| send_again(since, table)));
     format!(
         "mend the publication (`walpost check` says how). Rows that may be missing in the topics, without those that were \
-         deleted: {rows}; to send them all again, after the mend: {}; then start again",
-        send_again(since, target)
+         deleted: {rows}; to send them all again, after the mend: {again}; then start again"
     )
 }
 
-fn send_again(since: &Place, target: &Target) -> String {
-    let table = &target.table;
+fn send_again(since: &Place, table: &TableName) -> String {
     format!(
         "WITH again AS (DELETE FROM {table} WHERE age(xmin) <= age('{}'::xid) RETURNING *) \
          INSERT INTO {table} SELECT * FROM again",
@@ -234,6 +298,10 @@ mod tests {
         Member { oid, of: 7, kind: "table".to_owned(), filter: filter.map(str::to_owned), columns: None }
     }
 
+    fn table(members: Vec<Member>) -> PublishedTable {
+        PublishedTable { exists: true, partitioned: true, replaced: false, members }
+    }
+
     fn seen() -> Published {
         Published {
             oid: 1,
@@ -242,16 +310,20 @@ mod tests {
             all_tables: false,
             inserts: true,
             via_root: true,
-            partitioned: true,
-            replaced: false,
-            members: vec![member(2, None)],
+            tables: vec![table(vec![member(2, None)])],
             listed: 1,
         }
     }
 
+    fn with(members: Vec<Member>) -> Published {
+        Published { tables: vec![table(members)], ..seen() }
+    }
+
     fn broken(now: Published, words: &str) {
         match seen().compare(Some(&now), &Target::default()) {
-            Change::Broken(text) => assert!(text.contains(words), "{text}"),
+            Change::Broken(text, tables) => {
+                assert!(text.contains(words) && tables == [TableName::default()], "{text}");
+            }
             other => panic!("{words}: {other:?}"),
         }
     }
@@ -259,15 +331,45 @@ mod tests {
     #[test]
     fn what_may_skip_rows_is_broken_and_named() {
         let gone = seen().compare(None, &Target::default());
-        assert_eq!(gone, Change::Broken("publication walpost is gone".to_owned()));
+        assert_eq!(
+            gone,
+            Change::Broken("publication walpost is gone".to_owned(), vec![TableName::default()])
+        );
         broken(Published { oid: 5, ..seen() }, "made anew");
         broken(Published { inserts: false, ..seen() }, "no longer publishes inserts");
         broken(Published { via_root: false, ..seen() }, "partitions");
-        broken(Published { members: vec![], listed: 0, ..seen() }, "no longer publishes outbox.messages");
-        broken(Published { members: vec![member(3, None)], ..seen() }, "dropped and added again");
-        broken(Published { members: vec![member(3, Some("x"))], ..seen() }, "another row filter");
+        broken(Published { listed: 0, ..with(vec![]) }, "no longer publishes outbox.messages");
+        broken(with(vec![member(3, None)]), "dropped and added again");
+        broken(with(vec![member(3, Some("x"))]), "another row filter");
         let narrow = Member { columns: Some("1 2".to_owned()), ..member(3, None) };
-        broken(Published { members: vec![narrow], ..seen() }, "another column list");
+        broken(with(vec![narrow]), "another column list");
+    }
+
+    /// Of several tables, the one that is concerned is named, and the rows of no other are sent again.
+    #[test]
+    fn one_of_several_tables_is_named() {
+        let other = TableName { schema: "shop".to_owned(), name: "events".to_owned() };
+        let others = vec![Outbox { table: other.clone(), ..Outbox::default() }];
+        let target = Target { others, ..Target::default() };
+        let of = |second| Published { tables: vec![table(vec![member(2, None)]), table(second)], ..seen() };
+        let before = of(vec![member(4, None)]);
+        let text = "publication walpost had shop.events dropped and added again".to_owned();
+        let after = of(vec![member(5, None)]);
+        assert_eq!(before.compare(Some(&after), &target), Change::Broken(text, vec![other.clone()]));
+        let place = Place { lsn: Lsn(1), xid: "7".to_owned() };
+        let advice = mend(&place, std::slice::from_ref(&other));
+        assert!(advice.contains("FROM shop.events") && !advice.contains("outbox.messages"), "{advice}");
+        let dropped = Published {
+            tables: vec![table(vec![member(2, None)]), PublishedTable { exists: false, ..table(vec![]) }],
+            ..seen()
+        };
+        let change = before.compare(Some(&dropped), &target);
+        assert!(
+            matches!(&change, Change::Harmless(text) if text.contains("shop.events was dropped")),
+            "{change:?}"
+        );
+        let gone = before.compare(None, &target);
+        assert!(matches!(gone, Change::Broken(_, tables) if tables == [TableName::default(), other]));
     }
 
     #[test]
@@ -280,10 +382,9 @@ mod tests {
         let altered = Published { changed_by: "800".to_owned(), ..seen() };
         assert!(matches!(harmless(altered), Change::Doubtful(_)));
         // One way remains open while another is closed.
-        let both = Published { members: vec![member(2, None), member(9, None)], ..seen() };
-        let one = Published { members: vec![member(9, None)], ..seen() };
+        let (both, one) = (with(vec![member(2, None), member(9, None)]), with(vec![member(9, None)]));
         assert!(matches!(both.compare(Some(&one), &Target::default()), Change::Harmless(_)));
-        let all = Published { all_tables: true, members: vec![], ..seen() };
+        let all = Published { all_tables: true, ..with(vec![]) };
         assert_eq!(all.compare(Some(&all), &Target::default()), Change::None);
     }
 }

@@ -1,13 +1,13 @@
-//! Which of the publication's tables is the outbox, and what its rows look like at this place of the log.
+//! Which of the publication's tables are outboxes, and what their rows look like at this place of the log.
 //!
-//! The server describes a table before its first row, and anew after every change of it. The outbox is
+//! The server describes a table before its first row, and anew after every change of it. An outbox is
 //! followed by its object id, so that a rename changes nothing, and by its name, so that rows of a table
 //! that was dropped and made again are not passed over.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::names::Target;
+use super::names::{Outbox, Target};
 use super::pgoutput::Relation;
 use super::preflight::Preflight;
 use super::table::{ColumnTypes, Layout, LayoutError};
@@ -15,20 +15,27 @@ use crate::error::OutboxError;
 
 /// A server that describes more tables than this is not describing its own.
 const MAX_RELATIONS: usize = 1_000_000;
-/// The same of tables that bear the outbox's name, each of which was dropped for the next one: their layouts are kept.
+/// The same of tables that bear an outbox's name, each of which was dropped for the next one: their layouts are kept.
 const MAX_OUTBOXES: usize = 1_000;
 
 /// What the server has described on this connection.
 #[derive(Debug)]
 pub(super) struct Relations {
-    target: Target,
-    table_oid: Option<u32>,
+    slot: String,
+    followed: Vec<Followed>,
     types: ColumnTypes,
     known: HashMap<u32, Known>,
-    /// How many of them are the outbox.
+    /// How many of them are outboxes.
     outboxes: usize,
+}
+
+/// An outbox, and how it was last seen.
+#[derive(Debug)]
+struct Followed {
+    outbox: Outbox,
+    oid: Option<u32>,
     absent: Vec<String>,
-    /// The outbox's newest layout; before the first description, that of the catalog.
+    /// The newest layout; before the first description, that of the catalog.
     newest: Option<Arc<Layout>>,
 }
 
@@ -36,7 +43,7 @@ pub(super) struct Relations {
 #[derive(Debug)]
 enum Known {
     Outbox(Arc<Layout>),
-    /// Partitions of the outbox among them, which are described beside their root and have no rows of their own.
+    /// Partitions of an outbox among them, which are described beside their root and have no rows of their own.
     Other {
         named: bool,
     },
@@ -44,32 +51,38 @@ enum Known {
 
 impl Relations {
     pub(super) fn new(target: &Target, preflight: &Preflight) -> Self {
+        let mut surveys = preflight.tables.iter();
+        let followed = target.outboxes().map(|outbox| {
+            let survey = surveys.next();
+            Followed {
+                outbox: outbox.clone(),
+                oid: survey.and_then(|survey| survey.oid),
+                absent: survey.map(|survey| survey.absent_columns.clone()).unwrap_or_default(),
+                newest: survey.and_then(|survey| survey.layout.clone()),
+            }
+        });
         Relations {
-            target: target.clone(),
-            table_oid: preflight.table_oid,
+            slot: target.slot.clone(),
+            followed: followed.collect(),
             types: preflight.column_types.clone(),
             known: HashMap::new(),
             outboxes: 0,
-            absent: preflight.absent_columns.clone(),
-            newest: preflight.layout.clone(),
         }
     }
 
     /// Takes in a description.
     ///
     /// # Errors
-    /// The outbox lacks a column that a message needs.
+    /// An outbox lacks a column that a message needs.
     pub(super) fn learn(&mut self, relation: &Relation) -> Result<(), OutboxError> {
-        let table = &self.target.table;
-        let is_named = relation.namespace == table.schema && relation.name == table.name;
-        let known = if Some(relation.oid) == self.table_oid || is_named {
-            let layout = Arc::new(self.layout_of(relation)?);
-            self.newest = Some(Arc::clone(&layout));
-            Known::Outbox(layout)
-        } else {
-            Known::Other {
-                named: matches!(self.known.get(&relation.oid), Some(Known::Other { named: true })),
+        let known = match self.which(relation) {
+            Some(index) => {
+                let followed = &mut self.followed[index];
+                Known::Outbox(followed.describe(relation, &self.types, &self.slot)?)
             }
+            None => Known::Other {
+                named: matches!(self.known.get(&relation.oid), Some(Known::Other { named: true })),
+            },
         };
         self.outboxes += usize::from(matches!(known, Known::Outbox(_)));
         if let Some(Known::Outbox(_)) = self.known.insert(relation.oid, known) {
@@ -82,33 +95,22 @@ impl Relations {
         Ok(())
     }
 
-    fn layout_of(&mut self, relation: &Relation) -> Result<Layout, OutboxError> {
-        let columns = relation.columns.iter().map(|column| (&*column.name, column.type_oid));
-        let layout =
-            Layout::new(&self.target.mapping, columns, &self.types).map_err(|error| self.changed(&error))?;
-        let absent = layout.absent();
-        for column in absent.iter().filter(|column| !self.absent.contains(column)) {
-            tracing::warn!(column, table = %self.target.table, "the column is gone: messages go on without it");
-        }
-        self.absent = absent;
-        Ok(layout)
+    /// Which outbox the table is. Its object id says more than its name, which may have been another's before.
+    fn which(&self, relation: &Relation) -> Option<usize> {
+        let by_oid = self.followed.iter().position(|followed| followed.oid == Some(relation.oid));
+        by_oid.or_else(|| {
+            self.followed.iter().position(|Followed { outbox: Outbox { table, .. }, .. }| {
+                relation.namespace == table.schema && relation.name == table.name
+            })
+        })
     }
 
-    /// The log holds rows of a time at which the table was no outbox.
-    fn changed(&self, error: &LayoutError) -> OutboxError {
-        let (table, slot) = (&self.target.table, &self.target.slot);
-        error.in_table(table).with_advice(format!(
-            "undo the change of {table}, for the rows to come; rows written since the change stay in the log as \
-             they are: `walpost teardown` and `walpost setup` make slot {slot} anew behind them, then insert them again"
-        ))
+    /// The layout of rows of an outbox that are not in the log as such; `index` counts the target's outboxes.
+    pub(super) fn outbox(&self, index: usize) -> Option<Arc<Layout>> {
+        self.followed.get(index)?.newest.clone()
     }
 
-    /// The layout of rows that are not in the log as such.
-    pub(super) fn outbox(&self) -> Option<Arc<Layout>> {
-        self.newest.clone()
-    }
-
-    /// The layout of the outbox's rows; `None` for a row of another table.
+    /// The layout of an outbox's rows; `None` for a row of another table.
     ///
     /// # Errors
     /// The server has not described the table.
@@ -117,8 +119,7 @@ impl Relations {
             Some(Known::Outbox(layout)) => Ok(Some(layout)),
             Some(Known::Other { named }) => {
                 if !std::mem::replace(named, true) {
-                    let outbox = self.target.table.to_string();
-                    tracing::warn!(oid, outbox, "rows of a table that is not the outbox are ignored");
+                    tracing::warn!(oid, "rows of a table that is no outbox are ignored");
                 }
                 Ok(None)
             }
@@ -130,10 +131,41 @@ impl Relations {
     }
 }
 
+impl Followed {
+    fn describe(
+        &mut self,
+        relation: &Relation,
+        types: &ColumnTypes,
+        slot: &str,
+    ) -> Result<Arc<Layout>, OutboxError> {
+        let columns = relation.columns.iter().map(|column| (&*column.name, column.type_oid));
+        let layout = Layout::new(&self.outbox, columns, types).map_err(|error| self.changed(&error, slot))?;
+        let absent = layout.absent();
+        for column in absent.iter().filter(|column| !self.absent.contains(column)) {
+            tracing::warn!(column, table = %self.outbox.table, "the column is gone: messages go on without it");
+        }
+        self.absent = absent;
+        let layout = Arc::new(layout);
+        self.newest = Some(Arc::clone(&layout));
+        Ok(layout)
+    }
+
+    /// The log holds rows of a time at which the table was no outbox.
+    fn changed(&self, error: &LayoutError, slot: &str) -> OutboxError {
+        let table = &self.outbox.table;
+        error.in_table(table).with_advice(format!(
+            "undo the change of {table}, for the rows to come; rows written since the change stay in the log as \
+             they are: `walpost teardown` and `walpost setup` make slot {slot} anew behind them, then insert them again"
+        ))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::names::TableName;
     use crate::postgres::pgoutput::{RelationColumn, ReplicaIdentity};
+    use crate::postgres::preflight::Survey;
 
     fn outbox(oid: u32) -> Relation {
         let column = |(name, type_oid): (&'static str, u32)| RelationColumn {
@@ -149,6 +181,22 @@ mod tests {
             replica_identity: ReplicaIdentity::Default,
             columns: [("id", 2950), ("topic", 25), ("payload", 114)].map(column).into(),
         }
+    }
+
+    /// Two outboxes that swap their names keep their mappings.
+    #[test]
+    fn an_object_id_says_more_than_a_name() {
+        let named = |name: &str| Outbox {
+            table: TableName { schema: "outbox".to_owned(), name: name.to_owned() },
+            ..Outbox::default()
+        };
+        let target = Target { main: named("messages"), others: vec![named("other")], ..Target::default() };
+        let survey = |oid| Survey { oid: Some(oid), ..Survey::default() };
+        let preflight = Preflight { tables: vec![survey(1), survey(2)], ..Preflight::default() };
+        let relations = Relations::new(&target, &preflight);
+        let of = |oid, name: &str| relations.which(&Relation { name: name.into(), ..outbox(oid) });
+        assert_eq!([of(1, "other"), of(2, "messages"), of(1, "x")], [Some(0), Some(1), Some(0)]);
+        assert_eq!([of(3, "messages"), of(3, "other"), of(3, "x")], [Some(0), Some(1), None], "made anew");
     }
 
     #[test]

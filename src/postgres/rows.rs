@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use super::names::{TableName, Target, quote_identifier, quote_literal};
-use super::preflight::Preflight;
+use super::names::{Outbox, TableName, Target, quote_identifier, quote_literal};
+use super::preflight::{Preflight, TableColumn};
 use super::session::{Cells, Session, open_replication, sql_error};
 use super::table::emitted;
 use super::{settings::Settings, slot};
@@ -28,10 +28,11 @@ pub enum Backfill {
 }
 
 /// The statement that writes rows into the log and counts them. They bear `mark`, an SQL expression.
-fn write_sql(target: &Target, columns: &[(String, u32)], condition: &str, mark: &str) -> String {
+fn write_sql(target: &Target, part: &Part<'_>, condition: &str, mark: &str) -> String {
+    let Part { outbox: Outbox { table, mapping }, columns } = part;
     let members: Vec<_> = columns
         .iter()
-        .map(|(name, _)| {
+        .map(|TableColumn { name, .. }| {
             let (key, column) = (serde_json::Value::from(name.as_str()).to_string(), quote_identifier(name));
             format!(
                 "{} || coalesce(to_json(r.{column}::text)::text, 'null')",
@@ -39,24 +40,35 @@ fn write_sql(target: &Target, columns: &[(String, u32)], condition: &str, mark: 
             )
         })
         .collect();
-    let prefix = quote_literal(&emitted::rows_prefix(&target.table));
+    let prefix = quote_literal(&emitted::rows_prefix(table));
     format!(
         "SELECT count(pg_logical_emit_message(true, {prefix}, convert_to('{{\"seal\":' || to_json(s.secret) || ',\"mark\":' \
          || coalesce(to_json({mark}::text)::text, 'null') || ',\"row\":{{' || {} || '}}}}', 'UTF8'))) \
-         FROM {} s, (SELECT t.* FROM {} t WHERE {condition} ORDER BY {}) r",
+         FROM {} s, (SELECT t.* FROM {table} t WHERE {condition} ORDER BY {}) r",
         members.join(" || ',' || "),
-        seal_table(&target.table),
-        target.table,
-        order(&target.mapping, columns)
+        seal_table(target),
+        order(mapping, columns)
     )
 }
 
-fn seal_table(table: &TableName) -> String {
-    format!("{}.walpost_seal", quote_identifier(&table.schema))
+fn seal_table(target: &Target) -> String {
+    format!("{}.walpost_seal", quote_identifier(&target.main.table.schema))
+}
+
+/// An outbox, and the columns that its table has.
+struct Part<'a> {
+    outbox: &'a Outbox,
+    columns: &'a [TableColumn],
+}
+
+/// Every outbox with the columns that were found.
+fn parts<'a>(target: &'a Target, preflight: &'a Preflight) -> impl Iterator<Item = Part<'a>> {
+    let parts = target.outboxes().zip(&preflight.tables);
+    parts.map(|(outbox, survey)| Part { outbox, columns: &survey.columns })
 }
 
 /// The order of insertion, as far as the table tells it.
-fn order(mapping: &Mapping, columns: &[(String, u32)]) -> String {
+fn order(mapping: &Mapping, columns: &[TableColumn]) -> String {
     let told = if mapping.order.is_empty() {
         time_column(mapping).into_iter().collect()
     } else {
@@ -68,8 +80,8 @@ fn order(mapping: &Mapping, columns: &[(String, u32)]) -> String {
     order.join(", ")
 }
 
-fn has(columns: &[(String, u32)], column: &str) -> bool {
-    columns.iter().any(|(name, _)| name == column)
+fn has(columns: &[TableColumn], column: &str) -> bool {
+    columns.iter().any(|there| there.name == column)
 }
 
 /// The column that a record's time comes from.
@@ -84,19 +96,20 @@ fn time_column(mapping: &Mapping) -> Option<&str> {
 ///
 /// # Errors
 /// The mapping names no column of times.
-pub fn since(target: &Target, time: &str) -> Result<String, OutboxError> {
-    let column = time_column(&target.mapping).or(target.mapping.order.first().map(String::as_str));
+pub fn since(outbox: &Outbox, time: &str) -> Result<String, OutboxError> {
+    let mapping = &outbox.mapping;
+    let column = time_column(mapping).or(mapping.order.first().map(String::as_str));
     match column {
         Some(column) => Ok(format!("t.{} >= {}", quote_identifier(column), quote_literal(time))),
         None => Err(OutboxError::usage(
-            "--since: the mapping names no column of times",
+            format!("--since: the mapping of {} names no column of times", outbox.table),
             "choose the rows with --where, or name the column with --map-timestamp",
         )),
     }
 }
 
 /// The mapping's conditions in SQL.
-fn pending(mapping: &Mapping, columns: &[(String, u32)]) -> String {
+fn pending(mapping: &Mapping, columns: &[TableColumn]) -> String {
     let condition = |only: &Condition| {
         let column = format!("t.{}", quote_identifier(&only.column));
         let texts: Vec<_> = only.is.iter().flatten().map(|text| quote_literal(text)).collect();
@@ -123,7 +136,8 @@ const AS_IN_THE_STREAM: &str = "SET LOCAL DateStyle = 'ISO'; SET LOCAL TimeZone 
      SET LOCAL extra_float_digits = 3; SET LOCAL IntervalStyle = 'postgres'";
 
 /// Makes the slot so that the rows which are there come first, and then what is committed from now on: no row is left
-/// out, none comes twice. Returns how many rows that are. Whoever inserts into the table waits meanwhile.
+/// out, none comes twice. Of several tables, the rows of one come behind those of the other. Returns how many rows of each
+/// table that are. Whoever inserts into one of the tables waits meanwhile.
 ///
 /// All is done or nothing: the slot gets its name last.
 ///
@@ -134,7 +148,7 @@ pub async fn make_slot_with_rows(
     target: &Target,
     preflight: &Preflight,
     which: Backfill,
-) -> Result<i64, OutboxError> {
+) -> Result<Vec<i64>, OutboxError> {
     let during = format!("making slot {}", target.slot);
     let failed = |error| sql_error(&during, error);
     // It goes away with its session.
@@ -147,7 +161,7 @@ pub async fn make_slot_with_rows(
     let lock = format!(
         "BEGIN; SET LOCAL lock_timeout = {}; {AS_IN_THE_STREAM}; LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE",
         LOCK_TIMEOUT.as_millis(),
-        target.table
+        target.tables()
     );
     if let Err(error) = writer.client().batch_execute(&lock).await {
         let locked = error.code() == Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE);
@@ -157,11 +171,15 @@ pub async fn make_slot_with_rows(
     let here = "SELECT pg_current_wal_insert_lsn()::text";
     let row = writer.query_one_row(&during, here).await?;
     let here: String = row.map_or_else(|| Ok(String::new()), |row| row.cell(0))?;
-    let condition =
-        if which == Backfill::All { "true".to_owned() } else { pending(&target.mapping, &preflight.columns) };
-    let row =
-        writer.query_one_row(&during, &write_sql(target, &preflight.columns, &condition, "NULL")).await?;
-    let count: i64 = row.map_or(Ok(0), |row| row.cell(0))?;
+    let mut counts = Vec::new();
+    for part in parts(target, preflight) {
+        let condition = match which {
+            Backfill::All => "true".to_owned(),
+            _ => pending(&part.outbox.mapping, part.columns),
+        };
+        let row = writer.query_one_row(&during, &write_sql(target, &part, &condition, "NULL")).await?;
+        counts.push(row.map_or(Ok(0), |row| row.cell(0))?);
+    }
     writer.client().batch_execute("COMMIT").await.map_err(failed)?;
 
     let name = quote_literal(&target.slot);
@@ -175,7 +193,7 @@ pub async fn make_slot_with_rows(
     if preflight.server_version >= 170_000 {
         make_failover(settings, target).await?;
     }
-    Ok(count)
+    Ok(counts)
 }
 
 /// A copy of a slot does not fail over; only a replication connection can change that.
@@ -196,23 +214,33 @@ async fn make_failover(settings: &Settings, target: &Target) -> Result<(), Outbo
     Err(last)
 }
 
-/// Sends rows once more: those that meet an SQL condition over the table, whose alias is `t`. Each bears the header
+/// Sends rows of a table once more: those that meet an SQL condition, in which the table's alias is `t`. Each bears the header
 /// `walpost.replay`. Returns how many that are.
 ///
 /// # Errors
 /// The condition is not valid, a right is missing, or there is no seal.
-pub async fn replay(session: &Session, target: &Target, condition: &str) -> Result<i64, OutboxError> {
-    let during = format!("replaying rows of {}", target.table);
+pub async fn replay(
+    session: &Session,
+    target: &Target,
+    table: &TableName,
+    condition: &str,
+) -> Result<i64, OutboxError> {
+    let during = format!("replaying rows of {table}");
     let preflight = super::preflight::inspect(session, target).await?.passed()?;
     if preflight.seal.secret.is_none() {
-        let what =
-            format!("there is no {}, by which the relay knows what it may send", seal_table(&target.table));
+        let what = format!("there is no {}, by which the relay knows what it may send", seal_table(target));
         return Err(OutboxError::definite(what, "run `walpost setup` again: it makes what is missing"));
     }
+    let Some(part) = parts(target, &preflight).find(|part| part.outbox.table == *table) else {
+        return Err(OutboxError::usage(
+            format!("{table} is none of the relay's tables"),
+            format!("name one of {}", target.tables()),
+        ));
+    };
     session.be_durable().await?;
     let begin = format!("BEGIN; {AS_IN_THE_STREAM}");
     session.client().batch_execute(&begin).await.map_err(|error| sql_error(&during, error))?;
-    let sql = write_sql(target, &preflight.columns, &format!("({condition})"), "now()");
+    let sql = write_sql(target, &part, &format!("({condition})"), "now()");
     let row = session.query_one_row(&during, &sql).await?;
     let count = row.map_or(Ok(0), |row| row.cell(0))?;
     session.client().batch_execute("COMMIT").await.map_err(|error| sql_error(&during, error))?;
@@ -241,10 +269,12 @@ mod tests {
             pending(&mapping, &[]),
             "(t.status::text IN ('NEW', 'it''s') OR t.status IS NULL) AND (t.\"Sent\" IS NULL)"
         );
-        assert_eq!(order(&mapping, &[("created_at".to_owned(), 1184)]), "t.created_at, t.tableoid, t.ctid");
+        let column =
+            |name: &str| TableColumn { name: name.to_owned(), type_oid: 0, type_name: String::new() };
+        assert_eq!(order(&mapping, &[column("created_at")]), "t.created_at, t.tableoid, t.ctid");
         assert_eq!(order(&mapping, &[]), "t.tableoid, t.ctid");
         mapping.order = vec!["created_at".to_owned(), "gone".to_owned(), "id".to_owned()];
-        let columns = [("id".to_owned(), 2950), ("created_at".to_owned(), 1184)];
+        let columns = [column("id"), column("created_at")];
         assert_eq!(order(&mapping, &columns), "t.created_at, t.id, t.tableoid, t.ctid");
     }
 }

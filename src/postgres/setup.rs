@@ -1,6 +1,6 @@
 //! The SQL files, with the names that were configured in place of their own.
 
-use super::names::{Target, quote_identifier, quote_literal};
+use super::names::{Outbox, Target, quote_identifier, quote_literal};
 use super::table;
 use crate::error::OutboxError;
 
@@ -14,7 +14,8 @@ const LAG: &str = include_str!("../../sql/lag.sql");
 /// # Errors
 /// A name contains a dollar sign, which the file's quoted blocks can't hold.
 pub fn setup_sql(target: &Target) -> Result<String, OutboxError> {
-    render(&what_is_needed(SETUP, target), target)
+    let slot = from("-- Slot --", SETUP);
+    Ok(format!("{}{}{}", tables_sql(target)?, render(slot, target)?, retain_sql(target)?))
 }
 
 /// The same without the part that makes the slot.
@@ -22,29 +23,82 @@ pub fn setup_sql(target: &Target) -> Result<String, OutboxError> {
 /// # Errors
 /// The same.
 pub fn setup_sql_without_slot(target: &Target) -> Result<String, OutboxError> {
-    let before = SETUP.split_once("-- Slot --").map_or(SETUP, |(before, _)| before);
-    render(&what_is_needed(before, target), target)
+    Ok(format!("{}{}", tables_sql(target)?, retain_sql(target)?))
 }
 
-fn what_is_needed(setup: &str, target: &Target) -> String {
-    let sql = if target.mapping.made_by_setup { format!("{setup}\n{RETAIN}") } else { without_table(setup) };
-    if target.mapping.due.is_some() { sql } else { without_scheduled(&sql) }
+/// What makes the tables, and all that has to be there before the slot.
+fn tables_sql(target: &Target) -> Result<String, OutboxError> {
+    let before_slot = &what_is_needed(until("-- Slot --", SETUP), target);
+    let main = if target.main.mapping.made_by_setup {
+        render(before_slot, target)?
+    } else {
+        render(&without_table(before_slot), target)?
+    };
+    let mut sql = vec![main];
+    let mut made: Vec<_> = Some(&target.main).filter(|main| main.mapping.made_by_setup).into_iter().collect();
+    for outbox in &target.others {
+        let mut table = String::new();
+        if outbox.mapping.made_by_setup {
+            let of_schema = made.iter().find(|made| made.table.schema == outbox.table.schema);
+            table = match of_schema {
+                // The functions bear no table's name, and are those of the first one.
+                Some(Outbox { table: first, .. }) => {
+                    format!("CREATE TABLE IF NOT EXISTS {} (LIKE {first} INCLUDING ALL);\n\n", outbox.table)
+                }
+                None => {
+                    made.push(outbox);
+                    let table = until("-- Dead letters --", from("-- Table --", before_slot));
+                    render_for(table, target, outbox)?
+                }
+            };
+        }
+        let begin = from("BEGIN;", until("-- Table --", before_slot));
+        let rest = from("-- Publication --", before_slot);
+        sql.push(format!(
+            "{}{table}{}",
+            render_for(begin, target, outbox)?,
+            render_for(rest, target, outbox)?
+        ));
+    }
+    Ok(sql.concat())
 }
 
-/// The file without what keeps rows for later: a schema of others may have a table of that name.
-fn without_scheduled(sql: &str) -> String {
-    let (before, rest) = sql.split_once("-- Scheduled --").unwrap_or((sql, ""));
-    let (_, after) = rest.split_once("-- Seal --").unwrap_or(("", rest));
-    let after: Vec<_> =
-        after.split_inclusive('\n').filter(|line| !line.contains("outbox.scheduled")).collect();
-    format!("{before}-- Seal --{}", after.concat())
+/// The file without what keeps rows for later, if no row can be due later: a schema of others may have such a table.
+fn what_is_needed(sql: &str, target: &Target) -> String {
+    if target.outboxes().any(|outbox| outbox.mapping.due.is_some()) {
+        return sql.to_owned();
+    }
+    let after = from("-- Seal --", sql).split_inclusive('\n');
+    let after: Vec<_> = after.filter(|line| !line.contains("outbox.scheduled")).collect();
+    format!("{}{}", until("-- Scheduled --", sql), after.concat())
+}
+
+/// `sql/retain.sql` for each table that set-up makes, one in a schema.
+fn retain_sql(target: &Target) -> Result<String, OutboxError> {
+    let mut schemas = Vec::new();
+    let mut sql = String::new();
+    for outbox in target.outboxes().filter(|outbox| outbox.mapping.made_by_setup) {
+        if !schemas.contains(&&outbox.table.schema) {
+            schemas.push(&outbox.table.schema);
+            sql.push_str(&render_for(&format!("\n{RETAIN}"), target, outbox)?);
+        }
+    }
+    Ok(sql)
 }
 
 /// The file without what makes the table and the function: somebody else's table stays as it is.
 fn without_table(sql: &str) -> String {
-    let (before, rest) = sql.split_once("-- Table --").unwrap_or((sql, ""));
-    let (_, after) = rest.split_once("-- Dead letters --").unwrap_or(("", rest));
-    format!("{before}-- Dead letters --{after}")
+    format!("{}{}", until("-- Table --", sql), from("-- Dead letters --", sql))
+}
+
+/// The text before a phrase that is in it.
+fn until<'a>(phrase: &str, sql: &'a str) -> &'a str {
+    sql.split_once(phrase).map_or(sql, |(before, _)| before)
+}
+
+/// The text from a phrase on.
+fn from<'a>(phrase: &str, sql: &'a str) -> &'a str {
+    sql.find(phrase).and_then(|at| sql.get(at..)).unwrap_or_default()
 }
 
 /// `sql/teardown.sql` for these names.
@@ -55,21 +109,30 @@ pub fn teardown_sql(target: &Target) -> Result<String, OutboxError> {
     render(TEARDOWN, target)
 }
 
-/// What `walpost teardown --drop-table` runs besides. The schema goes too unless it is `public` or holds
+/// What `walpost teardown --drop-table` runs besides. A schema goes too unless it is `public` or holds
 /// something else.
 #[must_use]
 pub fn drop_table_sql(target: &Target) -> String {
-    let (table, schema) = (&target.table, quote_identifier(&target.table.schema));
-    let mut sql = format!(
-        "DROP PROCEDURE IF EXISTS {schema}.retain(interval, integer); DROP FUNCTION IF EXISTS {schema}.emit(text, json, text, text, jsonb, text); DROP FUNCTION IF EXISTS {schema}.publish(text, json, text, text, jsonb, text); DROP TABLE IF EXISTS {table}; \
-         DROP TABLE IF EXISTS {schema}.dead_letters, {schema}.scheduled; DROP TABLE IF EXISTS {schema}.walpost_seal;"
-    );
-    if schema != "public" {
-        let literal = quote_literal(&target.table.schema);
-        let empty = format!(
-            "EXISTS (SELECT FROM pg_namespace n WHERE nspname = {literal} AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid) AND NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = n.oid))"
-        );
-        sql.push_str(&format!(" DO $drop$ BEGIN IF {empty} THEN DROP SCHEMA {schema}; END IF; END $drop$;"));
+    let mut sql = String::new();
+    for Outbox { table, .. } in target.outboxes().filter(|outbox| outbox.mapping.made_by_setup) {
+        let schema = quote_identifier(&table.schema);
+        sql.push_str(&format!(
+            "DROP PROCEDURE IF EXISTS {schema}.retain(interval, integer); DROP FUNCTION IF EXISTS {schema}.emit(text, json, text, text, jsonb, text); DROP FUNCTION IF EXISTS {schema}.publish(text, json, text, text, jsonb, text); DROP TABLE IF EXISTS {table}; "
+        ));
+        if *table == target.main.table {
+            sql.push_str(&format!(
+                "DROP TABLE IF EXISTS {schema}.dead_letters, {schema}.scheduled; DROP TABLE IF EXISTS {schema}.walpost_seal; "
+            ));
+        }
+        if schema != "public" {
+            let literal = quote_literal(&table.schema);
+            let empty = format!(
+                "EXISTS (SELECT FROM pg_namespace n WHERE nspname = {literal} AND NOT EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid) AND NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = n.oid))"
+            );
+            sql.push_str(&format!(
+                "DO $drop$ BEGIN IF {empty} THEN DROP SCHEMA {schema}; END IF; END $drop$; "
+            ));
+        }
     }
     sql
 }
@@ -82,13 +145,20 @@ pub fn lag_sql(target: &Target) -> Result<String, OutboxError> {
     render(LAG, target)
 }
 
+/// A file with the main table's name.
+fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
+    render_for(sql, target, &target.main)
+}
+
 /// The files run as they are with the default names. Each place where a name stands is one of these
 /// phrases, so that other names can take it.
-fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
-    let table = target.table.to_string();
-    let schema = quote_identifier(&target.table.schema);
+fn render_for(sql: &str, target: &Target, outbox: &Outbox) -> Result<String, OutboxError> {
+    let table = outbox.table.to_string();
+    let schema = quote_identifier(&outbox.table.schema);
+    // What serves all tables is beside the first one.
+    let main = quote_identifier(&target.main.table.schema);
     let publication = quote_identifier(&target.publication);
-    if [&table, &publication].iter().any(|name| name.contains('$')) {
+    if [&table, &main, &publication].iter().any(|name| name.contains('$')) {
         return Err(OutboxError::usage(
             "a name with a dollar sign can't be set up",
             "run the statements of `walpost setup --print` by hand with your names",
@@ -97,15 +167,15 @@ fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
     let slot = quote_literal(&target.slot);
     let phrases = [
         ("'outbox.messages'", quote_literal(&table)),
-        ("'walpost.emit:outbox.messages'", quote_literal(&table::emitted::prefix(&target.table))),
+        ("'walpost.emit:outbox.messages'", quote_literal(&table::emitted::prefix(&outbox.table))),
         ("outbox.messages", table),
         ("outbox.emit", format!("{schema}.emit")),
         ("outbox.publish", format!("{schema}.publish")),
         ("outbox.retain", format!("{schema}.retain")),
-        ("outbox.walpost_seal", format!("{schema}.walpost_seal")),
-        ("'outbox.dead_letters'", quote_literal(&format!("{schema}.dead_letters"))),
-        ("outbox.dead_letters", format!("{schema}.dead_letters")),
-        ("outbox.scheduled", format!("{schema}.scheduled")),
+        ("outbox.walpost_seal", format!("{main}.walpost_seal")),
+        ("'outbox.dead_letters'", quote_literal(&format!("{main}.dead_letters"))),
+        ("outbox.dead_letters", format!("{main}.dead_letters")),
+        ("outbox.scheduled", format!("{main}.scheduled")),
         ("SCHEMA IF NOT EXISTS outbox", format!("SCHEMA IF NOT EXISTS {schema}")),
         ("SCHEMA outbox", format!("SCHEMA {schema}")),
         ("PUBLICATION walpost", format!("PUBLICATION {publication}")),
@@ -138,7 +208,10 @@ fn replace_all(text: &str, phrases: &[(&str, String)]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::mapping::{Mapping, Preset};
 
     #[test]
     fn the_default_names_leave_the_files_as_they_are() {
@@ -161,7 +234,10 @@ mod tests {
                 && sql.contains("PUBLICATION walpost FOR TABLE")
         );
         assert!(sql.contains("ON outbox.scheduled TO walpost"));
-        let sql = without_scheduled(&sql);
+        let mut debezium = Target::default();
+        let preset = crate::mapping::Preset::named("debezium").expect("the preset");
+        debezium.main.mapping = std::sync::Arc::new(preset.mapping(|_| None).expect("a mapping"));
+        let sql = what_is_needed(&sql, &debezium);
         assert!(
             !sql.contains("scheduled") && sql.contains("TABLE IF NOT EXISTS outbox.walpost_seal"),
             "{sql}"
@@ -169,10 +245,55 @@ mod tests {
         assert!(!sql.contains("CREATE SCHEMA") && sql.contains("\nBEGIN;\n") && sql.contains("\nCOMMIT;\n"));
     }
 
+    /// Every table is in the publication before the slot is made; what serves them all is made once.
+    #[test]
+    fn several_tables_are_set_up_together() {
+        let outbox = |name: &str, mapping: &Arc<Mapping>| Outbox {
+            table: name.parse().expect("a name"),
+            mapping: Arc::clone(mapping),
+        };
+        let (own, foreign) =
+            (Mapping::walpost(), Preset::named("spakky").expect("a preset").mapping(|_| None));
+        let foreign = Arc::new(foreign.expect("a mapping"));
+        let others =
+            vec![outbox("shop.events", &foreign), outbox("b.messages", &own), outbox("b.more", &own)];
+        let target = Target { others, ..Target::default() };
+        let sql = setup_sql(&target).expect("rendered");
+        let code: Vec<_> = sql.lines().filter(|line| !line.starts_with("--")).collect();
+        let code = code.join("\n");
+        let count = |text: &str| code.matches(text).count();
+        for table in ["outbox.messages", "shop.events", "b.messages", "b.more"] {
+            assert_eq!(count(&format!("ALTER PUBLICATION walpost ADD TABLE {table};")), 1, "{table}");
+            assert_eq!(count(&format!("GRANT SELECT ON {table} TO walpost;")), 1, "{table}");
+        }
+        for (text, times) in [
+            ("CREATE TABLE IF NOT EXISTS outbox.dead_letters (", 1),
+            ("INSERT INTO outbox.walpost_seal", 1),
+            ("FROM outbox.walpost_seal;", 2),
+            ("TABLE IF NOT EXISTS b.messages (\n", 1),
+            ("TABLE IF NOT EXISTS b.more (LIKE b.messages INCLUDING ALL)", 1),
+            ("TABLE IF NOT EXISTS shop.events", 0),
+            ("FUNCTION b.emit(\n", 1),
+            ("'walpost.emit:b.messages'", 1),
+            ("PROCEDURE b.retain(", 1),
+            ("pg_create_logical_replication_slot('walpost', 'pgoutput')", 1),
+        ] {
+            assert_eq!(count(text), times, "{text}");
+        }
+        let tables = tables_sql(&target).expect("rendered");
+        assert_eq!([tables.matches("\nBEGIN;\n").count(), tables.matches("\nCOMMIT;\n").count()], [4, 4]);
+        let slot = sql.find("pg_create_logical").expect("a slot");
+        assert!(sql.rfind("ADD TABLE").is_some_and(|last| last < slot));
+        assert!(!setup_sql_without_slot(&target).expect("rendered").contains("pg_create_logical"));
+        let drop = drop_table_sql(&target);
+        assert!(drop.contains("TABLE IF EXISTS b.more;") && !drop.contains("shop.events"));
+    }
+
     #[test]
     fn other_names_take_every_place() {
+        let table = "\"My Shop\".outbox".parse().expect("a name");
         let target = Target {
-            table: "\"My Shop\".outbox".parse().expect("a name"),
+            main: Outbox { table, ..Outbox::default() },
             publication: "it's".to_owned(),
             slot: "shop".to_owned(),
             ..Target::default()

@@ -14,7 +14,7 @@ use super::intake::Intake;
 use super::late::LateReader;
 use super::letters::DeadLetterSession;
 use super::lookout::{Beat, LAST_WORDS, LOOK_EVERY, Lookout};
-use super::names::Target;
+use super::names::{TableName, Target};
 use super::preflight::{Outcome, Preflight, inspect};
 use super::publication::{self, Change as PublicationChange, Look, Published};
 use super::relations::Relations;
@@ -132,7 +132,7 @@ impl ReplicationSource {
     async fn open_at(&mut self, config: &Config) -> Result<ReplicationStore, OutboxError> {
         let session = Session::open(config).await?;
         let report = inspect(&session, &self.target).await?;
-        if self.published.is_some() && report.fails_at(&["table", "publication"]) {
+        if self.published.is_some() && report.fails_at(&["table", "mapping", "publication"]) {
             // What has changed says more than what is wrong.
             self.look(&session, &report).await?;
         }
@@ -156,8 +156,7 @@ impl ReplicationSource {
         let look = self.look(&session, &preflight).await?;
         let at = slot::position(&session, &self.target.slot).await?;
         self.memory.resume(at, &self.target)?;
-        let binary = preflight.layout.as_ref().is_some_and(|layout| layout.is_binary())
-            && !self.text_only.load(Relaxed);
+        let binary = preflight.is_binary() && !self.text_only.load(Relaxed);
         let started = connection.copy_both(&slot::start_command(&self.target, binary)).await;
         self.memory.shared |= started.as_ref().is_err_and(OutboxError::is_slot_in_use);
         started?;
@@ -189,7 +188,7 @@ impl ReplicationSource {
         let beat = Beat {
             target: self.target.clone(),
             reader,
-            table_oid: preflight.table_oid.unwrap_or_default(),
+            table_oids: preflight.oids(),
             server_version: preflight.server_version,
             published: look.published,
             look_every: self.look_every,
@@ -221,7 +220,7 @@ impl ReplicationSource {
                 Arc::clone(&self.text_only),
             ),
             target: self.target.clone(),
-            table: OutboxTable::of(self.target.table.clone()),
+            table: OutboxTable::of(self.target.main.table.clone()),
             heard: Instant::now(),
             late,
             listening: None,
@@ -233,13 +232,13 @@ impl ReplicationSource {
 
     /// Looks at the publication, and compares it with what the stream before this one has seen.
     async fn look(&mut self, session: &Session, preflight: &Preflight) -> Result<Look, OutboxError> {
-        let (table_oid, version) = (preflight.table_oid.unwrap_or_default(), preflight.server_version);
-        let look = publication::look(session.client(), &self.target, table_oid, version).await?;
+        let (oids, version) = (preflight.oids(), preflight.server_version);
+        let look = publication::look(session.client(), &self.target, &oids, version).await?;
         if let Some(before) = &self.published {
             match before.compare(look.published.as_ref(), &self.target) {
-                PublicationChange::Broken(what) => {
+                PublicationChange::Broken(what, tables) => {
                     let last = self.memory.trail.last();
-                    return Err(publication::skipped(&what, last.as_ref(), look.place.lsn, &self.target));
+                    return Err(publication::skipped(&what, &tables, last.as_ref(), look.place.lsn));
                 }
                 PublicationChange::None => {}
                 PublicationChange::Harmless(what) | PublicationChange::Doubtful(what) => {
@@ -273,16 +272,10 @@ impl ReplicationSource {
                     ),
                 ));
             }
-            if session.has_rows(&self.target.table).await? {
-                return Err(OutboxError::definite(
-                    format!(
-                        "slot {name} does not exist, and {} has rows that it would not send",
-                        self.target.table
-                    ),
-                    "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
-                     with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; \
-                     find out which rows are missing before you make it anew",
-                ));
+            for outbox in self.target.outboxes() {
+                if session.has_rows(&outbox.table).await? {
+                    return Err(unsent_rows(name, &outbox.table));
+                }
             }
             slot::create(session, name, preflight.server_version).await?;
             tracing::warn!(slot = name, "made the slot: rows committed before this moment are not sent");
@@ -290,6 +283,16 @@ impl ReplicationSource {
         self.slot_was_there = true;
         Ok(())
     }
+}
+
+/// A slot that is made now would not send what is in the table.
+fn unsent_rows(slot: &str, table: &TableName) -> OutboxError {
+    OutboxError::definite(
+        format!("slot {slot} does not exist, and {table} has rows that it would not send"),
+        "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
+         with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; \
+         find out which rows are missing before you make it anew",
+    )
 }
 
 /// A stream of changes from one slot.

@@ -38,6 +38,7 @@ mod setup;
 mod shutdown;
 mod stall;
 mod support;
+mod tables;
 mod takeover;
 mod verify;
 mod versions;

@@ -23,11 +23,13 @@ pub struct DatabaseArguments {
     database_url: Option<String>,
     /// The outbox table, written as in SQL [default: the preset's; of walpost, outbox.messages]
     ///
-    /// A name without a schema means the schema public.
+    /// A name without a schema means the schema public. Several tables, given again and again or separated by commas,
+    /// are relayed together through one publication and one slot, in the order of commits over all of them; beside the
+    /// first one stand the tables dead_letters and walpost_seal.
     ///
     /// [env: WALPOST_TABLE] [file: table]
     #[arg(long, value_name = "NAME")]
-    table: Option<String>,
+    table: Vec<String>,
     /// The publication of that table, exactly as in the catalogue [default: walpost]
     ///
     /// Only the rows that it publishes are relayed.
@@ -52,6 +54,15 @@ pub struct DatabaseArguments {
     /// [env: WALPOST_PRESET] [file: preset]
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
+    /// A setting for one of several tables, such as 'shop.events: topic=orders'; may be given again and again
+    ///
+    /// Entries are preset, and those of --map-...: id, topic, key and so on. They go over the settings for all tables. A
+    /// table with a preset of its own takes of those none. In the variable they stand one a line, or separated by
+    /// semicolons; in the file below [map_for."shop.events"], such as topic = "orders".
+    ///
+    /// [env: WALPOST_MAP_FOR] [file: map_for]
+    #[arg(long, value_name = "TABLE: ENTRY=TEXT")]
+    map_for: Vec<String>,
 }
 
 /// Which columns are which part of a record.
@@ -62,7 +73,7 @@ pub struct MappingArguments {
     ///
     /// In a template {column} stands for a column's text, {column.member} for what stands there in its JSON, {a|b} for
     /// the first that is not null, and {column?} allows that the table has no such column. A template is null when one of
-    /// its columns is.
+    /// its columns is. {$schema} and {$table} are the names of the row's table.
     ///
     /// [env: WALPOST_MAP_ID] [file: map_id]
     #[arg(long, value_name = "TEMPLATE")]
@@ -262,12 +273,13 @@ pub struct LogArguments {
 }
 
 impl DatabaseArguments {
-    pub(super) fn put_into(&self, layer: &mut Layer) {
+    pub(super) fn put_into(&self, layer: &mut Layer) -> Result<(), OutboxError> {
         layer.put(&layers::DATABASE_URL, self.database_url.as_ref());
-        layer.put(&layers::TABLE, self.table.as_ref());
+        layer.put(&layers::TABLE, Some(&self.table.join(", ")).filter(|_| !self.table.is_empty()));
         layer.put(&layers::PUBLICATION, self.publication.as_ref());
         layer.put(&layers::SLOT, self.slot.as_ref());
         layer.put(&layers::PRESET, self.preset.as_ref());
+        self.map_for.iter().try_for_each(|entry| layer.put_for_table(entry))
     }
 }
 

@@ -14,7 +14,8 @@ pub(super) async fn inspect(
     report: &mut Preflight,
 ) -> Result<(), OutboxError> {
     let table = ScheduledTable::of(target);
-    let has_due = report.layout.as_ref().is_some_and(|layout| layout.has_due());
+    let has_due =
+        report.tables.iter().filter_map(|table| table.layout.as_ref()).any(|layout| layout.has_due());
     let rights = table.rights(session).await?;
     let required = table.require(rights.as_ref(), &RELAY_RIGHTS);
     if let Err(error) = required {

@@ -42,13 +42,13 @@ pub(super) async fn inspect(
     target: &Target,
     report: &mut Preflight,
 ) -> Result<(), OutboxError> {
-    let table = format!("{}.walpost_seal", quote_identifier(&target.table.schema));
+    let table = format!("{}.walpost_seal", quote_identifier(&target.main.table.schema));
     let sql = format!(
         "SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), \
          CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END::text \
          FROM (SELECT) one LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND nspname = {}) \
          ON relname = 'walpost_seal'",
-        quote_literal(&target.table.schema)
+        quote_literal(&target.main.table.schema)
     );
     let Some(row) = rows(session, &sql).await?.pop() else { return Ok(()) };
     let as_of: Option<String> = row.cell(1)?;

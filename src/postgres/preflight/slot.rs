@@ -17,13 +17,13 @@ pub(super) async fn inspect(
         "SELECT plugin::text, slot_type, database::text, current_database()::text, wal_status::text, active_pid, \
          to_jsonb(s) ->> 'invalidation_reason', catalog_xmin::text, \
          EXISTS (SELECT FROM pg_publication p WHERE p.pubname = {publication} AND (age(p.xmin) <= age(s.catalog_xmin) \
-           OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = {table_oid} \
+           OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid IN ({table_oids}) \
              AND age(r.xmin) <= age(s.catalog_xmin)))) \
            AND EXISTS (SELECT FROM pg_stat_replication_slots u WHERE u.slot_name = s.slot_name AND u.total_txns > 0) \
          FROM pg_replication_slots s WHERE slot_name = {}",
         quote_literal(slot),
         publication = quote_literal(&target.publication),
-        table_oid = report.table_oid.unwrap_or_default(),
+        table_oids = report.oids().iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     );
     let Some(row) = rows(session, &sql).await?.pop() else {
         report.warn(
@@ -64,16 +64,16 @@ pub(super) async fn inspect(
                      before that change may never be sent",
                     quote_identifier(&target.publication)
                 ),
-                format!(
-                    "compare with the topics: SELECT * FROM {} WHERE \
-                     age(xmin) <= age('{}'::xid)",
-                    target.table,
-                    text(7)
-                ),
+                format!("compare with the topics: {}", rows_since(target, text(7))),
             );
         }
     }
     Ok(())
+}
+
+/// SQL that finds the rows of transactions that are not older than this one.
+fn rows_since(target: &Target, xid: &str) -> String {
+    target.list(|table| format!("SELECT * FROM {table} WHERE age(xmin) <= age('{xid}'::xid)"), "; ")
 }
 
 /// The server has given the slot up, and no waiting brings it back.
@@ -92,12 +92,9 @@ fn lost(target: &Target, reason: &str, catalog_xmin: &str) -> OutboxError {
     };
     // Gone on some versions with the slot's other data.
     let rows = if catalog_xmin.is_empty() {
-        format!("the rows of {} that are missing in the topics", target.table)
+        format!("the rows of {} that are missing in the topics", target.tables())
     } else {
-        format!(
-            "those that are missing in the topics (SELECT * FROM {} WHERE age(xmin) <= age('{catalog_xmin}'::xid))",
-            target.table
-        )
+        format!("those that are missing in the topics ({})", rows_since(target, catalog_xmin))
     };
     OutboxError::definite(
         format!(

@@ -37,8 +37,8 @@ impl DeadLetterOffice {
     /// The table beside the outbox table. Nothing is looked at yet.
     #[must_use]
     pub fn of(target: &Target) -> Self {
-        let table = TableName { schema: target.table.schema.clone(), name: "dead_letters".to_owned() };
-        DeadLetterOffice { table, outbox: target.table.clone(), slot: target.slot.clone() }
+        let table = TableName { schema: target.main.table.schema.clone(), name: "dead_letters".to_owned() };
+        DeadLetterOffice { table, outbox: target.main.table.clone(), slot: target.slot.clone() }
     }
 
     /// The table's name.

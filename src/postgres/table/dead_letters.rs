@@ -14,7 +14,7 @@ use super::value::micros;
 use crate::dead_letters::{DeadLetter, Parked, Reach, Replay, UnfitColumn};
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
-use crate::message::OutboxMessage;
+use crate::message::{OutboxMessage, OwnHeaders};
 use crate::postgres::lookout::no_longer_held;
 use crate::postgres::names::{TableName, Target, quote_literal};
 use crate::postgres::session::{Cells, sql_error};
@@ -39,14 +39,22 @@ pub(crate) struct DeadLetterTable {
     slot: String,
     /// Without the table the relay must not run: it has to park what can't be sent.
     required: bool,
+    /// Whether the records have our own headers, which a letter does not tell: all outboxes say the same.
+    own_headers: OwnHeaders,
     /// The session that reads the slot for this relay. Once it does not any more, nothing is written.
     reader: i32,
 }
 
 impl DeadLetterTable {
     pub(crate) fn of(target: &Target, required: bool) -> Self {
-        let name = TableName { schema: target.table.schema.clone(), name: "dead_letters".to_owned() };
-        DeadLetterTable { name, slot: target.slot.clone(), required, reader: 0 }
+        let name = TableName { schema: target.main.table.schema.clone(), name: "dead_letters".to_owned() };
+        DeadLetterTable {
+            name,
+            slot: target.slot.clone(),
+            required,
+            own_headers: target.main.mapping.header_set(),
+            reader: 0,
+        }
     }
 
     /// The same table, for the relay whose stream is the server's process `reader`.
@@ -261,6 +269,7 @@ impl DeadLetterTable {
         let mut letters = Vec::with_capacity(rows.len());
         for row in &rows {
             let mut next = replay(row, request)?;
+            next.letter.message.own_headers = self.own_headers;
             if row.cell(13)? {
                 let (lsn, index) = (row.cell(0)?, row.cell(1)?);
                 let message = &mut next.letter.message;

@@ -11,6 +11,7 @@ use super::layout::Field;
 use super::value::{self, Kind, Unfit, Value, text_array};
 use crate::mapping::{Piece, Template};
 use crate::message::OutboxMessage;
+use crate::postgres::names::TableName;
 use crate::postgres::pgoutput::{Column, Tuple};
 
 /// The values of a row.
@@ -178,9 +179,11 @@ fn plain(text: String) -> Value {
 
 impl Text {
     /// The template with the places of its columns, of those that there are.
-    pub(super) fn of(template: &Template, place: impl Fn(&str) -> Option<usize>) -> Self {
+    pub(super) fn of(template: &Template, table: &TableName, place: impl Fn(&str) -> Option<usize>) -> Self {
         let segment = |piece: &Piece| match piece {
             Piece::Text(text) => Segment::Plain(text.clone()),
+            Piece::Schema => Segment::Plain(table.schema.clone()),
+            Piece::Table => Segment::Plain(table.name.clone()),
             Piece::Choice(sources) => {
                 let found = sources
                     .iter()

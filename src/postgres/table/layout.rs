@@ -10,14 +10,13 @@ use std::time::SystemTime;
 use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
 use super::emitted::{REPLAY, SentRow};
+use super::misfit::{LayoutError, Wanted};
 use super::value::{self, Kind, RowError, Unfit, UnfitRow, created_at, text, uuid};
-use crate::error::OutboxError;
-use crate::mapping::{
-    Condition, HeaderRule, Mapping, Source, Template, Timestamp, Unit, Value as MappedValue,
-};
-use crate::message::OutboxMessage;
-use crate::postgres::names::{TableName, quote_identifier};
+use crate::mapping::{Condition, HeaderRule, Source, Template, Timestamp, Unit, Value as MappedValue};
+use crate::message::{OutboxMessage, OwnHeaders};
+use crate::postgres::names::{Outbox, TableName};
 use crate::postgres::pgoutput::{Column, Tuple};
+use crate::router::{CORRELATION_ID, EVENT_TYPE};
 use due::Due;
 pub(crate) use due::Later;
 
@@ -83,6 +82,27 @@ impl Field {
             }
         }
     }
+
+    /// Of which types it can be made, for a person.
+    fn takes(self) -> &'static str {
+        match self {
+            Field::CreatedAt | Field::Epoch(_) => "a time is a timestamp, or a whole number with its unit",
+            Field::Partition => "a partition is a whole number",
+            Field::Id => "an id that consumers see is a uuid; others go with --map-own-headers no",
+            Field::Headers => "headers are made of JSON",
+            Field::AnyId | Field::Payload | Field::Key => "a point in time has no one text",
+            Field::Topic | Field::EventType | Field::CorrelationId => {
+                "a name is no time, no JSON and no bytea"
+            }
+        }
+    }
+}
+
+/// Notes something once.
+fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if !list.contains(&item) {
+        list.push(item);
+    }
 }
 
 /// A UUID that stands for an id of another kind, always the same (RFC 9562, version 5, in the namespace of OIDs).
@@ -93,6 +113,7 @@ fn any_id(id: &[u8]) -> uuid::Uuid {
 /// Where in a row each part of a message stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Layout {
+    table: TableName,
     /// In the order of the row's columns; `None` is a column that is not a part by itself.
     columns: Vec<Option<(Field, Kind)>>,
     names: Vec<Arc<str>>,
@@ -105,8 +126,8 @@ pub(crate) struct Layout {
     id: Option<Arc<str>>,
     topic: Arc<str>,
     commit_time: bool,
+    own_headers: OwnHeaders,
     binary: bool,
-    used: Vec<bool>,
     absent: Vec<String>,
 }
 
@@ -117,58 +138,14 @@ struct Only {
     is: Vec<Option<String>>,
 }
 
-/// Why a table can't be an outbox.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub(crate) enum LayoutError {
-    #[error("has no column {}", .0.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", "))]
-    Missing(Vec<String>),
-    #[error("has a column {} of a type that can't be used{}", quote_identifier(.0), .1)]
-    Type(String, &'static str),
-    #[error("can't be mapped: {0} must be one column, such as {{created_at}}")]
-    NotBare(&'static str),
-}
-
-impl LayoutError {
-    /// As a definite error that names the table and the mend.
-    pub(crate) fn in_table(&self, table: &TableName) -> OutboxError {
-        let advice = match self {
-            LayoutError::Missing(names) if names.iter().all(|name| clause(name).is_some()) => {
-                let clauses: Vec<_> = names.iter().filter_map(|name| clause(name)).collect();
-                format!(
-                    "rename the column that holds it, say with --preset or --map-… where it is, or: ALTER TABLE {table} {};",
-                    clauses.join(", ")
-                )
-            }
-            LayoutError::Missing(_) => {
-                "choose another --preset, or say with --map-… (such as --map-key) which columns the table has; {name?} lets \
-                 a column be missing"
-                    .to_owned()
-            }
-            LayoutError::Type(name, _) => format!(
-                "compare column {} with the table of `walpost setup --print`, or with the settings --map-…",
-                quote_identifier(name)
-            ),
-            LayoutError::NotBare(_) => "see --map-timestamp and --map-partition in `walpost run --help`".to_owned(),
-        };
-        OutboxError::definite(format!("table {table} {self}"), advice)
-    }
-}
-
-/// How to add a column of the table that `walpost setup` makes.
-fn clause(name: &str) -> Option<String> {
-    match name {
-        "id" => Some("ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid()".to_owned()),
-        "topic" => Some("ADD COLUMN topic text NOT NULL".to_owned()),
-        "payload" => Some("ADD COLUMN payload json".to_owned()),
-        _ => None,
-    }
-}
-
 /// A layout in the making.
 struct Builder<'a> {
+    table: &'a TableName,
     layout: Layout,
     kinds: &'a [Kind],
-    missing: Vec<String>,
+    /// The mapping's entry that is looked at.
+    entry: &'static str,
+    missing: Vec<Wanted>,
     unfit: Option<LayoutError>,
 }
 
@@ -176,11 +153,10 @@ impl Builder<'_> {
     /// Where the column is; notes that it is missing, and whether that is allowed.
     fn find(&mut self, source: &Source) -> Option<usize> {
         let found = self.layout.names.iter().position(|name| **name == source.column);
-        let list = if source.optional { &mut self.layout.absent } else { &mut self.missing };
         match found {
-            Some(column) => self.layout.used[column] = true,
-            None if list.contains(&source.column) => {}
-            None => list.push(source.column.clone()),
+            Some(_) => {}
+            None if source.optional => push_new(&mut self.layout.absent, source.column.clone()),
+            None => push_new(&mut self.missing, Wanted { entry: self.entry, column: source.column.clone() }),
         }
         found
     }
@@ -190,7 +166,7 @@ impl Builder<'_> {
         let Some(column) = self.find(source) else { return };
         let kind = self.kinds[column];
         if !field.accepts(kind) {
-            self.refuse(&source.column, "");
+            self.refuse(&source.column, field.takes());
         } else if self.layout.columns[column].is_none() {
             self.layout.columns[column] = Some((field, kind));
             self.layout.binary &= kind.has_binary_text() || field == Field::CreatedAt;
@@ -200,10 +176,12 @@ impl Builder<'_> {
     }
 
     fn refuse(&mut self, column: &str, why: &'static str) {
-        self.unfit.get_or_insert_with(|| LayoutError::Type(column.to_owned(), why));
+        let (entry, column) = (self.entry, column.to_owned());
+        self.unfit.get_or_insert(LayoutError::Type { entry, column, why });
     }
 
-    fn part(&mut self, field: Field, template: Option<&Template>) {
+    fn part(&mut self, entry: &'static str, field: Field, template: Option<&Template>) {
+        self.entry = entry;
         let Some(template) = template else { return };
         if let Some(source) = template.bare() {
             self.bare(field, source);
@@ -222,15 +200,16 @@ impl Builder<'_> {
                 if !source.members.is_empty()
                     && !matches!(kind, Kind::Json | Kind::Jsonb | Kind::Text | Kind::Bytea)
                 {
-                    self.refuse(&source.column, ": only JSON has members");
+                    self.refuse(&source.column, "only JSON has members");
                 }
             }
         }
         let names = &self.layout.names;
-        super::derive::Text::of(template, |name| names.iter().position(|own| **own == *name))
+        super::derive::Text::of(template, self.table, |name| names.iter().position(|own| **own == *name))
     }
 
     fn headers(&mut self, rules: &[HeaderRule]) {
+        self.entry = "headers";
         if let [HeaderRule::Object(source)] = rules {
             return self.bare(Field::Headers, source);
         }
@@ -251,7 +230,7 @@ impl Builder<'_> {
                         if Field::Headers.accepts(self.kinds[column]) {
                             headers.push(super::derive::Header::Object(column));
                         } else {
-                            self.refuse(&source.column, ": headers are made of JSON");
+                            self.refuse(&source.column, "headers are made of JSON");
                         }
                     }
                 }
@@ -270,8 +249,9 @@ impl Builder<'_> {
 
     fn value(&mut self, value: &MappedValue) {
         match value {
-            MappedValue::Template(template) => self.part(Field::Payload, Some(template)),
+            MappedValue::Template(template) => self.part("value", Field::Payload, Some(template)),
             MappedValue::Object(members) => {
+                self.entry = "value";
                 let members = members.iter().map(|(name, template)| {
                     let column = template.bare().and_then(|source| self.find(source));
                     let json = column.is_some_and(|column| self.kinds[column].is_json());
@@ -284,6 +264,7 @@ impl Builder<'_> {
     }
 
     fn timestamp(&mut self, timestamp: &Timestamp) {
+        self.entry = "timestamp";
         match timestamp {
             Timestamp::None => {}
             Timestamp::Commit => self.layout.commit_time = true,
@@ -293,20 +274,22 @@ impl Builder<'_> {
                     let number = column.is_some_and(|column| self.kinds[column] == Kind::Int);
                     self.bare(if number { Field::Epoch(*unit) } else { Field::CreatedAt }, source);
                 }
-                None => self.unfit = Some(LayoutError::NotBare("the timestamp")),
+                None => self.unfit = Some(LayoutError::NotBare("timestamp")),
             },
         }
     }
 
     fn partition(&mut self, partition: Option<&Template>) {
+        self.entry = "partition";
         match partition.map(|template| template.bare()) {
             None => {}
             Some(Some(source)) => self.bare(Field::Partition, source),
-            Some(None) => self.unfit = Some(LayoutError::NotBare("the partition")),
+            Some(None) => self.unfit = Some(LayoutError::NotBare("partition")),
         }
     }
 
     fn only(&mut self, condition: &Condition) {
+        self.entry = "only";
         let Condition { column, optional, .. } = condition;
         let source = Source { column: column.clone(), optional: *optional, members: Vec::new() };
         if let Some(column) = self.find(&source) {
@@ -321,10 +304,11 @@ impl Builder<'_> {
 impl Layout {
     /// The layout of columns given by name and type.
     pub(crate) fn new<'a>(
-        mapping: &Mapping,
+        outbox: &Outbox,
         columns: impl Iterator<Item = (&'a str, u32)>,
         types: &ColumnTypes,
     ) -> Result<Self, LayoutError> {
+        let mapping = &*outbox.mapping;
         let (names, kinds): (Vec<Arc<str>>, Vec<Kind>) =
             columns.map(|(name, type_oid)| (Arc::from(name), types.kind(type_oid))).unzip();
         let blame = |template: &Template| {
@@ -335,8 +319,8 @@ impl Layout {
             Arc::from(column)
         };
         let layout = Layout {
+            table: outbox.table.clone(),
             columns: vec![None; names.len()],
-            used: vec![false; names.len()],
             names,
             kinds: Vec::new(),
             steps: Vec::new(),
@@ -345,20 +329,29 @@ impl Layout {
             id: mapping.id.as_ref().map(blame),
             topic: blame(&mapping.topic),
             commit_time: false,
+            own_headers: mapping.header_set(),
             binary: true,
             absent: Vec::new(),
         };
-        let mut builder = Builder { layout, kinds: &kinds, missing: Vec::new(), unfit: None };
+        let mut builder = Builder {
+            table: &outbox.table,
+            layout,
+            kinds: &kinds,
+            entry: "id",
+            missing: Vec::new(),
+            unfit: None,
+        };
         // An id that consumers see by our own header is what it says it is.
-        builder.part(if mapping.own_headers { Field::Id } else { Field::AnyId }, mapping.id.as_ref());
-        builder.part(Field::Topic, Some(&mapping.topic));
-        builder.part(Field::Key, mapping.key.as_ref());
+        let id = if mapping.own_headers { Field::Id } else { Field::AnyId };
+        builder.part("id", id, mapping.id.as_ref());
+        builder.part("topic", Field::Topic, Some(&mapping.topic));
+        builder.part("key", Field::Key, mapping.key.as_ref());
         if let Some(value) = &mapping.value {
             builder.value(value);
         }
-        builder.part(Field::EventType, mapping.event_type.as_ref());
+        builder.part(EVENT_TYPE, Field::EventType, mapping.event_type.as_ref());
         builder.headers(&mapping.headers);
-        builder.part(Field::CorrelationId, mapping.correlation_id.as_ref());
+        builder.part(CORRELATION_ID, Field::CorrelationId, mapping.correlation_id.as_ref());
         builder.timestamp(&mapping.timestamp);
         builder.partition(mapping.partition.as_ref());
         for condition in &mapping.only {
@@ -378,6 +371,11 @@ impl Layout {
         Ok(layout)
     }
 
+    /// The outbox that it is of.
+    pub(crate) fn table(&self) -> &TableName {
+        &self.table
+    }
+
     /// Whether every column that is used has a binary form that we can read.
     pub(crate) fn is_binary(&self) -> bool {
         self.binary
@@ -395,12 +393,6 @@ impl Layout {
     /// The columns that may be missing, and are.
     pub(crate) fn absent(&self) -> Vec<String> {
         self.absent.clone()
-    }
-
-    /// The columns that are used, for a person.
-    pub(crate) fn describe(&self) -> String {
-        let used = self.names.iter().zip(&self.used).filter(|(_, used)| **used);
-        used.map(|(name, _)| quote_identifier(name)).collect::<Vec<_>>().join(", ")
     }
 
     /// The message of a row that is sent on purpose, whatever the conditions; of its columns, the text.
@@ -445,6 +437,7 @@ impl Layout {
     fn build(&self, tuple: &Tuple, cells: &Cells) -> Result<OutboxMessage, Box<UnfitRow>> {
         let mut has_id = false;
         let mut message = OutboxMessage::empty();
+        message.own_headers = self.own_headers;
         let mut unfit = None;
         for (index, (column, mapped)) in tuple.columns().zip(&self.columns).enumerate() {
             let Some((field, kind)) = *mapped else { continue };

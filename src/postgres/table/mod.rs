@@ -10,6 +10,7 @@ mod derive;
 pub(crate) mod emitted;
 mod layout;
 mod letter;
+mod misfit;
 mod rights;
 mod save;
 mod scheduled;
@@ -19,8 +20,9 @@ use std::collections::HashMap;
 
 pub use dead_letter_office::DeadLetterOffice;
 pub(crate) use dead_letters::DeadLetterTable;
-pub(crate) use layout::{Later, Layout, LayoutError};
+pub(crate) use layout::{Later, Layout};
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
+pub(crate) use misfit::{LayoutError, listed};
 pub(crate) use rights::RELAY_RIGHTS;
 pub use save::{OutboxTable, save};
 pub(crate) use scheduled::{HeldRow, HeldRows, Look};

@@ -3,7 +3,6 @@
 //! A row is kept under its position in the log, so that one that comes again is not held a second time. When its time has
 //! come, one transaction writes it into the log once more and marks it released.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio_postgres::types::{PgLsn, Timestamp, ToSql};
@@ -33,7 +32,7 @@ pub(crate) struct HeldRow {
     /// Where it stands in the log.
     pub(crate) position: Position,
     /// The table that it was inserted into, as SQL writes it.
-    pub(crate) source: Arc<str>,
+    pub(crate) source: String,
     /// When it was asked to be sent again, if it was.
     pub(crate) mark: Option<String>,
     pub(crate) later: Later,
@@ -110,7 +109,7 @@ impl ScheduledTable {
     /// The table beside the outbox table. Nothing is looked at yet.
     #[must_use]
     pub fn of(target: &Target) -> Self {
-        let schema = target.table.schema.clone();
+        let schema = target.main.table.schema.clone();
         let seal = format!("{}.walpost_seal", quote_identifier(&schema));
         let name = TableName { schema, name: "scheduled".to_owned() };
         ScheduledTable { name, seal, slot: target.slot.clone(), reader: 0 }

@@ -39,10 +39,11 @@ pub(crate) struct Later {
 
 impl Builder<'_> {
     pub(super) fn due(&mut self, due: Option<&(Source, Unit)>, id: Option<&Template>) {
+        self.entry = "due";
         let Some((source, unit)) = due else { return };
         let Some(column) = self.find(source) else { return };
         if !matches!(self.kinds[column], Kind::Timestamptz | Kind::Timestamp | Kind::Int) {
-            return self.refuse(&source.column, ": it must be a time, or a whole number");
+            return self.refuse(&source.column, "it must be a time, or a whole number");
         }
         let id = id.and_then(Template::bare).filter(|source| source.members.is_empty());
         let id = id.and_then(|source| self.find(source));
@@ -192,13 +193,15 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::mapping::{Mapping, Preset};
+    use crate::mapping::Preset;
+    use crate::postgres::names::Outbox;
     use crate::postgres::table::ColumnTypes;
 
     fn layout(due: &'static str, columns: &[(&str, u32)]) -> Layout {
         let preset = Preset::named("walpost").expect("the preset");
-        let mapping: Mapping = preset.mapping(|entry| (entry == "due").then_some(due)).expect("a mapping");
-        Layout::new(&mapping, columns.iter().copied(), &ColumnTypes::default()).expect("a layout")
+        let mapping = preset.mapping(|entry| (entry == "due").then_some(due)).expect("a mapping");
+        let outbox = Outbox { mapping: mapping.into(), ..Outbox::default() };
+        Layout::new(&outbox, columns.iter().copied(), &ColumnTypes::default()).expect("a layout")
     }
 
     const COLUMNS: [(&str, u32); 4] = [("id", 2950), ("topic", 25), ("payload", 114), ("at", 1184)];

@@ -1,0 +1,161 @@
+//! The outbox tables: whether they are there, and what their columns are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Finding, Outcome, Preflight, rows};
+use crate::error::OutboxError;
+use crate::mapping::{Account, PartAccount};
+use crate::postgres::names::{Outbox, Target, quote_identifier, quote_literal};
+use crate::postgres::session::{Cells, Session};
+use crate::postgres::table::{ColumnTypes, Layout, listed};
+
+/// What is known of one outbox table.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// The object id, by which it is followed through a rename.
+    pub(crate) oid: Option<u32>,
+    /// It is a table whose rows are in the log.
+    pub(crate) is_fit: bool,
+    pub(crate) columns: Vec<TableColumn>,
+    /// How a row becomes a message.
+    pub(crate) layout: Option<Arc<Layout>>,
+    /// Optional columns that the table doesn't have.
+    pub(crate) absent_columns: Vec<String>,
+}
+
+impl Survey {
+    /// Names and types of the columns.
+    pub(super) fn described(&self) -> Vec<(&str, &str)> {
+        self.columns.iter().map(|column| (column.name.as_str(), column.type_name.as_str())).collect()
+    }
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableColumn {
+    pub(crate) name: String,
+    pub(crate) type_oid: u32,
+    /// The type as SQL writes it.
+    pub(crate) type_name: String,
+}
+
+/// Looks at every table.
+pub(super) async fn inspect(
+    session: &Session,
+    target: &Target,
+    report: &mut Preflight,
+) -> Result<(), OutboxError> {
+    let mut bases = HashMap::new();
+    for outbox in target.outboxes() {
+        let (oid, is_fit) = table(session, outbox, report).await?;
+        let columns = match oid.filter(|_| is_fit) {
+            Some(oid) => columns(session, oid, &mut bases).await?,
+            None => Vec::new(),
+        };
+        report.tables.push(Survey { oid, is_fit, columns, ..Survey::default() });
+    }
+    report.column_types = ColumnTypes::new(bases);
+    for (outbox, index) in target.outboxes().zip(0..) {
+        layout(outbox, index, report);
+    }
+    Ok(())
+}
+
+/// The object id of a table that is there, and whether its rows are in the log.
+async fn table(
+    session: &Session,
+    outbox: &Outbox,
+    report: &mut Preflight,
+) -> Result<(Option<u32>, bool), OutboxError> {
+    let table = &outbox.table;
+    let sql = format!(
+        "SELECT c.oid, c.relkind::text, c.relpersistence::text FROM pg_class c \
+         JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}",
+        quote_literal(&table.schema),
+        quote_literal(&table.name)
+    );
+    let Some(row) = rows(session, &sql).await?.pop() else {
+        let advice = if outbox.mapping.made_by_setup {
+            "run `walpost setup`, or name the table with --table"
+        } else {
+            "name the table with --table; --preset tells how it is made up"
+        };
+        report.fail("table", format!("table {table} does not exist"), advice);
+        return Ok((None, false));
+    };
+    let (kind, persistence): (String, String) = (row.cell(1)?, row.cell(2)?);
+    let is_fit = matches!(kind.as_str(), "r" | "p") && persistence == "p";
+    if !matches!(kind.as_str(), "r" | "p") {
+        report.fail("table", format!("{table} is no table"), "name a table with --table");
+    } else if !is_fit {
+        let advice = format!("ALTER TABLE {table} SET LOGGED;");
+        report.fail("table", format!("{table} is not in the write-ahead log"), advice);
+    } else {
+        report.good("table", table.to_string());
+    }
+    Ok((Some(row.cell(0)?), is_fit))
+}
+
+async fn columns(
+    session: &Session,
+    oid: u32,
+    bases: &mut HashMap<u32, u32>,
+) -> Result<Vec<TableColumn>, OutboxError> {
+    let sql = format!(
+        "WITH RECURSIVE base AS (SELECT oid, oid AS base, typbasetype FROM pg_type UNION ALL \
+         SELECT b.oid, t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype) \
+         SELECT a.attname::text, a.atttypid, b.base, format_type(a.atttypid, a.atttypmod) \
+         FROM pg_attribute a JOIN base b ON b.oid = a.atttypid AND b.typbasetype = 0 \
+         WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
+    );
+    let mut columns = Vec::new();
+    for row in &rows(session, &sql).await? {
+        let column = TableColumn { name: row.cell(0)?, type_oid: row.cell(1)?, type_name: row.cell(3)? };
+        bases.insert(column.type_oid, row.cell::<u32, _>(2)?);
+        columns.push(column);
+    }
+    Ok(columns)
+}
+
+/// Holds the mapping against the columns.
+fn layout(outbox: &Outbox, index: usize, report: &mut Preflight) {
+    let Some(survey) = report.tables.get_mut(index).filter(|survey| survey.is_fit) else { return };
+    let columns = survey.columns.iter().map(|column| (column.name.as_str(), column.type_oid));
+    match Layout::new(outbox, columns, &report.column_types) {
+        Ok(layout) => {
+            survey.absent_columns = layout.absent();
+            survey.layout = Some(Arc::new(layout));
+            let text = account(outbox, &survey.described());
+            report.good("mapping", text);
+        }
+        Err(error) => {
+            let outcome = Outcome::Failure(error.in_outbox(outbox, &survey.described()));
+            report.findings.push(Finding { subject: "mapping", outcome });
+        }
+    }
+}
+
+/// Which columns became which part, a line each.
+fn account(outbox: &Outbox, columns: &[(&str, &str)]) -> String {
+    let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
+    let Account { parts, unused } = outbox.mapping.account(&names);
+    let of = |wanted: &[String]| {
+        let found = columns.iter().filter(|(name, _)| wanted.iter().any(|one| one == name));
+        listed(&found.copied().collect::<Vec<_>>())
+    };
+    let mut lines = vec![format!("{} by preset {}", outbox.table, outbox.mapping.preset)];
+    for PartAccount { entry, written, made_of, absent } in &parts {
+        let mut told = Vec::new();
+        if !made_of.is_empty() {
+            told.push(of(made_of));
+        }
+        told.extend(absent.iter().map(|column| format!("no column {}", quote_identifier(column))));
+        let told = if told.is_empty() { String::new() } else { format!("  <- {}", told.join(", ")) };
+        lines.push(format!("{entry:<14} {written}{told}"));
+    }
+    if !unused.is_empty() {
+        lines.push(format!("{:<14} {}", "not used", of(&unused)));
+    }
+    lines.join("\n")
+}
