@@ -373,3 +373,27 @@ async fn a_replay_waits_too() {
     assert_eq!(marks, [false, true]);
     stop(relay).await;
 }
+
+/// Of two tables that one slot serves, each row is known by its own mapping when it comes back.
+#[tokio::test]
+async fn rows_of_several_tables_wait_in_one() {
+    let world = World::bare(PostgresServer::shared().await, KafkaBroker::shared().await, "two", 1).await;
+    let client = world.database.client().await;
+    let jobs = "CREATE SCHEMA jobs; CREATE TABLE jobs.queue (id uuid DEFAULT gen_random_uuid(), run_at bigint, note text)";
+    client.batch_execute(jobs).await.unwrap();
+    let topic = format!("jobs.queue: topic={}", world.topic);
+    let mut args = vec!["--table", "outbox.messages", "--table", "jobs.queue", "--map-for", &topic];
+    for entry in ["value={note}", "key=none", "timestamp=none", "due={run_at} s"] {
+        args.extend(["--map-for", Box::leak(format!("jobs.queue: {entry}").into_boxed_str())]);
+    }
+    let output = world.command(["setup"]).args(&args).output().await;
+    assert!(output.status.success(), "{output:?}");
+    client.batch_execute(COLUMN).await.unwrap();
+    let relay = world.command(["run"]).args(&args).spawn();
+    relay.wait_for_log("streaming", PATIENCE).await;
+    insert(&world, &client, &[1, 3], "now() + v * interval '1500 ms'").await;
+    let job = "INSERT INTO jobs.queue (run_at, note) VALUES (extract(epoch FROM now() + interval '3 s')::bigint, '2')";
+    client.batch_execute(job).await.unwrap();
+    assert_eq!(values(&world.consume(3).await), [1, 2, 3]);
+    stop(relay).await;
+}
