@@ -28,6 +28,7 @@ mod later_faults;
 mod life;
 mod mapping;
 mod mapping_letters;
+mod peers;
 mod publication;
 mod restart;
 mod retain;

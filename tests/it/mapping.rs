@@ -207,10 +207,16 @@ async fn a_mapping_that_the_table_does_not_bear_is_refused_with_the_column() {
     let world =
         world("CREATE TABLE events (id uuid, topic text, payload json, flag bool, at timestamptz)", 1).await;
     for (setting, value, expected) in [
-        ("--map-key", "{customer}", "has no column customer"),
+        ("--map-key", "{customer}", "has no column customer (--map-key)"),
         ("--map-key", "x{customer?}{Odd}", "has no column \"Odd\""),
-        ("--map-timestamp", "{flag}", "has a column flag of a type that can't be used"),
-        ("--map-timestamp", "{at}{id}", "the timestamp must be one column"),
+        ("--map-timestamp", "{flag}", "has a column flag of a type that can't be used for --map-timestamp"),
+        ("--map-timestamp", "{flag}", "flag is of type boolean; name another column with --map-timestamp"),
+        (
+            "--map-key",
+            "{customer}",
+            "it has id uuid, topic text, payload json, flag boolean, at timestamp with time zone",
+        ),
+        ("--map-timestamp", "{at}{id}", "--map-timestamp must be one column"),
         ("--map-partition", "{id}", "has a column id of a type"),
         ("--map-headers", "{flag}, a=1", "headers are made of JSON"),
         ("--map-key", "{flag.a}", "only JSON has members"),
@@ -256,6 +262,122 @@ async fn setting_up_a_table_of_others_leaves_it_as_it_is() {
     let missing = world.command(["setup", "--preset", "goharvest"]).output().await;
     let told = told(&missing);
     assert!(told.contains("table public.outbox does not exist") && told.contains("--table"), "{told}");
+}
+
+/// What `walpost check` says of each of those tables: which column became which part, and which are not used.
+const FOUND: &str = "\
+spakky 6.5: public.spakky_event_outbox by preset spakky
+id             {id}  <- id uuid
+topic          {event_name}  <- event_name text
+key            {partition_key?}  <- no column partition_key
+value          {payload}  <- payload bytea
+headers        {headers}  <- headers json
+only           published_at=, abandoned_at?=  <- published_at timestamp with time zone, no column abandoned_at
+order          created_at, id  <- created_at timestamp with time zone, id uuid
+not used       retry_count integer, claimed_at timestamp with time zone
+spakky 8: public.spakky_event_outbox by preset spakky
+id             {id}  <- id uuid
+topic          {event_name}  <- event_name text
+key            {partition_key?}  <- partition_key text
+value          {payload}  <- payload bytea
+headers        {headers}  <- headers json
+only           published_at=, abandoned_at?=  <- published_at timestamp with time zone, abandoned_at timestamp with time zone
+order          created_at, id  <- created_at timestamp with time zone, id uuid
+not used       retry_count integer, claimed_at timestamp with time zone
+goharvest: public.outbox by preset goharvest
+id             {id}  <- id bigint
+topic          {kafka_topic}  <- kafka_topic character varying(249)
+key            {kafka_key}  <- kafka_key character varying(100)
+value          {kafka_value}  <- kafka_value character varying(10000)
+headers        {kafka_header_keys}={kafka_header_values}  <- kafka_header_keys text[], kafka_header_values text[]
+order          id  <- id bigint
+not used       create_time timestamp with time zone, leader_id uuid
+open-outbox: public.openoutbox_events by preset open-outbox
+id             {event_id}  <- event_id uuid
+topic          {event_type}  <- event_type text
+key            {partition_key}  <- partition_key text
+value          {payload}  <- payload bytea
+headers        {headers}, X-Event-ID={event_id}  <- headers jsonb, event_id uuid
+only           status=PENDING|DELIVERING  <- status text
+order          available_at, created_at  <- available_at timestamp with time zone, created_at timestamp with time zone
+not used       attempts integer
+k1s0: outbox.outbox_messages by preset k1s0
+id             {id}  <- id uuid
+topic          {topic}  <- topic text
+key            {partition_key}  <- partition_key text
+value          {payload}  <- payload jsonb
+only           status=PENDING|PROCESSING|FAILED|pending|failed  <- status text
+order          created_at  <- created_at timestamp with time zone
+not used       idempotency_key character varying(255), process_after timestamp with time zone
+k1s0-csharp: public.outbox_messages by preset k1s0-csharp
+id             {id}  <- id uuid
+topic          {topic}  <- topic text
+value          {payload}  <- payload bytea
+only           status=Pending  <- status text
+order          created_at  <- created_at timestamp without time zone
+walpost: outbox.messages by preset walpost
+id             {id}  <- id uuid
+topic          {topic}  <- topic text
+key            {key?}  <- key text
+value          {payload}  <- payload json
+timestamp      {created_at?}  <- created_at timestamp with time zone
+event_type     {event_type?}  <- event_type text
+correlation_id {correlation_id?}  <- correlation_id text
+headers        {headers?}  <- headers jsonb
+debezium: public.outboxevent by preset debezium
+id             {id}  <- id uuid
+topic          outbox.event.{aggregatetype}  <- aggregatetype character varying(255)
+key            {aggregateid}  <- aggregateid character varying(255)
+value          {payload}  <- payload jsonb
+headers        id={id}  <- id uuid
+not used       type character varying(255)
+k1s0-events: task_service.outbox_events by preset k1s0-events
+id             {id}  <- id uuid
+topic          {event_type}  <- event_type character varying(255)
+key            {payload.activity_id|payload.task_id|payload.column_id|payload.board_id|id}  <- payload jsonb, id uuid
+value          {payload}  <- payload jsonb
+only           published_at=  <- published_at timestamp with time zone
+order          created_at  <- created_at timestamp with time zone";
+
+#[tokio::test]
+async fn check_tells_which_column_became_which_part() {
+    let debezium = "CREATE TABLE outboxevent (id uuid PRIMARY KEY, aggregatetype varchar(255) NOT NULL, \
+        aggregateid varchar(255) NOT NULL, type varchar(255) NOT NULL, payload jsonb)";
+    let events = "CREATE SCHEMA task_service; CREATE TABLE task_service.outbox_events (id uuid PRIMARY KEY, event_type varchar(255) \
+        NOT NULL, payload jsonb NOT NULL, created_at timestamptz NOT NULL DEFAULT now(), published_at timestamptz)";
+    for (preset, schema) in [("walpost", "SELECT"), ("debezium", debezium), ("k1s0-events", events)] {
+        let world = world(schema, 1).await;
+        if preset == "walpost" {
+            assert!(world.command(["setup"]).output().await.status.success());
+        }
+        tells_what_it_found(&world, preset, true).await;
+    }
+}
+
+async fn tells_what_it_found(world: &World, preset: &str, newest: bool) {
+    let name = match preset {
+        "spakky" if newest => "spakky 8",
+        "spakky" => "spakky 6.5",
+        other => other,
+    };
+    let start = FOUND.find(&format!("{name}: ")).unwrap();
+    let block = FOUND[start..].split_once(": ").unwrap().1;
+    let mut lines = block.lines();
+    let head = lines.next().unwrap();
+    let rest = lines.take_while(|line| !line.contains(" by preset "));
+    let expected = rest.fold(format!("ok    mapping      {head}\n"), |all, line| {
+        format!("{all}                   {line}\n")
+    });
+    let table = head.split(' ').next().unwrap();
+    let output = world.command(["check", "--preset", preset, "--table", table]).output().await;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(told.contains(&expected), "{told}\nshould contain\n{expected}");
+    // What the table is, if somebody takes it for another one.
+    let wrong = if preset == "debezium" { "goharvest" } else { "debezium" };
+    let output = world.command(["check", "--preset", wrong, "--table", table]).output().await;
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let advice = format!("its columns are those of preset {preset}: --preset {preset}");
+    assert!(told.contains("FAIL  mapping") && told.contains(&advice), "{told}");
 }
 
 /// The tables as their makers make them, a row as their libraries write it, and the record as their relays send it.
@@ -316,10 +438,23 @@ async fn presets_read_the_tables_of_their_libraries() {
                 .to_owned(),
             format!(
                 "INSERT INTO outbox.outbox_messages (id, idempotency_key, topic, partition_key, payload) VALUES ('{id}', 'i', $topic$, \
-                 'k', '{{\"b\":1}}')"
+                 'k', '{{\"bb\": 1.10, \"a\": [1, 2]}}')"
             ),
             Some("k"),
-            "{\"b\": 1}",
+            "{\"a\":[1,2],\"bb\":1.10}",
+            vec![],
+        ),
+        (
+            "k1s0",
+            "CREATE SCHEMA outbox; CREATE TABLE outbox.outbox_messages (id UUID PRIMARY KEY, topic VARCHAR(255) NOT NULL, \
+             partition_key VARCHAR(255) NOT NULL, payload JSONB NOT NULL, status VARCHAR(20) NOT NULL DEFAULT 'pending', \
+             created_at TIMESTAMPTZ NOT NULL DEFAULT NOW(), process_after TIMESTAMPTZ NOT NULL DEFAULT NOW())"
+                .to_owned(),
+            format!(
+                "INSERT INTO outbox.outbox_messages (id, topic, partition_key, payload) VALUES ('{id}', $topic$, 'k', '[ ]')"
+            ),
+            Some("k"),
+            "[]",
             vec![],
         ),
         (
@@ -335,6 +470,7 @@ async fn presets_read_the_tables_of_their_libraries() {
     ];
     for (preset, schema, row, key, value, headers) in cases {
         let world = world(&schema, 1).await;
+        tells_what_it_found(&world, preset, schema.contains("abandoned_at")).await;
         let row = row.replace("$topic$", &format!("'{}'", world.topic));
         let records = relayed(&world, ["--preset", preset], &row, 1).await;
         assert_eq!(text(records[0].key.as_ref()), key, "{preset}");
@@ -342,4 +478,41 @@ async fn presets_read_the_tables_of_their_libraries() {
         assert_eq!(String::from_utf8_lossy(&payload), value, "{preset}");
         assert_eq!(records[0].headers, headers, "{preset}");
     }
+}
+
+/// k1s0's services have one table each, in a schema of its own; the key is one of several members of the payload.
+#[tokio::test]
+async fn the_tables_of_the_k1s0_services_are_read_by_their_name() {
+    let world = world(
+        "CREATE SCHEMA activity_service; CREATE TABLE activity_service.outbox_events (id UUID PRIMARY KEY, aggregate_type TEXT NOT NULL, \
+         aggregate_id TEXT NOT NULL, event_type TEXT NOT NULL, payload JSONB NOT NULL, created_at TIMESTAMPTZ NOT NULL DEFAULT NOW(), \
+         published_at TIMESTAMPTZ)",
+        1,
+    )
+    .await;
+    let topic = world.topic.clone();
+    let args =
+        ["--preset", "k1s0-events", "--table", "activity_service.outbox_events", "--map-topic", &topic];
+    let insert = |payload: &str| {
+        format!(
+            "INSERT INTO activity_service.outbox_events VALUES ('11111111-2222-3333-4444-555555555555'::uuid, 'activity', 'a', \
+             'ActivityCreated', '{payload}')"
+        )
+    };
+    let inserts = [
+        r#"{"task_id": "t", "activity_id": "a"}"#,
+        r#"{"task_id": "t", "assignee_id": null}"#,
+        r#"{"project_id": "p", "column_id": "c", "board_id": "b"}"#,
+        r#"{"board_id": "b"}"#,
+        "{}",
+    ];
+    let inserts = inserts
+        .iter()
+        .enumerate()
+        .map(|(n, payload)| insert(payload).replace("11111111", &format!("{n}1111111")));
+    let records = relayed(&world, args, &inserts.collect::<Vec<_>>().join("; "), 5).await;
+    let keys: Vec<_> = records.iter().map(|record| text(record.key.as_ref()).unwrap()).collect();
+    assert_eq!(keys, ["a", "t", "c", "b", "41111111-2222-3333-4444-555555555555"]);
+    assert_eq!(text(records[0].payload.as_ref()), Some(r#"{"activity_id":"a","task_id":"t"}"#));
+    assert!(records.iter().all(|record| record.headers.is_empty()), "{records:?}");
 }

@@ -141,8 +141,8 @@ fn account(outbox: &Outbox, columns: &[(&str, &str)]) -> String {
     let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
     let Account { parts, unused } = outbox.mapping.account(&names);
     let of = |wanted: &[String]| {
-        let found = columns.iter().filter(|(name, _)| wanted.iter().any(|one| one == name));
-        listed(&found.copied().collect::<Vec<_>>())
+        let column = |wanted: &String| columns.iter().find(|(name, _)| name == wanted).copied();
+        listed(&wanted.iter().filter_map(column).collect::<Vec<_>>())
     };
     let mut lines = vec![format!("{} by preset {}", outbox.table, outbox.mapping.preset)];
     for PartAccount { entry, written, made_of, absent } in &parts {
