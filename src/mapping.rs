@@ -24,7 +24,7 @@ static PRESETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/presets");
 const NONE: &str = "none";
 
 /// The entries of a preset's file. Those of our own headers bear their names.
-pub(crate) const ENTRIES: [&str; 14] = [
+pub(crate) const ENTRIES: [&str; 15] = [
     "id",
     "topic",
     "key",
@@ -35,6 +35,7 @@ pub(crate) const ENTRIES: [&str; 14] = [
     CORRELATION_ID,
     "headers",
     "only",
+    "due",
     "order",
     "mark",
     "own_headers",
@@ -42,7 +43,7 @@ pub(crate) const ENTRIES: [&str; 14] = [
 ];
 
 /// Those that a setting may say otherwise.
-pub(crate) const SETTABLE: [&str; 12] = [
+pub(crate) const SETTABLE: [&str; 13] = [
     "id",
     "topic",
     "key",
@@ -54,6 +55,7 @@ pub(crate) const SETTABLE: [&str; 12] = [
     "headers",
     "only",
     "mark",
+    "due",
     "own_headers",
 ];
 
@@ -70,6 +72,8 @@ pub struct Mapping {
     pub(crate) correlation_id: Option<Template>,
     pub(crate) headers: Vec<HeaderRule>,
     pub(crate) only: Vec<Condition>,
+    /// The column that tells when a row is to be sent; of a number, its unit.
+    pub(crate) due: Option<(Source, Unit)>,
     /// The columns that tell the order of insertion, of those that the table has; none leaves it to the timestamp.
     pub(crate) order: Vec<String>,
     /// What is set in a row once it is published; nothing where the table has no place for it.
@@ -248,6 +252,7 @@ impl Preset {
             correlation_id: template(CORRELATION_ID)?,
             headers: headers(text("headers")).map_err(wrong("headers"))?,
             only: conditions(text("only")).map_err(wrong("only"))?,
+            due: due(text("due")).map_err(wrong("due"))?,
             order: items(text("order")).map(str::to_owned).collect(),
             mark: marks(text("mark")).map_err(wrong("mark"))?,
             own_headers: choice(text("own_headers"), true).map_err(wrong("own_headers"))?,
@@ -297,6 +302,7 @@ impl Mapping {
             correlation_id: None,
             headers: Vec::new(),
             only: Vec::new(),
+            due: None,
             order: Vec::new(),
             mark: Vec::new(),
             own_headers: true,
@@ -353,6 +359,19 @@ fn timestamp(text: &str) -> Result<Timestamp, String> {
         _ => return Err(format!("`{unit}` is no unit of time: write s, ms, us or ns")),
     };
     Ok(Timestamp::Column(Template::parse(template.trim())?, unit))
+}
+
+/// `{column}` and, where it is a number, its unit.
+fn due(text: &str) -> Result<Option<(Source, Unit)>, String> {
+    match timestamp(text)? {
+        Timestamp::None => Ok(None),
+        Timestamp::Column(template, unit)
+            if template.bare().is_some_and(|source| source.members.is_empty()) =>
+        {
+            Ok(template.bare().cloned().map(|source| (source, unit)))
+        }
+        _ => Err(format!("`{text}` is not one column: write {{name}}")),
+    }
 }
 
 /// A list of `name={column}`, `name?={column}` (left out when null), `{object}` and `{names}={values}`.

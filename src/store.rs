@@ -40,7 +40,7 @@ pub enum Change {
         /// What a person can do about it.
         advice: &'static str,
     },
-    /// A row of the open transaction that is not to be sent. It has its place like any other.
+    /// A row of the open transaction that is not to be sent, or not now. It has its place like any other.
     PassedOver,
     /// Somebody asked, in the open transaction, to replay dead letters, or has discarded some.
     DeadLetters {

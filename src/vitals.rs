@@ -68,6 +68,7 @@ pub struct Vitals {
     parked: AtomicU64,
     settled: AtomicU64,
     asked_ms: AtomicU64,
+    holding_ms: AtomicU64,
     in_flight: AtomicU64,
     received: AtomicU64,
     confirmed: AtomicU64,
@@ -100,6 +101,7 @@ impl Default for Vitals {
             parked: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             asked_ms: AtomicU64::new(0),
+            holding_ms: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             received: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -255,6 +257,17 @@ impl Vitals {
     #[must_use]
     pub fn since_asked_for_letters(&self) -> Duration {
         self.since_noted(&self.asked_ms)
+    }
+
+    /// The table of rows that are sent later is asked something, or has answered.
+    pub fn holding_back(&self, asked: bool) {
+        self.holding_ms.store(if asked { self.age_ms().max(1) } else { 0 }, Relaxed);
+    }
+
+    /// How long that table has not answered; zero when it was not asked.
+    #[must_use]
+    pub fn since_holding_back(&self) -> Duration {
+        self.since_noted(&self.holding_ms)
     }
 
     /// Messages parked as dead letters since the process began.

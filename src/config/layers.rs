@@ -51,6 +51,7 @@ settings! {
     MAP_HEADERS: "map_headers", "--map-headers", "WALPOST_MAP_HEADERS", "";
     MAP_ONLY: "map_only", "--map-only", "WALPOST_MAP_ONLY", "";
     MAP_MARK: "map_mark", "--map-mark", "WALPOST_MAP_MARK", "";
+    MAP_DUE: "map_due", "--map-due", "WALPOST_MAP_DUE", "";
     MAP_OWN_HEADERS: "map_own_headers", "--map-own-headers", "WALPOST_MAP_OWN_HEADERS", "";
     BROKERS: "brokers", "--brokers", "WALPOST_BROKERS", "localhost:9092";
     DELIVERY: "delivery", "--delivery", "WALPOST_DELIVERY", "at-least-once";

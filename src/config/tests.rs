@@ -57,7 +57,7 @@ fn text(template: Option<&Template>) -> String {
 
 /// Every setting: two values, and how the second one is seen in the configuration.
 type Seen = fn(&Config) -> String;
-const EVERY_SETTING: [(&str, &str, &str, Seen); 29] = [
+const EVERY_SETTING: [(&str, &str, &str, Seen); 30] = [
     ("database_url", "dbname=a", "dbname=shop", |config| {
         config.database.candidates()[0]
             .config()
@@ -98,6 +98,10 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 29] = [
     ("map_mark", "a=1", "b=2", |config| match config.target.main.mapping.mark.as_slice() {
         [Mark { column, value: MarkValue::Text(text), .. }] => format!("{column}={text}"),
         other => format!("{other:?}"),
+    }),
+    ("map_due", "{a}", "{b}", |config| match &config.target.main.mapping.due {
+        Some((source, _)) => format!("{{{}}}", source.column),
+        None => "none".to_owned(),
     }),
     ("map_own_headers", "yes", "no", |config| {
         if config.target.main.mapping.own_headers { "yes".to_owned() } else { "no".to_owned() }

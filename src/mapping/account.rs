@@ -74,6 +74,7 @@ impl Mapping {
                 let column = |only: &'a Condition| (only.column.as_str(), only.optional);
                 self.only.iter().map(column).collect()
             }
+            "due" => self.due.iter().map(|(source, _)| of_source(source)).collect(),
             "order" => self.order.iter().map(|column| (column.as_str(), true)).collect(),
             // Needed only for rows that are written back.
             "mark" => self.mark.iter().map(|mark| (mark.column.as_str(), true)).collect(),

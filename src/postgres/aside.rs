@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_postgres::{Client, Config};
 
-use super::session::{Cells, Session, place, sql_error};
+use super::session::{Session, sql_error};
 use crate::error::OutboxError;
 
 /// Opened when it is needed, and anew when it was lost.
@@ -36,15 +36,7 @@ impl Aside {
         let session = match self.session.take().filter(|session| !session.client().is_closed()) {
             Some(session) => session,
             None => {
-                let session = Session::open(&self.config).await?;
-                // An address may lead to another server by now, where what belongs to the stream has no place.
-                if born(&self.beside).await? != born(session.client()).await? {
-                    let where_to = place(&self.config);
-                    return Err(OutboxError::transient(format!(
-                        "{where_to} is no longer the server of the stream"
-                    )));
-                }
-                session.be_durable().await?;
+                let session = Session::open_beside(&self.config, &self.beside).await?;
                 let begun = session.client().batch_execute(&self.settings).await;
                 begun.map_err(|error| sql_error("opening a session", error))?;
                 self.count += 1;
@@ -67,11 +59,4 @@ impl Aside {
     pub(super) fn beside(&self) -> &Client {
         &self.beside
     }
-}
-
-/// When the server was started, which tells it from others.
-async fn born(client: &Client) -> Result<String, OutboxError> {
-    let sql = "SELECT extract(epoch FROM pg_postmaster_start_time())::text";
-    let row = client.query_one(sql, &[]).await;
-    row.map_err(|error| sql_error("asking for the server's start", error))?.cell(0)
 }

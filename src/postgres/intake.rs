@@ -10,7 +10,7 @@ use super::pgoutput::{Insert, LogicalMessage, Message};
 use super::preflight::Seal;
 use super::relations::Relations;
 use super::slot::MESSAGE_PREFIX;
-use super::table::{RowError, UnfitRow, emitted};
+use super::table::{HeldRow, HeldRows, RowError, UnfitRow, emitted};
 use super::transaction::TransactionTracker;
 use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
@@ -26,6 +26,8 @@ const LOGGED_NOTICES: u32 = 100;
 pub(super) struct Intake {
     /// Whose messages are for us.
     slot: String,
+    /// Rows that are to be sent later.
+    held: HeldRows,
     beside: Vec<Beside>,
     seal: Seal,
     relations: Relations,
@@ -54,6 +56,7 @@ impl Intake {
     pub(super) fn new(target: &Target, relations: Relations, seal: Seal, text_only: Arc<AtomicBool>) -> Self {
         Intake {
             slot: target.slot.clone(),
+            held: HeldRows::default(),
             beside: target.outboxes().map(Beside::of).collect(),
             seal,
             relations,
@@ -70,6 +73,11 @@ impl Intake {
     /// How far the log has been received.
     pub(super) fn received(&self) -> Lsn {
         self.received
+    }
+
+    /// The rows that are held back so far. What follows them must not be handed out before they are stored.
+    pub(super) fn held(&mut self) -> &mut HeldRows {
+        &mut self.held
     }
 
     /// How old the last transaction was when it, or the last piece of it, was sent.
@@ -144,6 +152,20 @@ impl Intake {
                 return Ok(());
             }
             Ok(Some(message)) => {
+                if layout.has_due() {
+                    match layout.later(&insert.new, &message, self.committed_at) {
+                        Ok(None) => {}
+                        Ok(Some(later)) => {
+                            let source = layout.table().to_string();
+                            self.hold(HeldRow { position, source, mark: None, later }, into);
+                            return Ok(());
+                        }
+                        Err(unfit) => {
+                            let table = layout.table().clone();
+                            return self.take_unfit(&table, position, *unfit, into);
+                        }
+                    }
+                }
                 let message = of_transaction(self.xid, layout.stamped(message, self.committed_at));
                 into.push_back(Change::Message { position, message });
                 return Ok(());
@@ -152,6 +174,12 @@ impl Intake {
         };
         let table = layout.table().clone();
         self.take_unfit(&table, position, *unfit, into)
+    }
+
+    /// It has its place in the transaction, and is sent from another one.
+    fn hold(&mut self, row: HeldRow, into: &mut Batch) {
+        self.held.push(row);
+        into.push_back(Change::PassedOver);
     }
 
     fn take_unfit(
@@ -210,15 +238,30 @@ impl Intake {
         else {
             return self.pass_over();
         };
-        let position = self.tracker.row().map_err(undecodable)?;
-        match layout.message_of(&row) {
-            Ok(message) => {
-                let message = of_transaction(self.xid, layout.stamped(message, self.committed_at));
-                into.push_back(Change::Message { position, message });
-                Ok(())
-            }
-            Err(unfit) => self.take_unfit(layout.table(), position, *unfit, into),
+        let released = row.released.as_deref();
+        if released.is_some_and(|slot| slot != self.slot) {
+            return Ok(());
         }
+        let position = self.tracker.row().map_err(undecodable)?;
+        let message = match layout.message_of(&row) {
+            Ok(message) => message,
+            Err(unfit) => return self.take_unfit(layout.table(), position, *unfit, into),
+        };
+        if released.is_none() {
+            match layout.later_of(&row, &message, self.committed_at) {
+                Ok(None) => {}
+                Ok(Some(later)) => {
+                    let mark = row.mark.map(String::from);
+                    let source = layout.table().to_string();
+                    self.hold(HeldRow { position, source, mark, later }, into);
+                    return Ok(());
+                }
+                Err(unfit) => return self.take_unfit(layout.table(), position, *unfit, into),
+            }
+        }
+        let message = layout.stamped(message, self.committed_at);
+        into.push_back(Change::Message { position, message });
+        Ok(())
     }
 
     /// Whoever may log in can write such a message; nothing of it can be sent.

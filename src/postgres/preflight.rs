@@ -3,6 +3,7 @@
 //! `walpost check` shows every finding; a starting relay stops at the first failure. Only catalogs are
 //! read, so that a missing grant is a finding and not an accident.
 
+mod later;
 mod publication;
 mod seal;
 mod slot;
@@ -52,6 +53,8 @@ pub struct Preflight {
     pub(crate) tables: Vec<Survey>,
     pub(crate) column_types: ColumnTypes,
     pub(crate) slot_exists: bool,
+    /// Rows may be due later, or some wait.
+    pub(crate) delivers_later: bool,
     /// By which events in the log are known.
     pub(crate) seal: Seal,
     /// The server process that somebody reads the slot through.
@@ -120,6 +123,7 @@ pub async fn inspect(session: &Session, target: &Target) -> Result<Preflight, Ou
     publication::inspect(session, target, &mut report).await?;
     slot::inspect(session, target, &mut report).await?;
     seal::inspect(session, target, &mut report).await?;
+    later::inspect(session, target, &mut report).await?;
     Ok(report)
 }
 

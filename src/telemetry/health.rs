@@ -44,7 +44,7 @@ pub struct Ready {
     pub state: &'static str,
     /// How long it has been in that state, or the stage has stood still.
     pub since_seconds: f64,
-    /// The stage that stands still: `loop`, `reading`, `dead letters`, `write-back` or `publishing`.
+    /// The stage that stands still: `loop`, `later delivery`, `reading`, `dead letters`, `write-back` or `publishing`.
     pub stage: Option<&'static str>,
     /// What keeps messages from flowing, or why the relay is in its state.
     pub reason: Option<String>,
@@ -116,6 +116,12 @@ fn stall(vitals: &Vitals, state: State) -> Option<Stall> {
     }
     if state != State::Streaming {
         return None;
+    }
+    // Before the stream, which is not read while rows are stored.
+    let held = vitals.since_holding_back();
+    if held >= STALLED_AFTER {
+        let what = "the table of rows for later (who locks it? see pg_stat_activity) has not answered";
+        return found("later delivery", held, what);
     }
     let (answered, heard) = (vitals.since_answer(), vitals.since_heard());
     if answered >= SILENT_AFTER {
@@ -239,6 +245,13 @@ mod tests {
             vitals.database_answered();
             vitals.log_heard();
         }
+        vitals.holding_back(true);
+        pass(10).await;
+        vitals.beat();
+        assert_eq!(seen(), (false, "stalled", Some("later delivery"), 10.0));
+        vitals.holding_back(false);
+        vitals.database_answered();
+        vitals.log_heard();
         let question = vitals.asking_for_letters();
         pass(10).await;
         vitals.beat();

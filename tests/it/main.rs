@@ -25,6 +25,8 @@ mod faults;
 mod grants;
 mod hostile;
 mod identity;
+mod later;
+mod later_faults;
 mod life;
 mod mapping;
 mod mapping_letters;

@@ -153,6 +153,14 @@ pub struct MappingArguments {
     /// [env: WALPOST_MAP_MARK] [file: map_mark]
     #[arg(long, value_name = "LIST")]
     map_mark: Option<String>,
+    /// The column that tells when a row is to be sent, such as {scheduled_at} [default: the preset's]
+    ///
+    /// A row whose time is still to come when it is committed is held back in the table `scheduled` until then. A column
+    /// of numbers is read as for --map-timestamp. none sends every row at once.
+    ///
+    /// [env: WALPOST_MAP_DUE] [file: map_due]
+    #[arg(long, value_name = "COLUMN")]
+    map_due: Option<String>,
     /// Whether records have the headers id, walpost.lsn and walpost.index: yes or no [default: the preset's]
     ///
     /// By the last two a consumer drops repeats with one comparison.
@@ -324,6 +332,7 @@ impl MappingArguments {
         layer.put(&layers::MAP_HEADERS, self.map_headers.as_ref());
         layer.put(&layers::MAP_ONLY, self.map_only.as_ref());
         layer.put(&layers::MAP_MARK, self.map_mark.as_ref());
+        layer.put(&layers::MAP_DUE, self.map_due.as_ref());
         layer.put(&layers::MAP_OWN_HEADERS, self.map_own_headers.as_ref());
     }
 }

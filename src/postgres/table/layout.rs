@@ -2,6 +2,8 @@
 //!
 //! A part that is one column is put straight into its place; any other is derived once the whole row has been looked at.
 
+mod due;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -18,6 +20,8 @@ use crate::message::{OutboxMessage, OwnHeaders};
 use crate::postgres::names::{Outbox, TableName};
 use crate::postgres::pgoutput::{Column, Tuple};
 use crate::router::{CORRELATION_ID, EVENT_TYPE};
+use due::Due;
+pub(crate) use due::Later;
 
 /// A part of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +121,7 @@ pub(crate) struct Layout {
     only: Vec<Only>,
     /// What tells rows that are written back from each other; else none.
     key: KeyColumns,
+    due: Option<Box<Due>>,
     /// The column that a message without an id, or without a topic, is to be blamed on.
     id: Option<Arc<str>>,
     topic: Arc<str>,
@@ -315,6 +320,7 @@ impl Layout {
             steps: Vec::new(),
             only: Vec::new(),
             key: KeyColumns::default(),
+            due: None,
             id: mapping.id.as_ref().map(Template::blamed),
             topic: mapping.topic.blamed(),
             commit_time: false,
@@ -352,6 +358,7 @@ impl Layout {
         for condition in &mapping.only {
             builder.only(condition);
         }
+        builder.due(mapping.due.as_ref(), mapping.id.as_ref());
         let Builder { mut layout, missing, unfit, .. } = builder;
         if !missing.is_empty() {
             return Err(LayoutError::Missing(missing));
@@ -410,14 +417,18 @@ impl Layout {
 
     /// The message of a row that is sent on purpose, whatever the conditions; of its columns, the text.
     pub(crate) fn message_of(&self, row: &SentRow<'_>) -> Result<OutboxMessage, Box<UnfitRow>> {
-        let texts = self.names.iter().map(|name| row.columns.get(&**name).and_then(|text| text.as_deref()));
-        let tuple = Tuple::of_texts(texts);
+        let tuple = self.tuple_of(row);
         let cells = if self.kinds.is_empty() { Cells::default() } else { Cells::of(&tuple, &self.kinds) };
         let mut message = self.build(&tuple, &cells)?;
         if let Some(mark) = &row.mark {
             message.headers = with_header(&message.headers, REPLAY, mark);
         }
         Ok(message)
+    }
+
+    fn tuple_of(&self, row: &SentRow<'_>) -> Tuple {
+        let texts = self.names.iter().map(|name| row.columns.get(&**name).and_then(|text| text.as_deref()));
+        Tuple::of_texts(texts)
     }
 
     /// The message of an inserted row; `None` for one that is not to be sent.
