@@ -2,7 +2,7 @@
 
 use tokio_postgres::error::SqlState;
 
-use super::names::{Target, quote_identifier, quote_literal};
+use super::names::{TableName, Target, quote_identifier, quote_literal};
 use super::session::{Cells, Session, sql_error};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
@@ -62,6 +62,28 @@ pub(crate) async fn position(session: &Session, slot: &str) -> Result<Lsn, Outbo
     let text: Option<String> = row.map(|row| row.cell(0)).transpose()?.flatten();
     text.and_then(|text| text.parse().ok())
         .ok_or_else(|| OutboxError::transient(format!("slot {slot} has no position")))
+}
+
+/// A slot that is made now would not send what is in the table.
+pub(crate) fn unsent_rows(slot: &str, table: &TableName) -> OutboxError {
+    OutboxError::definite(
+        format!("slot {slot} does not exist, and {table} has rows that it would not send"),
+        "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
+         with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; \
+         find out which rows are missing before you make it anew",
+    )
+}
+
+/// A slot that this process has read is not there any more. `finding` says how to find the rows.
+pub(crate) fn gone(slot: &str, confirmed: Lsn, finding: &str) -> OutboxError {
+    OutboxError::definite(
+        format!(
+            "slot {slot} is gone: rows committed since the last confirmation, {confirmed}, can't be read any more"
+        ),
+        format!(
+            "find out who dropped it; then run `walpost setup`; {finding}; insert again those that are missing"
+        ),
+    )
 }
 
 /// Names the oldest transaction that a new slot, or a lock, waits for.

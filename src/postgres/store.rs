@@ -14,7 +14,7 @@ use super::intake::Intake;
 use super::late::LateReader;
 use super::letters::DeadLetterSession;
 use super::lookout::{Beat, LAST_WORDS, LOOK_EVERY, Lookout};
-use super::names::{TableName, Target};
+use super::names::Target;
 use super::preflight::{Outcome, Preflight, inspect, inspect_write_back};
 use super::publication::{self, Change as PublicationChange, Look, Published};
 use super::relations::Relations;
@@ -265,20 +265,12 @@ impl ReplicationSource {
         let name = &self.target.slot;
         if !preflight.slot_exists {
             if self.slot_was_there {
-                return Err(OutboxError::definite(
-                    format!(
-                        "slot {name} is gone: rows committed since the last confirmation, {}, can't be read any more",
-                        self.memory.trail.confirmed()
-                    ),
-                    format!(
-                        "find out who dropped it; then run `walpost setup`; {}; insert again those that are missing",
-                        self.memory.trail.finding(&self.target)
-                    ),
-                ));
+                let trail = &self.memory.trail;
+                return Err(slot::gone(name, trail.confirmed(), &trail.finding(&self.target)));
             }
             for outbox in self.target.outboxes() {
                 if session.has_rows(&outbox.table).await? {
-                    return Err(unsent_rows(name, &outbox.table));
+                    return Err(slot::unsent_rows(name, &outbox.table));
                 }
             }
             slot::create(session, name, preflight.server_version).await?;
@@ -287,16 +279,6 @@ impl ReplicationSource {
         self.slot_was_there = true;
         Ok(())
     }
-}
-
-/// A slot that is made now would not send what is in the table.
-fn unsent_rows(slot: &str, table: &TableName) -> OutboxError {
-    OutboxError::definite(
-        format!("slot {slot} does not exist, and {table} has rows that it would not send"),
-        "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
-         with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; \
-         find out which rows are missing before you make it anew",
-    )
 }
 
 /// A stream of changes from one slot.

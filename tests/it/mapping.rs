@@ -301,6 +301,7 @@ key            {partition_key}  <- partition_key text
 value          {payload}  <- payload bytea
 headers        {headers}, X-Event-ID={event_id}  <- headers jsonb, event_id uuid
 only           status=PENDING|DELIVERING  <- status text
+due            {available_at}  <- available_at timestamp with time zone
 order          available_at, created_at  <- available_at timestamp with time zone, created_at timestamp with time zone
 mark           status=DELIVERED, delivered_at=now, locked_by=, locked_at=, updated_at=now  <- status text, no column delivered_at, no column locked_by, no column locked_at, no column updated_at
 not used       attempts integer
@@ -310,9 +311,10 @@ topic          {topic}  <- topic text
 key            {partition_key}  <- partition_key text
 value          compact({payload})  <- payload jsonb
 only           status=PENDING|PROCESSING|FAILED|pending|failed  <- status text
+due            {process_after?}  <- process_after timestamp with time zone
 order          created_at  <- created_at timestamp with time zone
 mark           status=DELIVERED|delivered  <- status text
-not used       idempotency_key character varying(255), process_after timestamp with time zone
+not used       idempotency_key character varying(255)
 k1s0-csharp: public.outbox_messages by preset k1s0-csharp
 id             {id}  <- id uuid
 topic          {topic}  <- topic text
