@@ -257,7 +257,7 @@ async fn the_tables_of_others_are_honoured() {
             k1s0,
             "INSERT INTO outbox.outbox_messages (topic, partition_key, payload, process_after) VALUES ('$topic', 'k', '{\"b\": 1}', now() + $1::interval)"
                 .to_owned(),
-            b"{\"b\": 1}",
+            b"{\"b\":1}",
         ),
         (
             vec!["--table", "jobs", "--map-topic", "$topic", "--map-key", "{id}", "--map-value", "{price}/{blob}", "--map-due", "{run_at} s", "--map-timestamp", "commit", "--map-own-headers", "no"],

@@ -299,16 +299,18 @@ key            {partition_key}  <- partition_key text
 value          {payload}  <- payload bytea
 headers        {headers}, X-Event-ID={event_id}  <- headers jsonb, event_id uuid
 only           status=PENDING|DELIVERING  <- status text
+due            {available_at}  <- available_at timestamp with time zone
 order          available_at, created_at  <- available_at timestamp with time zone, created_at timestamp with time zone
 not used       attempts integer
 k1s0: outbox.outbox_messages by preset k1s0
 id             {id}  <- id uuid
 topic          {topic}  <- topic text
 key            {partition_key}  <- partition_key text
-value          {payload}  <- payload jsonb
+value          compact({payload})  <- payload jsonb
 only           status=PENDING|PROCESSING|FAILED|pending|failed  <- status text
+due            {process_after?}  <- process_after timestamp with time zone
 order          created_at  <- created_at timestamp with time zone
-not used       idempotency_key character varying(255), process_after timestamp with time zone
+not used       idempotency_key character varying(255)
 k1s0-csharp: public.outbox_messages by preset k1s0-csharp
 id             {id}  <- id uuid
 topic          {topic}  <- topic text
@@ -324,6 +326,7 @@ timestamp      {created_at?}  <- created_at timestamp with time zone
 event_type     {event_type?}  <- event_type text
 correlation_id {correlation_id?}  <- correlation_id text
 headers        {headers?}  <- headers jsonb
+due            {scheduled_at?}  <- no column scheduled_at
 debezium: public.outboxevent by preset debezium
 id             {id}  <- id uuid
 topic          outbox.event.{aggregatetype}  <- aggregatetype character varying(255)
@@ -335,7 +338,7 @@ k1s0-events: task_service.outbox_events by preset k1s0-events
 id             {id}  <- id uuid
 topic          {event_type}  <- event_type character varying(255)
 key            {payload.activity_id|payload.task_id|payload.column_id|payload.board_id|id}  <- payload jsonb, id uuid
-value          {payload}  <- payload jsonb
+value          compact({payload})  <- payload jsonb
 only           published_at=  <- published_at timestamp with time zone
 order          created_at  <- created_at timestamp with time zone";
 

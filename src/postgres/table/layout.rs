@@ -11,7 +11,8 @@ use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
 use super::emitted::{REPLAY, SentRow};
 use super::misfit::{LayoutError, Wanted};
-use super::value::{self, Kind, RowError, Unfit, UnfitRow, created_at, text, uuid};
+use super::value::{self, Kind, RowError, Unfit, UnfitRow, any_id, created_at, text, uuid};
+use crate::debezium::Plan;
 use crate::mapping::{Condition, HeaderRule, Source, Template, Timestamp, Unit, Value as MappedValue};
 use crate::message::{OutboxMessage, OwnHeaders};
 use crate::postgres::names::{Outbox, TableName};
@@ -103,11 +104,6 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
     if !list.contains(&item) {
         list.push(item);
     }
-}
-
-/// A UUID that stands for an id of another kind, always the same (RFC 9562, version 5, in the namespace of OIDs).
-fn any_id(id: &[u8]) -> uuid::Uuid {
-    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id)
 }
 
 /// Where in a row each part of a message stands.
@@ -309,15 +305,9 @@ impl Layout {
         types: &ColumnTypes,
     ) -> Result<Self, LayoutError> {
         let mapping = &*outbox.mapping;
-        let (names, kinds): (Vec<Arc<str>>, Vec<Kind>) =
-            columns.map(|(name, type_oid)| (Arc::from(name), types.kind(type_oid))).unzip();
-        let blame = |template: &Template| {
-            let column = template
-                .sources()
-                .next()
-                .map_or_else(|| template.to_string(), |source| source.column.clone());
-            Arc::from(column)
-        };
+        let (names, type_oids): (Vec<Arc<str>>, Vec<u32>) =
+            columns.map(|(name, type_oid)| (Arc::from(name), type_oid)).unzip();
+        let kinds: Vec<Kind> = type_oids.iter().map(|type_oid| types.kind(*type_oid)).collect();
         let layout = Layout {
             table: outbox.table.clone(),
             columns: vec![None; names.len()],
@@ -326,13 +316,19 @@ impl Layout {
             steps: Vec::new(),
             only: Vec::new(),
             due: None,
-            id: mapping.id.as_ref().map(blame),
-            topic: blame(&mapping.topic),
+            id: mapping.id.as_ref().map(Template::blamed),
+            topic: mapping.topic.blamed(),
             commit_time: false,
             own_headers: mapping.header_set(),
             binary: true,
             absent: Vec::new(),
         };
+        if let Some(contract) = &mapping.contract {
+            let facts = |place: usize| types.facts(&outbox.table, &layout.names[place], type_oids[place]);
+            let of = (outbox.table.schema.as_str(), outbox.table.name.as_str());
+            let plan = Plan::new(contract, of, &layout.names, facts)?;
+            return Ok(layout.with_plan(plan, kinds));
+        }
         let mut builder = Builder {
             table: &outbox.table,
             layout,
@@ -369,6 +365,13 @@ impl Layout {
             layout.kinds = kinds;
         }
         Ok(layout)
+    }
+
+    /// The layout of a table whose rows become messages as Debezium makes them.
+    fn with_plan(mut self, plan: Plan, kinds: Vec<Kind>) -> Self {
+        self.topic = Arc::clone(&self.names[plan.routed_by()]);
+        self.steps.push(Step::event(plan));
+        Layout { kinds, id: None, binary: false, ..self }
     }
 
     /// The outbox that it is of.
