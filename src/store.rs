@@ -8,6 +8,7 @@ use crate::dead_letters::DeadLetter;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
+use crate::write_back::WriteBack;
 
 /// One step of the log, in commit order.
 ///
@@ -103,6 +104,11 @@ pub trait OutboxStore: Send {
     /// this future.
     fn last_words(&mut self) -> impl Future<Output = Option<OutboxError>> + Send {
         std::future::ready(None)
+    }
+
+    /// How rows are told that they are published, if they are.
+    fn write_back(&self) -> Option<Box<dyn WriteBack>> {
+        None
     }
 
     /// Takes leave: returns once the server has taken the last confirmation.

@@ -58,6 +58,7 @@ pub struct Phase {
 pub struct Vitals {
     phase: Mutex<Phase>,
     broker: Mutex<Option<(Instant, String)>>,
+    write_back: Mutex<Option<(Instant, String)>>,
     epoch: Instant,
     beat_ms: AtomicU64,
     answered_ms: AtomicU64,
@@ -90,6 +91,7 @@ impl Default for Vitals {
         Vitals {
             phase: Mutex::new(Phase { state: State::Starting, since: now, reason: String::new() }),
             broker: Mutex::default(),
+            write_back: Mutex::default(),
             epoch: now,
             beat_ms: AtomicU64::new(0),
             answered_ms: AtomicU64::new(0),
@@ -136,6 +138,20 @@ impl Vitals {
     #[must_use]
     pub fn broker_fault(&self) -> Option<(Instant, String)> {
         self.broker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes since when and why published rows are not written back, or with `None` that they are.
+    pub fn set_write_back_fault(&self, fault: Option<(Instant, &str)>) {
+        let mut noted = self.write_back.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.is_some() || fault.is_some() {
+            *noted = fault.map(|(since, why)| (since, why.to_owned()));
+        }
+    }
+
+    /// Since when published rows are not written back, and why.
+    #[must_use]
+    pub fn write_back_fault(&self) -> Option<(Instant, String)> {
+        self.write_back.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The loop has taken a turn.

@@ -16,7 +16,7 @@ use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
-use crate::message::OwnHeaders;
+use crate::message::{OutboxMessage, OwnHeaders};
 use crate::store::{Batch, Change};
 
 /// So many notices of a connection are logged; a server that has more to say would fill the log.
@@ -37,6 +37,8 @@ pub(super) struct Intake {
     sent_at: SystemTime,
     /// When the last transaction that began was committed, by the same clock.
     committed_at: SystemTime,
+    /// The id of that transaction.
+    xid: u32,
     /// A value came in a binary form that we can't read: ask for text from now on.
     text_only: Arc<AtomicBool>,
     notices: u32,
@@ -62,6 +64,7 @@ impl Intake {
             received: Lsn::ZERO,
             sent_at: SystemTime::UNIX_EPOCH,
             committed_at: SystemTime::UNIX_EPOCH,
+            xid: 0,
             text_only,
             notices: 0,
         }
@@ -113,7 +116,7 @@ impl Intake {
             LogicalMessage::Begin(begin) => {
                 self.tracker.begin(begin.commit_lsn).map_err(undecodable)?;
                 let (commit_lsn, committed_at) = (begin.commit_lsn, begin.committed_at);
-                self.committed_at = committed_at;
+                (self.committed_at, self.xid) = (committed_at, begin.xid);
                 into.push_back(Change::Begin { commit_lsn, committed_at });
             }
             LogicalMessage::Commit(commit) => {
@@ -163,7 +166,7 @@ impl Intake {
                         }
                     }
                 }
-                let message = layout.stamped(message, self.committed_at);
+                let message = of_transaction(self.xid, layout.stamped(message, self.committed_at));
                 into.push_back(Change::Message { position, message });
                 return Ok(());
             }
@@ -307,6 +310,15 @@ impl Beside {
     fn has_written(&self, message: &Message) -> bool {
         message.prefix == self.events.as_bytes() || message.prefix == self.rows.as_bytes()
     }
+}
+
+/// The message whose row, if it is written back, knows which transaction it is of.
+#[inline]
+fn of_transaction(xid: u32, mut message: OutboxMessage) -> OutboxMessage {
+    if let Some(row) = message.row.as_mut().and_then(Arc::get_mut) {
+        row.xid = xid;
+    }
+    message
 }
 
 fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxError {

@@ -1,13 +1,11 @@
-//! The session of its own in which the relay keeps dead letters.
-//!
-//! Beside the one that asks who holds the slot: a statement that waits for a lock must not hold up the lease.
-//! It is opened when it is needed, and stays open only in a relay that parks.
+//! The session of its own in which the relay keeps dead letters. It is opened when it is needed, and stays open only in a
+//! relay that parks.
 
 use std::sync::Arc;
 
 use tokio_postgres::{Client, Config};
 
-use super::session::Session;
+use super::aside::Aside;
 use super::table::DeadLetterTable;
 use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Reach, Replay};
 use crate::error::OutboxError;
@@ -16,24 +14,17 @@ use crate::lsn::{Lsn, Position};
 /// Keeps the dead letters of one stream.
 #[derive(Debug)]
 pub struct DeadLetterSession {
-    config: Config,
     table: DeadLetterTable,
-    /// The session beside the stream.
-    beside: Arc<Client>,
-    session: Option<Session>,
+    aside: Aside,
 }
 
 impl DeadLetterSession {
     pub(super) fn new(config: Config, table: DeadLetterTable, beside: Arc<Client>) -> Self {
-        DeadLetterSession { config, table, beside, session: None }
+        DeadLetterSession { table, aside: Aside::new(config, beside) }
     }
 
     async fn open(&mut self) -> Result<&Client, OutboxError> {
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => Session::open_beside(&self.config, &self.beside).await?,
-        };
-        Ok(self.session.insert(session).client())
+        self.aside.open().await
     }
 }
 
@@ -42,7 +33,7 @@ impl DeadLetterStore for DeadLetterSession {
         let table = self.table.clone();
         let parked = table.parked(self.open().await?).await?;
         if !table.is_required() {
-            self.session = None;
+            self.aside.close();
         }
         Ok(parked)
     }

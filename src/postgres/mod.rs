@@ -9,6 +9,7 @@
 //! This is the only door to the folder: the rooms behind it know nothing of each other's neighbours.
 
 pub(crate) mod array;
+mod aside;
 mod auth;
 mod connection;
 mod decode_error;
@@ -41,13 +42,14 @@ mod takeover;
 pub mod transaction;
 #[doc(hidden)]
 pub mod wal;
+mod write_back;
 
 pub use decode_error::DecodeError;
 pub use letters::DeadLetterSession;
 #[cfg(feature = "cli")]
 pub(crate) use names::quote_literal;
 pub use names::{Outbox, TableName, Target};
-pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters};
+pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters, inspect_write_back};
 pub use rows::{Backfill, make_slot_with_rows, replay, since};
 #[cfg(feature = "cli")]
 pub(crate) use session::Cells;

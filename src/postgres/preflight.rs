@@ -8,11 +8,13 @@ mod publication;
 mod seal;
 mod slot;
 mod survey;
+mod write_back;
 
 use tokio_postgres::Row;
 
 pub(crate) use seal::Seal;
 pub(crate) use survey::{Survey, TableColumn};
+pub use write_back::inspect as inspect_write_back;
 
 use super::names::Target;
 use super::session::{Cells, Session, sql_error};

@@ -15,21 +15,23 @@ use super::late::LateReader;
 use super::letters::DeadLetterSession;
 use super::lookout::{Beat, LAST_WORDS, LOOK_EVERY, Lookout};
 use super::names::{TableName, Target};
-use super::preflight::{Outcome, Preflight, inspect};
+use super::preflight::{Outcome, Preflight, inspect, inspect_write_back};
 use super::publication::{self, Change as PublicationChange, Look, Published};
 use super::relations::Relations;
 use super::schedule::{Means, Schedule};
 use super::session::{self, Driver, Session, is_unix, open_replication, place};
 use super::settings::Settings;
 use super::slot;
-use super::table::{DeadLetterTable, OutboxTable, ScheduledTable};
+use super::table::{DeadLetterTable, OutboxTable, ScheduledTable, WriteBackTable};
 use super::takeover::Patience;
 use super::wal::StandbyStatus;
+use super::write_back::RowSession;
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
 use crate::message::OutboxMessage;
 use crate::store::{Batch, OutboxStore};
 use crate::vitals::Vitals;
+use crate::write_back::WriteBack;
 
 /// A server that says nothing for this long, though it was asked to, is gone. Longer than half of the
 /// session's `wal_sender_timeout`, at which a server that is busy with rows of other tables speaks up.
@@ -131,7 +133,8 @@ impl ReplicationSource {
 
     async fn open_at(&mut self, config: &Config) -> Result<ReplicationStore, OutboxError> {
         let session = Session::open(config).await?;
-        let report = inspect(&session, &self.target).await?;
+        let mut report = inspect(&session, &self.target).await?;
+        inspect_write_back(&session, &self.target, &mut report).await?;
         if self.published.is_some() && report.fails_at(&["table", "mapping", "publication"]) {
             // What has changed says more than what is wrong.
             self.look(&session, &report).await?;
@@ -212,6 +215,7 @@ impl ReplicationSource {
             withheld: Batch::new(),
             client,
             letters,
+            write_back: preflight.tables.iter().filter_map(|table| table.write_back.clone()).collect(),
             trail,
             intake: Intake::new(
                 &self.target,
@@ -302,6 +306,8 @@ pub struct ReplicationStore {
     client: Arc<Client>,
     /// Where dead letters are kept, and how to get there.
     letters: (Config, DeadLetterTable),
+    /// How rows are written back, if they are.
+    write_back: Vec<WriteBackTable>,
     /// Hears first when the server shuts down.
     driver: Driver,
     lookout: Lookout,
@@ -432,6 +438,15 @@ impl OutboxStore for ReplicationStore {
             }
         };
         timeout(LAST_WORDS, listen).await.ok().filter(|failure| !failure.is_transient())
+    }
+
+    fn write_back(&self) -> Option<Box<dyn WriteBack>> {
+        let (config, tables) = (self.letters.0.clone(), self.write_back.clone());
+        if tables.is_empty() {
+            None
+        } else {
+            Some(Box::new(RowSession::new(config, tables, Arc::clone(&self.client))))
+        }
     }
 
     async fn close(self) -> Result<(), OutboxError> {

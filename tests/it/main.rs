@@ -47,3 +47,5 @@ mod verify;
 mod versions;
 mod workload;
 mod world;
+mod write_back;
+mod write_back_needs;

@@ -11,7 +11,9 @@ use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
 use super::emitted::{REPLAY, SentRow};
 use super::misfit::{LayoutError, Wanted};
-use super::value::{self, Kind, RowError, Unfit, UnfitRow, any_id, created_at, text, uuid};
+use super::row_key::KeyColumns;
+use super::unfit_row::{UnfitRow, raw};
+use super::value::{self, Kind, RowError, Unfit, any_id, created_at, text, uuid};
 use crate::debezium::Plan;
 use crate::mapping::{Condition, HeaderRule, Source, Template, Timestamp, Unit, Value as MappedValue};
 use crate::message::{OutboxMessage, OwnHeaders};
@@ -117,6 +119,8 @@ pub(crate) struct Layout {
     kinds: Vec<Kind>,
     steps: Vec<Step>,
     only: Vec<Only>,
+    /// What tells rows that are written back from each other; else none.
+    key: KeyColumns,
     due: Option<Box<Due>>,
     /// The column that a message without an id, or without a topic, is to be blamed on.
     id: Option<Arc<str>>,
@@ -315,6 +319,7 @@ impl Layout {
             kinds: Vec::new(),
             steps: Vec::new(),
             only: Vec::new(),
+            key: KeyColumns::default(),
             due: None,
             id: mapping.id.as_ref().map(Template::blamed),
             topic: mapping.topic.blamed(),
@@ -365,6 +370,18 @@ impl Layout {
             layout.kinds = kinds;
         }
         Ok(layout)
+    }
+
+    /// The same for rows that are written back, which these columns of the target's outbox `index` tell apart.
+    pub(crate) fn keyed(
+        mut self,
+        index: usize,
+        key: &[String],
+        kinds: &dyn Fn(usize) -> Kind,
+    ) -> Result<Self, LayoutError> {
+        self.key = KeyColumns::find(index, key, &self.names, kinds)?;
+        self.binary &= self.key.is_binary();
+        Ok(self)
     }
 
     /// The layout of a table whose rows become messages as Debezium makes them.
@@ -467,6 +484,9 @@ impl Layout {
                 }
             }
         }
+        if !self.key.is_empty() {
+            unfit = unfit.or_else(|| self.key.put(tuple, &self.names, &mut message));
+        }
         let null = |name: &Arc<str>| Some((RowError::Null(Arc::clone(name)), None));
         let unfit = unfit
             .or_else(|| if has_id { None } else { self.id.as_ref().and_then(null) })
@@ -475,14 +495,5 @@ impl Layout {
             None => Ok(message),
             Some((error, value)) => Err(Box::new(UnfitRow { message, error, value })),
         }
-    }
-}
-
-/// What the server sent for a column; `None` is null.
-#[cold]
-fn raw(tuple: &Tuple, column: usize) -> Option<bytes::Bytes> {
-    match tuple.columns().nth(column) {
-        Some(Column::Text(bytes) | Column::Binary(bytes)) => Some(bytes),
-        _ => None,
     }
 }

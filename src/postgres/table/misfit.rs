@@ -18,6 +18,8 @@ pub(crate) enum LayoutError {
     Type { entry: &'static str, column: String, why: &'static str },
     #[error("can't be mapped: {} must be one column, such as {{created_at}}", flag(.0))]
     NotBare(&'static str),
+    #[error("has no column {}, which belongs to its key", quote_identifier(.0))]
+    Key(String),
     #[error("has no column {}, which the connector's options name", quoted(.0))]
     Unnamed(Vec<String>),
     #[error("has a column {} that {}", quote_identifier(.0), .1)]
@@ -92,6 +94,8 @@ impl LayoutError {
                     listed(columns)
                 ));
             }
+            // Found by the catalog, which has it.
+            LayoutError::Key(_) => {}
             LayoutError::Unnamed(_) => advice.push(format!(
                 "it has {}; change the options (--debezium-config) or the table: Debezium would stop at its first row",
                 listed(columns)

@@ -10,10 +10,8 @@ use bytes::{Buf, Bytes};
 use bytestring::ByteString;
 use uuid::Uuid;
 
-use crate::dead_letters::UnfitColumn;
 use crate::error::OutboxError;
 use crate::mapping::Unit;
-use crate::message::OutboxMessage;
 use crate::postgres::array;
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where the server's time begins.
@@ -21,7 +19,7 @@ const EPOCH_OFFSET_US: i64 = 946_684_800_000_000;
 
 /// What a column's type means to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Uuid,
     Text,
     Json,
@@ -146,24 +144,6 @@ impl RowError {
     pub(crate) fn of_protocol(&self) -> Option<OutboxError> {
         let broken = matches!(self, RowError::Binary(_) | RowError::Absent(_) | RowError::Shape { .. });
         broken.then(|| OutboxError::protocol("a row can't be read", self.clone()))
-    }
-}
-
-/// A row that is no message.
-#[derive(Debug)]
-pub(crate) struct UnfitRow {
-    /// What could be read.
-    pub(crate) message: OutboxMessage,
-    /// The first fault.
-    pub(crate) error: RowError,
-    /// What was in the column that it is about.
-    pub(crate) value: Option<Bytes>,
-}
-
-impl UnfitRow {
-    /// The column that the fault is about.
-    pub(crate) fn column(&self) -> UnfitColumn {
-        UnfitColumn { name: self.error.column(), value: self.value.clone() }
     }
 }
 

@@ -8,7 +8,8 @@ use crate::mapping::{Source, Template, Unit};
 use crate::message::OutboxMessage;
 use crate::postgres::pgoutput::{Column, Tuple};
 use crate::postgres::table::emitted::SentRow;
-use crate::postgres::table::value::{self, Kind, RowError, Unfit, UnfitRow, Value};
+use crate::postgres::table::unfit_row::UnfitRow;
+use crate::postgres::table::value::{self, Kind, RowError, Unfit, Value};
 
 /// The server makes a JSON text of it, and a message in the log, neither of which may be as large as a row may be.
 const MOST_BYTES: usize = 256 << 20;
