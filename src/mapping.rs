@@ -82,6 +82,8 @@ pub struct Mapping {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Template(Template),
+    /// JSON without whitespace, the members of each object in the order of their names.
+    Compact(Template),
     /// A JSON object of members with their names.
     Object(Vec<(String, Template)>),
 }
@@ -271,8 +273,11 @@ fn choice(text: &str, default: bool) -> Result<bool, String> {
     }
 }
 
-/// `{column}` and the like, or `object(name={column}, …)`.
+/// `{column}` and the like, `compact({column})`, or `object(name={column}, …)`.
 fn value(text: &str) -> Result<Option<Value>, String> {
+    if let Some(inside) = text.strip_prefix("compact(").and_then(|rest| rest.strip_suffix(')')) {
+        return Ok(Some(Value::Compact(Template::parse(inside.trim())?)));
+    }
     let Some(members) = text.strip_prefix("object(").and_then(|rest| rest.strip_suffix(')')) else {
         let template = if text.is_empty() { None } else { Some(Template::parse(text)?) };
         return Ok(template.map(Value::Template));

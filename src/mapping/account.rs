@@ -57,7 +57,7 @@ impl Mapping {
             "key" => of_template(self.key.as_ref()),
             "partition" => of_template(self.partition.as_ref()),
             "value" => match &self.value {
-                Some(Value::Template(template)) => of_template(Some(template)),
+                Some(Value::Template(template) | Value::Compact(template)) => of_template(Some(template)),
                 Some(Value::Object(members)) => {
                     members.iter().flat_map(|(_, template)| of_template(Some(template))).collect()
                 }

@@ -72,6 +72,12 @@ fn what_is_set_goes_over_the_preset_entry_by_entry() {
 }
 
 #[test]
+fn a_value_may_be_compact_json() {
+    let mapping = walpost(&[("value", "compact({payload})")]).expect("a mapping");
+    assert_eq!(mapping.value, Some(Value::Compact(template("{payload}"))));
+}
+
+#[test]
 fn units_of_time_are_known() {
     for (text, unit) in [
         ("{t} s", Unit::Seconds),

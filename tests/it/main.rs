@@ -26,6 +26,7 @@ mod identity;
 mod life;
 mod mapping;
 mod mapping_letters;
+mod peers;
 mod publication;
 mod restart;
 mod retain;

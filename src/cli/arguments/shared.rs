@@ -96,7 +96,8 @@ pub struct MappingArguments {
     /// The value, such as {payload}, or object(type={type}, data={payload}) for a JSON object [default: the preset's]
     ///
     /// A bytea, json or text column gives its very bytes. In an object, JSON and numbers stay as they are, anything else
-    /// becomes a string. Null makes a tombstone.
+    /// becomes a string. compact({payload}) writes JSON as most programs do, which have read it first: without whitespace,
+    /// members in the order of their names. Null makes a tombstone.
     ///
     /// [env: WALPOST_MAP_VALUE] [file: map_value]
     #[arg(long, value_name = "TEMPLATE")]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::value::RawValue;
 
+use super::compact::compact;
 use super::layout::Field;
 use super::value::{self, Kind, Unfit, Value, text_array};
 use crate::mapping::{Piece, Template};
@@ -85,6 +86,8 @@ enum How {
     /// The column as it is.
     Whole(usize),
     Text(Text),
+    /// JSON to be made compact.
+    Compact(Text),
     Headers(Vec<Header>),
     /// The members' names as JSON, whether their text is JSON already, and their text.
     Object(Vec<(String, bool, Text)>),
@@ -132,6 +135,10 @@ impl Step {
         Step { part, how: How::Text(text) }
     }
 
+    pub(super) fn compact(text: Text) -> Self {
+        Step { part: Part::Field(Field::Payload), how: How::Compact(text) }
+    }
+
     pub(super) fn headers(headers: Vec<Header>) -> Self {
         Step { part: Part::Headers, how: How::Headers(headers) }
     }
@@ -154,6 +161,13 @@ impl Step {
             },
             How::Text(text) => match text.render(cells)? {
                 Some(rendered) => (text.first_column(), plain(rendered)),
+                None => return Ok(false),
+            },
+            How::Compact(text) => match text.render(cells)? {
+                Some(json) => {
+                    let compact = compact(&json).map_err(|unfit| (text.first_column(), unfit))?;
+                    (text.first_column(), plain(compact))
+                }
                 None => return Ok(false),
             },
             How::Headers(headers) => {

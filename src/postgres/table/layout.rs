@@ -217,8 +217,7 @@ impl Builder<'_> {
                     let gone =
                         value.bare().is_some_and(|source| source.optional && self.find(source).is_none());
                     if !gone || !omitted {
-                        let text = self.text(value);
-                        headers.push(super::derive::Header::named(name, *omitted, text));
+                        headers.push(super::derive::Header::named(name, *omitted, self.text(value)));
                     }
                 }
                 HeaderRule::Object(source) => {
@@ -244,19 +243,20 @@ impl Builder<'_> {
     }
 
     fn value(&mut self, value: &MappedValue) {
-        match value {
-            MappedValue::Template(template) => self.part("value", Field::Payload, Some(template)),
+        self.entry = "value";
+        let step = match value {
+            MappedValue::Template(template) => return self.part("value", Field::Payload, Some(template)),
+            MappedValue::Compact(template) => Step::compact(self.text(template)),
             MappedValue::Object(members) => {
-                self.entry = "value";
                 let members = members.iter().map(|(name, template)| {
                     let column = template.bare().and_then(|source| self.find(source));
                     let json = column.is_some_and(|column| self.kinds[column].is_json());
                     (name.as_str(), json, self.text(template))
                 });
-                let members = members.collect();
-                self.layout.steps.push(Step::object(members));
+                Step::object(members.collect())
             }
-        }
+        };
+        self.layout.steps.push(step);
     }
 
     fn timestamp(&mut self, timestamp: &Timestamp) {

@@ -3,6 +3,7 @@
 //! Columns are found by the names that a mapping gives, in any order; others are ignored. The names of our own tables
 //! are spelled here, in `sql/` and in `presets/`, and nowhere else.
 
+mod compact;
 mod dead_letter_office;
 mod dead_letter_requests;
 mod dead_letters;
