@@ -4,6 +4,7 @@
 //! not known is an error that says which one was probably meant: a setting that is passed over in
 //! silence is found out by an outage.
 
+mod debezium;
 mod environment;
 mod file;
 pub(crate) mod layers;
@@ -15,7 +16,8 @@ mod values;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::layers::Written;
+use self::layers::{Setting, Written};
+use crate::debezium::Contract;
 use crate::error::OutboxError;
 use crate::kafka::KafkaSettings;
 use crate::mapping::{Mapping, Preset};
@@ -131,8 +133,11 @@ fn database(layers: &Layers, environment: &Environment, os: &Os) -> Result<Setti
 
 /// The names in the database, which need no connection to be checked.
 pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
-    let (publication, slot) = (layers.get(&layers::PUBLICATION), layers.get(&layers::SLOT));
     let preset = per_table::preset(&layers.get(&layers::PRESET))?;
+    let contract = debezium::contract(layers)?;
+    let own = contract.as_deref();
+    let publication = or_own(layers, &layers::PUBLICATION, own.map(Contract::publication));
+    let slot = or_own(layers, &layers::SLOT, own.map(Contract::slot));
     if !values::is_publication(publication.text) {
         return Err(publication.wrong("not the name of a publication", "use 1 to 63 bytes"));
     }
@@ -140,11 +145,12 @@ pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
         let what = format!("`{}` is not the name of a replication slot", slot.text);
         return Err(slot.wrong(&what, "use 1 to 63 of the letters a-z, the digits 0-9 and _"));
     }
-    let tables = tables(layers, &preset)?;
+    let tables = tables(layers, &preset, own)?;
     per_table::refuse_strangers(&tables, layers)?;
     let mut outboxes = Vec::with_capacity(tables.len());
     for table in tables {
-        let mapping = Arc::new(mapping(layers, &table, &preset)?);
+        let mapping = mapping(layers, &table, &preset)?;
+        let mapping = Arc::new(Mapping { contract: contract.clone(), ..mapping });
         outboxes.push(Outbox { table, mapping });
     }
     let main = outboxes.remove(0);
@@ -152,10 +158,23 @@ pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
     Ok(Target { main, others: outboxes, publication, slot })
 }
 
+/// What was written; else what the connector has, if there is one.
+fn or_own<'a>(layers: &'a Layers, setting: &'static Setting, own: Option<&'a str>) -> Written<'a> {
+    match (layers.given(setting), own) {
+        (None, Some(text)) => Written { text, place: layers.get(&layers::DEBEZIUM_CONFIG).place },
+        _ => layers.get(setting),
+    }
+}
+
 /// The tables, of which there is at least one.
-fn tables(layers: &Layers, preset: &Preset) -> Result<Vec<TableName>, OutboxError> {
+fn tables(
+    layers: &Layers,
+    preset: &Preset,
+    contract: Option<&Contract>,
+) -> Result<Vec<TableName>, OutboxError> {
     let table = layers.get(&layers::TABLE);
-    let text = match (table.text, preset.table()) {
+    let own = contract.and_then(Contract::tables).or(preset.table());
+    let text = match (table.text, own) {
         ("", Some(own)) => own,
         ("", None) => {
             return Err(table.wrong("it is not set, and the preset has none of its own", "name the table"));

@@ -36,6 +36,7 @@ mod comparison;
 #[doc(hidden)]
 pub mod config;
 pub mod dead_letters;
+mod debezium;
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod demo;

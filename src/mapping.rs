@@ -11,6 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 use include_dir::{Dir, include_dir};
 
+use crate::debezium::Contract;
 use crate::message::OwnHeaders;
 use crate::router::{CORRELATION_ID, EVENT_TYPE};
 
@@ -73,6 +74,8 @@ pub struct Mapping {
     pub(crate) own_headers: bool,
     /// Whether the table is the one that `walpost setup` makes.
     pub(crate) made_by_setup: bool,
+    /// Debezium's configuration, which then says all but the conditions, the order and whether headers of our own follow.
+    pub(crate) contract: Option<Arc<Contract>>,
     /// The preset's name, and the entries as they were written, in the order of [`ENTRIES`].
     pub(crate) preset: String,
     pub(crate) written: Vec<(&'static str, String)>,
@@ -224,6 +227,7 @@ impl Preset {
             order: items(text("order")).map(str::to_owned).collect(),
             own_headers: choice(text("own_headers"), true).map_err(wrong("own_headers"))?,
             made_by_setup: choice(text("made_by_setup"), false).map_err(wrong("made_by_setup"))?,
+            contract: None,
             preset: self.name.clone(),
             written: ENTRIES.map(|entry| (entry, text(entry).to_owned())).into(),
         })
@@ -237,9 +241,23 @@ impl Mapping {
         Arc::clone(&WALPOST)
     }
 
+    /// The column of its table that the record's time comes from.
+    pub(crate) fn time_column(&self) -> Option<&str> {
+        match (&self.contract, &self.timestamp) {
+            (Some(contract), _) => contract.time_column(),
+            (None, Timestamp::Column(template, _)) => template.bare().map(|source| source.column.as_str()),
+            (None, Timestamp::None | Timestamp::Commit) => None,
+        }
+    }
+
     /// Which headers of our own its records have.
     pub(crate) fn header_set(&self) -> OwnHeaders {
-        if self.own_headers { OwnHeaders::All } else { OwnHeaders::None }
+        match (self.own_headers, &self.contract) {
+            (false, _) => OwnHeaders::None,
+            (true, None) => OwnHeaders::All,
+            // The id is among Debezium's headers.
+            (true, Some(_)) => OwnHeaders::Position,
+        }
     }
 
     fn empty() -> Self {
@@ -257,6 +275,7 @@ impl Mapping {
             order: Vec::new(),
             own_headers: true,
             made_by_setup: true,
+            contract: None,
             preset: String::new(),
             written: Vec::new(),
         }

@@ -45,6 +45,8 @@ pub(crate) enum OwnHeaders {
     /// The id, and the position.
     #[default]
     All,
+    /// The position alone.
+    Position,
     None,
 }
 

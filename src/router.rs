@@ -55,7 +55,7 @@ impl Router {
             headers.push(CORRELATION_ID, Some(correlation_id.as_bytes()));
         }
         push_row_headers(headers, &message.headers).map_err(|source| refuse(&source).at(position))?;
-        if message.own_headers == OwnHeaders::All {
+        if message.own_headers != OwnHeaders::None {
             headers.push_display(LSN, position.commit_lsn);
             headers.push_display(INDEX, position.index);
         }

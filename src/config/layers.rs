@@ -39,6 +39,7 @@ settings! {
     PUBLICATION: "publication", "--publication", "WALPOST_PUBLICATION", "walpost";
     SLOT: "slot", "--slot", "WALPOST_SLOT", "walpost";
     PRESET: "preset", "--preset", "WALPOST_PRESET", "walpost";
+    DEBEZIUM_CONFIG: "debezium_config", "--debezium-config", "WALPOST_DEBEZIUM_CONFIG", "";
     MAP_ID: "map_id", "--map-id", "WALPOST_MAP_ID", "";
     MAP_TOPIC: "map_topic", "--map-topic", "WALPOST_MAP_TOPIC", "";
     MAP_KEY: "map_key", "--map-key", "WALPOST_MAP_KEY", "";
@@ -183,16 +184,22 @@ impl Layers {
 
     /// The value that wins; the default, which may be empty, when nothing was written.
     pub(super) fn get(&self, setting: &'static Setting) -> Written<'_> {
+        self.given(setting)
+            .unwrap_or_else(|| Written { text: setting.default, place: setting.flag.to_owned() })
+    }
+
+    /// The value that wins, if one was written.
+    pub(super) fn given(&self, setting: &'static Setting) -> Option<Written<'_>> {
         for (layer, place) in [
             (&self.flags, setting.flag.to_owned()),
             (&self.environment, setting.variable.to_owned()),
             (&self.file, self.place_in_file(setting.key)),
         ] {
             if let Some(text) = layer.values.get(setting.key) {
-                return Written { text, place };
+                return Some(Written { text, place });
             }
         }
-        Written { text: setting.default, place: setting.flag.to_owned() }
+        None
     }
 
     /// The properties of Kafka, those of a higher layer in the place of those of a lower one.

@@ -119,7 +119,8 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 27] = [
 
 #[test]
 fn every_setting_has_three_forms_and_the_higher_one_wins() {
-    assert_eq!(EVERY_SETTING.len(), layers::SETTINGS.len());
+    // All but --debezium-config, which names files.
+    assert_eq!(EVERY_SETTING.len() + 1, layers::SETTINGS.len());
     for (key, low, high, seen) in EVERY_SETTING {
         let setting = layers::SETTINGS.iter().find(|setting| setting.key == key).unwrap();
         let (low_file, high_file) = (format!("{key} = '{low}'"), format!("{key} = '{high}'"));
@@ -136,6 +137,66 @@ fn every_setting_has_three_forms_and_the_higher_one_wins() {
             assert_eq!(seen(&resolve(&given).unwrap()), high, "{key}");
         }
     }
+}
+
+/// A connector's file, and the settings beside it.
+fn with_connector(more: &str, flags: &[(&str, &str)]) -> Result<Config, OutboxError> {
+    let folder = tempfile::tempdir().unwrap();
+    let (worker, connector) = (folder.path().join("worker.properties"), folder.path().join("connector.json"));
+    let json = "org.apache.kafka.connect.json.JsonConverter";
+    fs::write(&worker, format!("key.converter={json}\nvalue.converter={json}\n")).unwrap();
+    let options = r#""topic.prefix": "p", "transforms": "o", "transforms.o.type": "EventRouter", "database.password": "sesame""#;
+    fs::write(&connector, format!("{{{options}, {more}}}")).unwrap();
+    let files = format!("{},{}", worker.display(), connector.display());
+    let flags: Vec<_> = flags.iter().copied().chain([("--debezium-config", files.as_str())]).collect();
+    resolve(&Given { flags: &flags, ..Given::default() })
+}
+
+#[test]
+fn a_connector_names_table_slot_and_publication_unless_settings_do() {
+    let preset = ("--preset", "debezium");
+    let names = |config: &Config| {
+        let Target { publication, slot, .. } = &config.target;
+        format!("{} {publication} {slot}", config.target.tables())
+    };
+    let config = with_connector(r#""tasks.max": 1"#, &[preset]).unwrap();
+    assert_eq!(names(&config), "public.outboxevent dbz_publication debezium");
+    let own = r#""table.include.list": "Shop.events", "slot.name": "s", "publication.name": "P""#;
+    assert_eq!(names(&with_connector(own, &[preset]).unwrap()), "\"Shop\".events P s");
+    let flags = [preset, ("--table", "a.b"), ("--slot", "c"), ("--publication", "d")];
+    let config = with_connector(own, &flags).unwrap();
+    assert_eq!(names(&config), "a.b d c");
+    assert!(!config.target.main.mapping.own_headers && !format!("{config:?}").contains("sesame"));
+    let config = with_connector(own, &[preset, ("--map-own-headers", "yes")]).unwrap();
+    assert!(config.target.main.mapping.own_headers);
+}
+
+#[test]
+fn a_connector_is_refused_with_its_file_and_option() {
+    let preset = ("--preset", "debezium");
+    for (more, flags, what) in [
+        (r#""converters": "c""#, vec![preset], "connector.json: `converters`: it is not reproduced"),
+        (
+            r#""made.up": "c""#,
+            vec![preset],
+            "--debezium-config: `made.up`: Walpost does not know this option",
+        ),
+        (r#""name": "c""#, vec![], "--debezium-config: it belongs to the preset debezium"),
+        (
+            r#""name": "c""#,
+            vec![preset, ("--map-key", "{a}")],
+            "--map-key: the connector's configuration says",
+        ),
+        (r#""slot.name": "A""#, vec![preset], "--debezium-config: `A` is not the name of a replication slot"),
+    ] {
+        let Err(error) = with_connector(more, &flags) else { panic!("{what}") };
+        assert!(error.is_usage() && !format!("{error:?}").contains("sesame"), "{error:?}");
+        let is_told = error.to_string().contains(what.trim_start_matches("connector.json: "));
+        assert!(is_told && error.advice().is_some(), "{what}: {error:?}");
+    }
+    let gone = [preset, ("--debezium-config", "/nowhere/c.json")];
+    let error = resolve(&Given { flags: &gone, ..Given::default() }).unwrap_err();
+    assert!(error.to_string().contains("/nowhere/c.json cannot be read"), "{error}");
 }
 
 #[test]

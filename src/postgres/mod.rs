@@ -8,6 +8,7 @@
 //!
 //! This is the only door to the folder: the rooms behind it know nothing of each other's neighbours.
 
+pub(crate) mod array;
 mod auth;
 mod connection;
 mod decode_error;

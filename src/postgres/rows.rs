@@ -11,7 +11,7 @@ use super::session::{Cells, Session, open_replication, sql_error};
 use super::table::emitted;
 use super::{settings::Settings, slot};
 use crate::error::OutboxError;
-use crate::mapping::{Condition, Mapping, Timestamp};
+use crate::mapping::{Condition, Mapping};
 
 /// How long taking the lock may wait for transactions that are writing to the table.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
@@ -70,7 +70,7 @@ fn parts<'a>(target: &'a Target, preflight: &'a Preflight) -> impl Iterator<Item
 /// The order of insertion, as far as the table tells it.
 fn order(mapping: &Mapping, columns: &[TableColumn]) -> String {
     let told = if mapping.order.is_empty() {
-        time_column(mapping).into_iter().collect()
+        mapping.time_column().into_iter().collect()
     } else {
         mapping.order.iter().map(String::as_str).collect::<Vec<_>>()
     };
@@ -84,21 +84,13 @@ fn has(columns: &[TableColumn], column: &str) -> bool {
     columns.iter().any(|there| there.name == column)
 }
 
-/// The column that a record's time comes from.
-fn time_column(mapping: &Mapping) -> Option<&str> {
-    match &mapping.timestamp {
-        Timestamp::Column(template, _) => template.bare().map(|source| source.column.as_str()),
-        Timestamp::None | Timestamp::Commit => None,
-    }
-}
-
 /// The condition for rows that are not older than a point in time, as SQL writes it.
 ///
 /// # Errors
 /// The mapping names no column of times.
 pub fn since(outbox: &Outbox, time: &str) -> Result<String, OutboxError> {
     let mapping = &outbox.mapping;
-    let column = time_column(mapping).or(mapping.order.first().map(String::as_str));
+    let column = mapping.time_column().or(mapping.order.first().map(String::as_str));
     match column {
         Some(column) => Ok(format!("t.{} >= {}", quote_identifier(column), quote_literal(time))),
         None => Err(OutboxError::usage(

@@ -11,6 +11,8 @@ mod ddl;
 mod dead_letters;
 mod dead_letters_cli;
 mod dead_letters_wait;
+mod debezium;
+mod debezium_config;
 mod delivery;
 mod demo;
 mod desk;

@@ -54,6 +54,16 @@ pub struct DatabaseArguments {
     /// [env: WALPOST_PRESET] [file: preset]
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
+    /// Debezium's own configuration, for --preset debezium [default: none]
+    ///
+    /// The connector's JSON or properties, or the properties of Debezium Server. Records become what Debezium makes of them,
+    /// byte for byte; table, slot and publication are the connector's unless they are given here. Several files, such as
+    /// Connect's worker.properties and the connector's, are separated by commas, later ones over earlier ones. Where the
+    /// database and the brokers are is not read from them. An option that is not reproduced is an error.
+    ///
+    /// [env: WALPOST_DEBEZIUM_CONFIG] [file: debezium_config]
+    #[arg(long, value_name = "FILE", value_delimiter = ',')]
+    debezium_config: Vec<String>,
     /// A setting for one of several tables, such as 'shop.events: topic=orders'; may be given again and again
     ///
     /// Entries are preset, and those of --map-...: id, topic, key and so on. They go over the settings for all tables. A
@@ -272,6 +282,8 @@ impl DatabaseArguments {
         layer.put(&layers::PUBLICATION, self.publication.as_ref());
         layer.put(&layers::SLOT, self.slot.as_ref());
         layer.put(&layers::PRESET, self.preset.as_ref());
+        let files = Some(self.debezium_config.join(",")).filter(|files| !files.is_empty());
+        layer.put(&layers::DEBEZIUM_CONFIG, files.as_ref());
         self.map_for.iter().try_for_each(|entry| layer.put_for_table(entry))
     }
 }

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio_postgres::Row;
+
 use super::{Finding, Outcome, Preflight, rows};
+use crate::debezium::ColumnFacts;
 use crate::error::OutboxError;
 use crate::mapping::{Account, PartAccount};
 use crate::postgres::names::{Outbox, Target, quote_identifier, quote_literal};
@@ -46,16 +49,20 @@ pub(super) async fn inspect(
     target: &Target,
     report: &mut Preflight,
 ) -> Result<(), OutboxError> {
-    let mut bases = HashMap::new();
+    let (mut bases, mut facts) = (HashMap::new(), Vec::new());
     for outbox in target.outboxes() {
         let (oid, is_fit) = table(session, outbox, report).await?;
         let columns = match oid.filter(|_| is_fit) {
-            Some(oid) => columns(session, oid, &mut bases).await?,
+            Some(oid) => {
+                let (columns, of_columns) = columns(session, oid, &mut bases).await?;
+                facts.push((outbox.table.clone(), of_columns));
+                columns
+            }
             None => Vec::new(),
         };
         report.tables.push(Survey { oid, is_fit, columns, ..Survey::default() });
     }
-    report.column_types = ColumnTypes::new(bases);
+    report.column_types = ColumnTypes::new(bases, facts);
     for (outbox, index) in target.outboxes().zip(0..) {
         layout(outbox, index, report);
     }
@@ -101,21 +108,41 @@ async fn columns(
     session: &Session,
     oid: u32,
     bases: &mut HashMap<u32, u32>,
-) -> Result<Vec<TableColumn>, OutboxError> {
+) -> Result<(Vec<TableColumn>, HashMap<String, ColumnFacts>), OutboxError> {
     let sql = format!(
-        "WITH RECURSIVE base AS (SELECT oid, oid AS base, typbasetype FROM pg_type UNION ALL \
-         SELECT b.oid, t.oid, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typbasetype) \
-         SELECT a.attname::text, a.atttypid, b.base, format_type(a.atttypid, a.atttypmod) \
+        "WITH RECURSIVE base AS (SELECT oid, oid AS base, typbasetype, typtypmod FROM pg_type UNION ALL \
+         SELECT b.oid, t.oid, t.typbasetype, CASE b.typtypmod WHEN -1 THEN t.typtypmod ELSE b.typtypmod END \
+         FROM base b JOIN pg_type t ON t.oid = b.typbasetype) \
+         SELECT a.attname::text, a.atttypid, b.base, format_type(a.atttypid, a.atttypmod), bt.typname::text, dt.typname::text, \
+         CASE a.atttypmod WHEN -1 THEN b.typtypmod ELSE a.atttypmod END, NOT (a.attnotnull OR dt.typnotnull), \
+         CASE a.attgenerated WHEN '' THEN pg_get_expr(d.adbin, d.adrelid) END, \
+         ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = b.base ORDER BY e.enumsortorder) \
          FROM pg_attribute a JOIN base b ON b.oid = a.atttypid AND b.typbasetype = 0 \
+         JOIN pg_type bt ON bt.oid = b.base JOIN pg_type dt ON dt.oid = a.atttypid \
+         LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
          WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
     );
-    let mut columns = Vec::new();
+    let (mut columns, mut facts) = (Vec::new(), HashMap::new());
     for row in &rows(session, &sql).await? {
         let column = TableColumn { name: row.cell(0)?, type_oid: row.cell(1)?, type_name: row.cell(3)? };
         bases.insert(column.type_oid, row.cell::<u32, _>(2)?);
+        facts.insert(column.name.clone(), column_facts(row)?);
         columns.push(column);
     }
-    Ok(columns)
+    Ok((columns, facts))
+}
+
+/// What else is said of a column.
+fn column_facts(row: &Row) -> Result<ColumnFacts, OutboxError> {
+    Ok(ColumnFacts {
+        type_oid: row.cell(2)?,
+        type_name: row.cell(4)?,
+        declared: row.cell(5)?,
+        modifier: row.cell(6)?,
+        nullable: row.cell(7)?,
+        default: row.cell(8)?,
+        labels: row.cell(9)?,
+    })
 }
 
 /// Holds the mapping against the columns.
@@ -138,6 +165,9 @@ fn layout(outbox: &Outbox, index: usize, report: &mut Preflight) {
 
 /// Which columns became which part, a line each.
 fn account(outbox: &Outbox, columns: &[(&str, &str)]) -> String {
+    if let Some(contract) = &outbox.mapping.contract {
+        return format!("{} {contract}", outbox.table);
+    }
     let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
     let Account { parts, unused } = outbox.mapping.account(&names);
     let of = |wanted: &[String]| {

@@ -2,14 +2,17 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use bytestring::ByteString;
 use serde_json::value::RawValue;
 
 use super::compact::compact;
+use super::event::event;
 use super::layout::Field;
 use super::value::{self, Kind, Unfit, Value, text_array};
+use crate::debezium::Plan;
 use crate::mapping::{Piece, Template};
 use crate::message::OutboxMessage;
 use crate::postgres::names::TableName;
@@ -27,7 +30,7 @@ enum Cell {
 }
 
 /// The column that a part can't be made of, and why.
-type Fault = (usize, Unfit);
+pub(super) type Fault = (usize, Unfit);
 
 impl Cells {
     pub(super) fn of(tuple: &Tuple, kinds: &[Kind]) -> Self {
@@ -45,6 +48,11 @@ impl Cells {
             Some(Cell::Value(value)) => Some(value),
             _ => None,
         }
+    }
+
+    /// What the server sent for a value, in text form; `None` is null.
+    pub(super) fn sent(&self, column: usize) -> Option<&Bytes> {
+        self.value(column).map(|value| &value.bytes)
     }
 
     /// A value's text; `None` is null.
@@ -79,6 +87,8 @@ pub(super) struct Step {
 pub(super) enum Part {
     Field(Field),
     Headers,
+    /// All of them.
+    Event,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +101,8 @@ enum How {
     Headers(Vec<Header>),
     /// The members' names as JSON, whether their text is JSON already, and their text.
     Object(Vec<(String, bool, Text)>),
+    /// The whole message, as Debezium makes it.
+    Event(Arc<Plan>),
 }
 
 /// A template over columns by their place.
@@ -148,8 +160,12 @@ impl Step {
         Step { part: Part::Field(Field::Payload), how: How::Object(members.collect()) }
     }
 
+    pub(super) fn event(plan: Plan) -> Self {
+        Step { part: Part::Event, how: How::Event(Arc::new(plan)) }
+    }
+
     pub(super) fn is_id(&self) -> bool {
-        matches!(self.part, Part::Field(Field::Id | Field::AnyId))
+        matches!(self.part, Part::Event | Part::Field(Field::Id | Field::AnyId))
     }
 
     /// Puts the part into its place; false if it is null.
@@ -178,10 +194,11 @@ impl Step {
                 message.payload = Some(object_of_members(members, cells)?);
                 return Ok(true);
             }
+            How::Event(plan) => return event(plan, cells, message).map(|()| true),
         };
         match self.part {
             Part::Field(field) => field.put(value, message).map_err(|error| (column, error))?,
-            Part::Headers => {}
+            Part::Headers | Part::Event => {}
         }
         Ok(true)
     }

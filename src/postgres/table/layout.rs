@@ -11,6 +11,7 @@ use super::emitted::{REPLAY, SentRow};
 use super::misfit::{LayoutError, Wanted};
 use super::value::{self, Kind, RowError, Unfit, created_at, text, uuid};
 use crate::dead_letters::UnfitColumn;
+use crate::debezium::Plan;
 use crate::mapping::{Condition, HeaderRule, Source, Template, Timestamp, Unit, Value as MappedValue};
 use crate::message::{OutboxMessage, OwnHeaders};
 use crate::postgres::names::{Outbox, TableName};
@@ -103,7 +104,7 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
 }
 
 /// A UUID that stands for an id of another kind, always the same (RFC 9562, version 5, in the namespace of OIDs).
-fn any_id(id: &[u8]) -> uuid::Uuid {
+pub(super) fn any_id(id: &[u8]) -> uuid::Uuid {
     uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id)
 }
 
@@ -297,6 +298,12 @@ impl Builder<'_> {
     }
 }
 
+/// The column that a part is to be blamed on.
+fn blame(template: &Template) -> Arc<str> {
+    let column = template.sources().next().map(|source| source.column.clone());
+    Arc::from(column.unwrap_or_else(|| template.to_string()))
+}
+
 impl Layout {
     /// The layout of columns given by name and type.
     pub(crate) fn new<'a>(
@@ -305,15 +312,9 @@ impl Layout {
         types: &ColumnTypes,
     ) -> Result<Self, LayoutError> {
         let mapping = &*outbox.mapping;
-        let (names, kinds): (Vec<Arc<str>>, Vec<Kind>) =
-            columns.map(|(name, type_oid)| (Arc::from(name), types.kind(type_oid))).unzip();
-        let blame = |template: &Template| {
-            let column = template
-                .sources()
-                .next()
-                .map_or_else(|| template.to_string(), |source| source.column.clone());
-            Arc::from(column)
-        };
+        let (names, type_oids): (Vec<Arc<str>>, Vec<u32>) =
+            columns.map(|(name, type_oid)| (Arc::from(name), type_oid)).unzip();
+        let kinds: Vec<Kind> = type_oids.iter().map(|type_oid| types.kind(*type_oid)).collect();
         let layout = Layout {
             table: outbox.table.clone(),
             columns: vec![None; names.len()],
@@ -328,6 +329,12 @@ impl Layout {
             binary: true,
             absent: Vec::new(),
         };
+        if let Some(contract) = &mapping.contract {
+            let facts = |place: usize| types.facts(&outbox.table, &layout.names[place], type_oids[place]);
+            let of = (outbox.table.schema.as_str(), outbox.table.name.as_str());
+            let plan = Plan::new(contract, of, &layout.names, facts)?;
+            return Ok(layout.with_plan(plan, kinds));
+        }
         let mut builder = Builder {
             table: &outbox.table,
             layout,
@@ -363,6 +370,13 @@ impl Layout {
             layout.kinds = kinds;
         }
         Ok(layout)
+    }
+
+    /// The layout of a table whose rows become messages as Debezium makes them.
+    fn with_plan(mut self, plan: Plan, kinds: Vec<Kind>) -> Self {
+        self.topic = Arc::clone(&self.names[plan.routed_by()]);
+        self.steps.push(Step::event(plan));
+        Layout { kinds, id: None, binary: false, ..self }
     }
 
     /// The outbox that it is of.

@@ -1,5 +1,6 @@
 //! Why a mapping does not fit a table, and the mend.
 
+use crate::debezium::PlanError;
 use crate::error::OutboxError;
 use crate::mapping::Preset;
 use crate::postgres::names::{Outbox, TableName, quote_identifier};
@@ -17,6 +18,19 @@ pub(crate) enum LayoutError {
     Type { entry: &'static str, column: String, why: &'static str },
     #[error("can't be mapped: {} must be one column, such as {{created_at}}", flag(.0))]
     NotBare(&'static str),
+    #[error("has no column {}, which the connector's options name", .0.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", "))]
+    Unnamed(Vec<String>),
+    #[error("has a column {} that {}", quote_identifier(.0), .1)]
+    Contract(String, String),
+}
+
+impl From<PlanError> for LayoutError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Missing(names) => LayoutError::Unnamed(names),
+            PlanError::Unfit { column, why } => LayoutError::Contract(column, why),
+        }
+    }
 }
 
 /// A column that an entry of the mapping names.
@@ -74,6 +88,14 @@ impl LayoutError {
                     listed(columns)
                 ));
             }
+            LayoutError::Unnamed(_) => advice.push(format!(
+                "it has {}; change the options (--debezium-config) or the table: Debezium would stop at its first row",
+                listed(columns)
+            )),
+            LayoutError::Contract(..) => advice.push(
+                "the connector's options (--debezium-config) ask for it: no row of it could be sent as Debezium does"
+                    .to_owned(),
+            ),
             LayoutError::NotBare(entry) => {
                 advice.push(format!("see {} in `walpost run --help`", flag(entry)))
             }

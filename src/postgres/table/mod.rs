@@ -9,6 +9,7 @@ mod dead_letter_requests;
 mod dead_letters;
 mod derive;
 pub(crate) mod emitted;
+mod event;
 mod layout;
 mod letter;
 mod misfit;
@@ -16,6 +17,7 @@ mod save;
 mod value;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 pub use dead_letter_office::DeadLetterOffice;
 pub(crate) use dead_letter_office::RELAY_RIGHTS;
@@ -28,19 +30,46 @@ pub(crate) use value::RowError;
 
 use value::Kind;
 
-/// The types of the database's columns with domains seen through.
+use super::names::TableName;
+use crate::debezium::ColumnFacts;
+
+/// What the catalog says of the columns of tables, by their names.
+pub(crate) type Facts = Vec<(TableName, HashMap<String, ColumnFacts>)>;
+
+/// The types of the database's columns with domains seen through, and what else the catalog says of the table's.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ColumnTypes {
     bases: HashMap<u32, u32>,
+    facts: Arc<Facts>,
 }
 
 impl ColumnTypes {
-    /// `bases`: from a type to the type that it is, in the end, a domain over.
-    pub(crate) fn new(bases: HashMap<u32, u32>) -> Self {
-        ColumnTypes { bases }
+    /// `bases`: from a type to the type that it is, in the end, a domain over. `facts`: of each table's columns.
+    pub(crate) fn new(bases: HashMap<u32, u32>, facts: Facts) -> Self {
+        ColumnTypes { bases, facts: Arc::new(facts) }
+    }
+
+    fn base(&self, type_oid: u32) -> u32 {
+        self.bases.get(&type_oid).copied().unwrap_or(type_oid)
     }
 
     fn kind(&self, type_oid: u32) -> Kind {
-        Kind::of(self.bases.get(&type_oid).copied().unwrap_or(type_oid))
+        Kind::of(self.base(type_oid))
+    }
+
+    /// What the catalog said of a column; of one that is newer than the look at it, as little as its type says.
+    fn facts(&self, table: &TableName, name: &str, type_oid: u32) -> ColumnFacts {
+        let base = self.base(type_oid);
+        let of_table = self.facts.iter().find(|(of, _)| of == table);
+        let known = of_table.and_then(|(_, facts)| facts.get(name)).filter(|facts| facts.type_oid == base);
+        known.cloned().unwrap_or_else(|| ColumnFacts {
+            type_oid: base,
+            type_name: format!("number {base}"),
+            declared: String::new(),
+            modifier: -1,
+            nullable: true,
+            default: None,
+            labels: Vec::new(),
+        })
     }
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::error::OutboxError;
 use crate::mapping::Unit;
+use crate::postgres::array;
 
 /// Microseconds from 1970-01-01 to 2000-01-01, where the server's time begins.
 const EPOCH_OFFSET_US: i64 = 946_684_800_000_000;
@@ -83,6 +84,8 @@ pub(super) enum Unfit {
     NotJson,
     NotArray,
     NotPairs,
+    /// No text of the column's own type.
+    NotOfType,
     /// A binary form that we can't read; the text form would do.
     Binary,
 }
@@ -119,6 +122,7 @@ impl Unfit {
             Unfit::NotJson => RowError::Unfit(column, "JSON"),
             Unfit::NotArray => RowError::Unfit(column, "array of text"),
             Unfit::NotPairs => RowError::Unfit(column, "names, as many as there are values"),
+            Unfit::NotOfType => RowError::Unfit(column, "value that Debezium's type for it has"),
             Unfit::Binary => RowError::Binary(column),
         }
     }
@@ -205,46 +209,13 @@ pub(super) fn epoch(value: &Value, unit: Unit) -> Result<Option<i64>, Unfit> {
     Ok(i64::try_from(micros).ok())
 }
 
-/// The elements of an array of text, as its text form writes them (PostgreSQL documentation, "Array Input and Output
-/// Syntax").
+/// The elements of an array of text.
 pub(super) fn text_array(value: &Value) -> Result<Vec<Option<String>>, Unfit> {
     if value.binary {
         return Err(Unfit::Binary);
     }
     let text = std::str::from_utf8(&value.bytes).map_err(|_| Unfit::NotUtf8)?;
-    let mut rest = text.strip_prefix('{').ok_or(Unfit::NotArray)?;
-    let mut elements = Vec::new();
-    if rest == "}" {
-        return Ok(elements);
-    }
-    loop {
-        let (element, after) = array_element(rest).ok_or(Unfit::NotArray)?;
-        elements.push(element);
-        match after {
-            "}" => return Ok(elements),
-            _ => rest = after.strip_prefix(',').ok_or(Unfit::NotArray)?,
-        }
-    }
-}
-
-fn array_element(text: &str) -> Option<(Option<String>, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let (element, rest) = text.split_at(text.find([',', '}'])?);
-        // Arrays in arrays have no names.
-        let plain = !element.is_empty() && !element.contains(['{', '"', '\\']);
-        let element = if element.eq_ignore_ascii_case("null") { None } else { Some(element.to_owned()) };
-        return plain.then_some((element, rest));
-    };
-    let mut element = String::new();
-    let mut letters = quoted.char_indices();
-    while let Some((at, letter)) = letters.next() {
-        match letter {
-            '"' => return Some((Some(element), &quoted[at + 1..])),
-            '\\' => element.push(letters.next()?.1),
-            _ => element.push(letter),
-        }
-    }
-    None
+    array::elements(text).ok_or(Unfit::NotArray)
 }
 
 pub(super) fn uuid(value: Value) -> Result<Uuid, Unfit> {
@@ -355,21 +326,6 @@ mod tests {
         );
         assert_eq!(epoch(&value(Kind::Int, b"1999", false), Unit::Nanos), Ok(Some(1)));
         assert_eq!(epoch(&value(Kind::Int, b"9223372036854775807", false), Unit::Seconds), Ok(None));
-    }
-
-    #[test]
-    fn arrays_of_text_are_taken_apart() {
-        let array = |text: &str| text_array(&value(Kind::Other, text.as_bytes(), false));
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(array("{}"), Ok(vec![]));
-        assert_eq!(
-            array("{a,NULL,\"NULL\",\"\",é}"),
-            Ok(vec![some("a"), None, some("NULL"), some(""), some("é")])
-        );
-        assert_eq!(array(r#"{"a,b","say \"hi\" \\ }"}"#), Ok(vec![some("a,b"), some("say \"hi\" \\ }")]));
-        for wrong in ["", "a", "{a", "{a,}", "{\"a}", "{{a},{b}}", "{a}b", "[0:1]={a,b}"] {
-            assert_eq!(array(wrong), Err(Unfit::NotArray), "{wrong}");
-        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl TopicReader {
     }
 }
 
-fn copy(message: &impl Message) -> Consumed {
+pub(crate) fn copy(message: &impl Message) -> Consumed {
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Consumed {
         partition: message.partition(),

@@ -163,10 +163,18 @@ impl KafkaBroker {
     }
 
     pub(crate) async fn create_topic(&self, name: &str, partitions: i32) {
+        self.create_topics(&[(name, partitions)]).await;
+    }
+
+    /// Names and numbers of partitions.
+    pub(crate) async fn create_topics(&self, topics: &[(&str, i32)]) {
         let admin: AdminClient<DefaultClientContext> = config(&self.brokers).create().unwrap();
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        // Kept for good, since a record may bear a time of long ago.
+        let new =
+            |(name, count)| NewTopic::new(name, count, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        let topics: Vec<NewTopic<'_>> = topics.iter().copied().map(new).collect();
         let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
-        for result in admin.create_topics(&[topic], &options).await.unwrap() {
+        for result in admin.create_topics(&topics, &options).await.unwrap() {
             result.unwrap_or_else(|(topic, error)| panic!("topic {topic}: {error}"));
         }
     }

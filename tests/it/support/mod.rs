@@ -9,6 +9,7 @@ pub(crate) mod clock;
 pub(crate) mod consume;
 pub(crate) mod container;
 pub(crate) mod database;
+pub(crate) mod debezium;
 pub(crate) mod guard;
 pub(crate) mod host;
 pub(crate) mod kafka;
