@@ -157,6 +157,30 @@ BEGIN
 END
 $upgrade$;
 
+-- Scheduled ---------------------------------------------------------------------------------------------
+-- Rows that are to be sent later, where the outbox has a column that says when (`--map-due`; in the table above, a column
+-- scheduled_at if you add one). The relay moves them here, and at that time into the log again. A released row stays for a
+-- day, so that a repeat of the log finds it. To cancel one:
+-- DELETE FROM outbox.scheduled WHERE id = '...' AND released_at IS NULL;
+
+CREATE TABLE IF NOT EXISTS outbox.scheduled (
+    slot        name        NOT NULL,                      -- whose relay holds it
+    commit_lsn  pg_lsn      NOT NULL,                      -- where the row stands in the log
+    index       bigint      NOT NULL,
+    id          text        NOT NULL,                      -- the message's id
+    due         timestamptz NOT NULL,                      -- may be changed
+    source      text        NOT NULL,                      -- the table that it was inserted into
+    content     json,                                      -- its columns; none once it is released
+    mark        text,                                      -- of a replayed row: when that was asked for
+    held_at     timestamptz NOT NULL DEFAULT now(),
+    released_at timestamptz,
+
+    CONSTRAINT scheduled_pkey PRIMARY KEY (slot, commit_lsn, index, id)
+);
+
+CREATE INDEX IF NOT EXISTS scheduled_due ON outbox.scheduled (slot, due, commit_lsn, index) WHERE released_at IS NULL;
+CREATE INDEX IF NOT EXISTS scheduled_released ON outbox.scheduled (slot, released_at) WHERE released_at IS NOT NULL;
+
 -- Seal --------------------------------------------------------------------------------------------------
 -- The server lets everybody who may log in write messages into the log. Those that are events bear this secret, which
 -- only their writers and the relay may read; the relay passes any other over.
@@ -190,7 +214,7 @@ END
 $publication$;
 
 -- Grants ------------------------------------------------------------------------------------------------
--- The relay reads the log through the slot, and writes nothing but dead letters. Writers need only:
+-- The relay reads the log through the slot, and writes nothing but dead letters and rows for later. Writers need only:
 --     GRANT USAGE ON SCHEMA outbox TO <service>;  GRANT INSERT ON outbox.messages TO <service>;
 
 DO $grants$
@@ -211,6 +235,7 @@ BEGIN
     GRANT SELECT ON outbox.messages TO walpost;
     GRANT SELECT ON outbox.walpost_seal TO walpost;
     GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.dead_letters TO walpost;
+    GRANT SELECT, INSERT, UPDATE, DELETE ON outbox.scheduled TO walpost;
 END
 $grants$;
 

@@ -5,7 +5,7 @@
 --
 -- The table stays, since services still insert into it. Once they don't:
 --     DROP PROCEDURE outbox.retain; DROP FUNCTION outbox.publish, outbox.emit;
---     DROP TABLE outbox.messages, outbox.dead_letters, outbox.walpost_seal; DROP SCHEMA outbox;
+--     DROP TABLE outbox.messages, outbox.dead_letters, outbox.scheduled, outbox.walpost_seal; DROP SCHEMA outbox;
 -- and the login:
 --     DROP ROLE walpost;
 

@@ -24,6 +24,7 @@ use crate::mapping::{Mapping, Preset};
 use crate::postgres::settings::{Os, Settings};
 use crate::postgres::{Outbox, TableName, Target};
 use crate::refusal::{OnRefusal, RetryConfig};
+use crate::write_back::WriteBackMode;
 
 pub use environment::Environment;
 pub use layers::{Layer, Layers};
@@ -99,6 +100,7 @@ impl Config {
     /// A setting is wrong; the error says where it was written and what it may be.
     pub fn resolve(layers: &Layers, environment: &Environment, os: &Os) -> Result<Config, OutboxError> {
         let (target, refusal) = (target(layers)?, RefusalConfig::resolve(layers)?);
+        write_back_is_said(&target, &layers.get(&layers::WRITE_BACK))?;
         if refusal.on_refusal == OnRefusal::DeadLetter {
             letters_can_be_kept(&target, &layers.get(&layers::ON_REFUSAL))?;
         }
@@ -155,7 +157,32 @@ pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
     }
     let main = outboxes.remove(0);
     let (publication, slot) = (publication.text.to_owned(), slot.text.to_owned());
-    Ok(Target { main, others: outboxes, publication, slot })
+    Ok(Target { main, others: outboxes, publication, slot, write_back: write_back(layers)? })
+}
+
+fn write_back(layers: &Layers) -> Result<WriteBackMode, OutboxError> {
+    let choice = layers.get(&layers::WRITE_BACK);
+    match choice.text {
+        "none" => Ok(WriteBackMode::None),
+        "mark" => Ok(WriteBackMode::Mark),
+        "delete" => Ok(WriteBackMode::Delete),
+        other => {
+            let advice = "use none (the table stays as it is), mark (columns of the row are set) or delete";
+            Err(choice.wrong(&format!("there is no write-back `{other}`"), advice))
+        }
+    }
+}
+
+/// A preset of a library that marks nothing has nothing to say of how.
+fn write_back_is_said(target: &Target, choice: &Written<'_>) -> Result<(), OutboxError> {
+    let unsaid = |outbox: &&Outbox| outbox.mapping.mark.is_empty();
+    match target.outboxes().find(unsaid).filter(|_| target.write_back == WriteBackMode::Mark) {
+        None => Ok(()),
+        Some(Outbox { table, mapping }) => Err(choice.wrong(
+            &format!("the preset {} does not say what marks a row of {table} as published", mapping.preset),
+            "say it with --map-mark, such as --map-mark \"status=SENT, sent_at=now\", or use --write-back delete",
+        )),
+    }
 }
 
 /// What was written; else what the connector has, if there is one.

@@ -70,13 +70,14 @@ pub mod supervisor;
 #[doc(hidden)]
 pub mod telemetry;
 pub mod vitals;
+pub mod write_back;
 
 pub use dead_letters::{DeadLetter, DeadLetterStore, NoDeadLetters};
 pub use error::OutboxError;
 #[cfg(feature = "kafka")]
 pub use kafka::{KafkaPublisher, KafkaSettings};
 pub use lsn::{Lsn, Position};
-pub use message::{OutboxMessage, OutboxStatus, Payload};
+pub use message::{OutboxMessage, OutboxStatus, Payload, RowKey};
 pub use processor::{OutboxProcessor, Pace};
 pub use publisher::{Headers, Offer, OutboxPublisher, Receipt, Record, Ticket};
 pub use refusal::{OnRefusal, RetryConfig};
@@ -85,3 +86,4 @@ pub use relay::Relay;
 pub use store::{Batch, Change, OutboxStore};
 pub use supervisor::{Ends, Opening, Supervisor};
 pub use vitals::{State, Vitals};
+pub use write_back::{WriteBack, WriteBackMode};

@@ -24,7 +24,7 @@ static PRESETS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/presets");
 const NONE: &str = "none";
 
 /// The entries of a preset's file. Those of our own headers bear their names.
-pub(crate) const ENTRIES: [&str; 13] = [
+pub(crate) const ENTRIES: [&str; 15] = [
     "id",
     "topic",
     "key",
@@ -35,13 +35,15 @@ pub(crate) const ENTRIES: [&str; 13] = [
     CORRELATION_ID,
     "headers",
     "only",
+    "due",
     "order",
+    "mark",
     "own_headers",
     "made_by_setup",
 ];
 
 /// Those that a setting may say otherwise.
-pub(crate) const SETTABLE: [&str; 11] = [
+pub(crate) const SETTABLE: [&str; 13] = [
     "id",
     "topic",
     "key",
@@ -52,6 +54,8 @@ pub(crate) const SETTABLE: [&str; 11] = [
     CORRELATION_ID,
     "headers",
     "only",
+    "mark",
+    "due",
     "own_headers",
 ];
 
@@ -68,8 +72,12 @@ pub struct Mapping {
     pub(crate) correlation_id: Option<Template>,
     pub(crate) headers: Vec<HeaderRule>,
     pub(crate) only: Vec<Condition>,
+    /// The column that tells when a row is to be sent; of a number, its unit.
+    pub(crate) due: Option<(Source, Unit)>,
     /// The columns that tell the order of insertion, of those that the table has; none leaves it to the timestamp.
     pub(crate) order: Vec<String>,
+    /// What is set in a row once it is published; nothing where the table has no place for it.
+    pub(crate) mark: Vec<Mark>,
     /// Whether each record has `id`, `event_type`, `correlation_id`, `walpost.lsn` and `walpost.index`.
     pub(crate) own_headers: bool,
     /// Whether the table is the one that `walpost setup` makes.
@@ -141,6 +149,26 @@ pub(crate) struct Condition {
     /// The table may lack it; it is null then.
     pub(crate) optional: bool,
     pub(crate) is: Vec<Option<String>>,
+}
+
+/// A column that is set in a row once it is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) column: String,
+    /// The table may lack it; it is not set then.
+    pub(crate) optional: bool,
+    pub(crate) value: MarkValue,
+}
+
+/// What it is set to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum MarkValue {
+    Null,
+    /// The server's time.
+    Now,
+    Text(String),
+    /// A text, or the same in lower case where the column's own is in lower case.
+    AsItIs(String),
 }
 
 /// A preset's file.
@@ -224,7 +252,9 @@ impl Preset {
             correlation_id: template(CORRELATION_ID)?,
             headers: headers(text("headers")).map_err(wrong("headers"))?,
             only: conditions(text("only")).map_err(wrong("only"))?,
+            due: due(text("due")).map_err(wrong("due"))?,
             order: items(text("order")).map(str::to_owned).collect(),
+            mark: marks(text("mark")).map_err(wrong("mark"))?,
             own_headers: choice(text("own_headers"), true).map_err(wrong("own_headers"))?,
             made_by_setup: choice(text("made_by_setup"), false).map_err(wrong("made_by_setup"))?,
             contract: None,
@@ -272,7 +302,9 @@ impl Mapping {
             correlation_id: None,
             headers: Vec::new(),
             only: Vec::new(),
+            due: None,
             order: Vec::new(),
+            mark: Vec::new(),
             own_headers: true,
             made_by_setup: true,
             contract: None,
@@ -329,6 +361,19 @@ fn timestamp(text: &str) -> Result<Timestamp, String> {
     Ok(Timestamp::Column(Template::parse(template.trim())?, unit))
 }
 
+/// `{column}` and, where it is a number, its unit.
+fn due(text: &str) -> Result<Option<(Source, Unit)>, String> {
+    match timestamp(text)? {
+        Timestamp::None => Ok(None),
+        Timestamp::Column(template, unit)
+            if template.bare().is_some_and(|source| source.members.is_empty()) =>
+        {
+            Ok(template.bare().cloned().map(|source| (source, unit)))
+        }
+        _ => Err(format!("`{text}` is not one column: write {{name}}")),
+    }
+}
+
 /// A list of `name={column}`, `name?={column}` (left out when null), `{object}` and `{names}={values}`.
 fn headers(text: &str) -> Result<Vec<HeaderRule>, String> {
     items(text).map(header).collect()
@@ -375,6 +420,39 @@ fn conditions(text: &str) -> Result<Vec<Condition>, String> {
         Ok(Condition { column: column.to_owned(), optional, is })
     };
     items(text).map(condition).collect()
+}
+
+/// A list of `column=text`, where `now` is the server's time and nothing is null; `'now'` is a text. `TEXT|text` is in lower
+/// case where the column's own text is. `column?=` where the table may lack it.
+fn marks(text: &str) -> Result<Vec<Mark>, String> {
+    let mark = |item: &str| {
+        let (column, text) = item
+            .split_once('=')
+            .filter(|(column, _)| !matches!(column.trim(), "" | "?"))
+            .ok_or_else(|| format!("`{item}` is not of the form column=text or column=now"))?;
+        let column = column.trim();
+        let (column, optional) = column.strip_suffix('?').map_or((column, false), |column| (column, true));
+        let value = match text.trim() {
+            "" => MarkValue::Null,
+            "now" => MarkValue::Now,
+            text => match text.strip_prefix('\'').and_then(|text| text.strip_suffix('\'')) {
+                Some(quoted) => MarkValue::Text(quoted.to_owned()),
+                None => mark_text(item, text)?,
+            },
+        };
+        Ok(Mark { column: column.to_owned(), optional, value })
+    };
+    items(text).map(mark).collect()
+}
+
+fn mark_text(item: &str, text: &str) -> Result<MarkValue, String> {
+    match text.split_once('|') {
+        None => Ok(MarkValue::Text(text.to_owned())),
+        Some((one, lower)) if one != lower && one.to_lowercase() == lower => {
+            Ok(MarkValue::AsItIs(one.to_owned()))
+        }
+        Some(_) => Err(format!("`{item}`: of two texts the second must be the first one in lower case")),
+    }
 }
 
 /// The items of a list, separated by commas outside braces.

@@ -1,5 +1,6 @@
 //! What a service says and a consumer hears.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -37,6 +38,32 @@ pub struct OutboxMessage {
     pub(crate) partition: Option<i32>,
     /// What its record has besides the row's headers.
     pub(crate) own_headers: OwnHeaders,
+    /// The row that it was made of, if that is written back.
+    pub(crate) row: Option<Arc<RowKey>>,
+}
+
+/// What tells a row from all others of its table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowKey {
+    /// Which of the store's tables it is of, from 0.
+    pub table: usize,
+    /// The transaction that inserted it, without an epoch; 0 if that is long over.
+    pub xid: u32,
+    /// The texts of its key's columns; `None` is null.
+    pub values: Vec<Option<String>>,
+}
+
+impl RowKey {
+    /// That of a row whose key is the id of its message, and which was inserted long ago, into the only table.
+    pub(crate) fn of_id(id: Uuid) -> Self {
+        RowKey { table: 0, xid: 0, values: vec![Some(id.to_string())] }
+    }
+
+    /// Bytes that it takes, roughly.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<RowKey>()
+            + self.values.iter().map(|value| 24 + value.as_ref().map_or(0, String::len)).sum::<usize>()
+    }
 }
 
 /// Which headers of our own a record has.
@@ -67,6 +94,7 @@ impl OutboxMessage {
             correlation_id: None,
             created_at: since_epoch.ok().and_then(|age| i64::try_from(age.as_micros()).ok()),
             partition: None,
+            row: None,
             own_headers: OwnHeaders::All,
         }
     }
@@ -83,6 +111,7 @@ impl OutboxMessage {
             correlation_id: None,
             created_at: None,
             partition: None,
+            row: None,
             own_headers: OwnHeaders::All,
         }
     }
@@ -128,6 +157,13 @@ impl OutboxMessage {
         let mut object: Map<String, Value> = serde_json::from_slice(&self.headers).unwrap_or_default();
         object.insert(name.into(), Value::String(value.into()));
         self.headers = Value::Object(object).to_string().into();
+        self
+    }
+
+    /// Says which row it was made of, so that it is written back.
+    #[must_use]
+    pub fn with_row(mut self, row: RowKey) -> Self {
+        self.row = Some(Arc::new(row));
         self
     }
 

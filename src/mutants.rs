@@ -37,6 +37,10 @@ pub enum Mutant {
     UnknownMessageIgnored,
     /// Confirms a refused message before its dead letter is durable.
     DeadLetterNotDurable,
+    /// Marks a row as published once it is sent, before the broker has it.
+    MarkBeforeAck,
+    /// Confirms a row that is published and not marked yet: after a crash it stays unmarked.
+    ConfirmBeforeMark,
 }
 
 /// Whether this thread runs with that bug.
@@ -61,7 +65,7 @@ mod chosen {
 
     impl Mutant {
         /// All of them.
-        pub const ALL: [Mutant; 12] = [
+        pub const ALL: [Mutant; 14] = [
             Mutant::ConfirmPlusOne,
             Mutant::ConfirmCommitLsn,
             Mutant::ConfirmBeforeAck,
@@ -74,6 +78,8 @@ mod chosen {
             Mutant::LostLastStatus,
             Mutant::UnknownMessageIgnored,
             Mutant::DeadLetterNotDurable,
+            Mutant::MarkBeforeAck,
+            Mutant::ConfirmBeforeMark,
         ];
     }
 

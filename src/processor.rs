@@ -14,8 +14,10 @@
 //! status goes on. Not reading is safe back-pressure, not answering is not. While it waits for the table of dead
 //! letters, receipts and status go on as well, see `road`.
 
+mod farewell;
 mod letters;
 mod road;
+mod rows;
 mod status;
 
 use std::future::Future;
@@ -30,7 +32,7 @@ use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
 use crate::mutants::{self, Mutant};
-use crate::publisher::{Offer, OutboxPublisher};
+use crate::publisher::{Offer, OutboxPublisher, Ticket};
 use crate::refusal::Docket;
 use crate::router::Router;
 use crate::store::{Batch, Change, OutboxStore};
@@ -190,14 +192,15 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
             learned = self.learn() => learned?,
         }
         loop {
-            self.road.vitals.beat();
-            let Road { store, publisher, progress, receipts, status, .. } = &mut self.road;
+            self.road.beat();
+            let Road { store, publisher, progress, rows, receipts, status, .. } = &mut self.road;
             // Ranked: old work before new, and nothing before a stop. No branch starves the next for
             // long, since receipts and confirmations are bounded by what was fetched.
             tokio::select! {
                 biased;
                 () = &mut shutdown => return self.drain().await,
                 result = publisher.receipts(receipts), if progress.in_flight() > 0 => result?,
+                result = rows.turn(), if rows.has_work() => result?,
                 () = sleep_until(status.due(self.full)) => self.road.confirm().await?,
                 result = store.fetch_pending(&mut self.batch), if !self.full => result?,
             }
@@ -228,13 +231,13 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
                 self.settle_or_stop().await.map_err(Stop::Failed)?;
             }
             // Receipts may have come while letters were stored.
-            let settled = self.road.receipts.is_empty();
+            let settled = self.road.is_settled();
             match passed? {
                 Pause::Empty if settled => return Ok(()),
                 // Parking may have made room.
                 Pause::Full if settled && !parked => return Ok(()),
                 Pause::Touched(request) => {
-                    if !self.replay(request).await? && self.road.receipts.is_empty() {
+                    if !self.replay(request).await? && self.road.is_settled() {
                         self.full = true;
                         return Ok(());
                     }
@@ -288,7 +291,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
                 break;
             }
         }
-        self.road.vitals.handed_over(self.road.progress.in_flight());
+        self.road.vitals.handed_over(self.road.unacknowledged());
         self.road.note_progress();
         Ok(pause)
     }
@@ -305,7 +308,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
             return Ok(Offer::Taken);
         }
         let suspect = self.docket.suspects(position);
-        if (suspect || self.alone) && self.road.progress.in_flight() > 0 {
+        if (suspect || self.alone) && self.road.progress.in_flight() > 0 || self.road.rows.is_full() {
             return Ok(Offer::Full);
         }
         let offered = match self.router.route(message, position) {
@@ -314,6 +317,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         };
         match offered {
             Ok(Offer::Taken) => {
+                self.road.rows.sent(self.road.progress.next_ticket(), message);
                 self.road.progress.taken();
                 (self.alone, self.last_taken) = (suspect, position);
                 Ok(Offer::Taken)
@@ -327,13 +331,19 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         }
     }
 
-    /// Takes in the receipts that have come.
+    /// Takes in the receipts that have come, and the rows that were written back.
     fn settle(&mut self) -> Result<(), OutboxError> {
-        if self.road.receipts.is_empty() {
+        if self.road.is_settled() {
             return Ok(());
         }
+        for ticket in self.road.rows.take_written() {
+            if !mutants::active(Mutant::ConfirmBeforeMark) {
+                self.settled(ticket);
+            }
+        }
         let mut acknowledged = 0;
-        for receipt in self.road.receipts.drain(..) {
+        let mut receipts = std::mem::take(&mut self.road.receipts);
+        for receipt in receipts.drain(..) {
             if let Err(error) = receipt.result {
                 if mutants::active(Mutant::ReorderAfterFailure) {
                     continue;
@@ -345,20 +355,30 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
                     return Err(error);
                 };
                 // A batch is refused as a whole: only who had no company is known to be meant.
-                let certain = self.alone || self.road.progress.in_flight() == 1 || !error.is_message();
+                let certain = self.alone || self.road.unacknowledged() == 1 || !error.is_message();
                 return Err(if certain {
                     error.at(position)
                 } else {
                     error.among(position, self.last_taken)
                 });
             }
-            self.road.progress.acknowledged(receipt.ticket);
-            self.letters.acknowledged(receipt.ticket);
             acknowledged += 1;
+            if !self.road.rows.acknowledged(receipt.ticket) || mutants::active(Mutant::ConfirmBeforeMark) {
+                self.settled(receipt.ticket);
+            }
         }
-        self.road.vitals.acknowledged(acknowledged, self.road.progress.in_flight());
+        self.road.receipts = receipts;
+        if acknowledged > 0 {
+            self.road.vitals.acknowledged(acknowledged, self.road.unacknowledged());
+        }
         self.road.note_progress();
         Ok(())
+    }
+
+    /// The message of this ticket needs nothing more.
+    fn settled(&mut self, ticket: Ticket) {
+        self.road.progress.acknowledged(ticket);
+        self.letters.acknowledged(ticket);
     }
 
     /// Takes in the receipts. When one of them stops the line, what was acknowledged before it is worth a
@@ -371,6 +391,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
             return Ok(());
         }
         // It stays until the end: should a stop come in between, it is met again.
+        self.write_back_rest().await;
         self.keep_refused_again().await?;
         if let Err(error) = self.road.confirm().await {
             tracing::debug!(error = error.chain(), "what was acknowledged last may come again");
@@ -385,7 +406,8 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         self.road.vitals.enter(State::Draining, "told to stop");
         let deadline = Instant::now() + self.pace.drain_deadline;
         loop {
-            self.road.vitals.beat();
+            self.road.beat();
+            self.road.rows.hurry();
             self.drop_what_has_not_begun();
             match timeout_at(deadline, self.advance()).await {
                 Ok(Ok(())) => {}
@@ -393,7 +415,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
                 // Whoever takes letters does not answer.
                 Err(_) => break self.give_up_waiting(),
             }
-            let Road { store, publisher, progress, receipts, status, .. } = &mut self.road;
+            let Road { store, publisher, progress, rows, receipts, status, .. } = &mut self.road;
             if progress.in_flight() == 0 && !progress.is_open() {
                 break;
             }
@@ -402,6 +424,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
                 biased;
                 () = sleep_until(deadline) => break self.give_up_waiting(),
                 result = publisher.receipts(receipts), if progress.in_flight() > 0 => result?,
+                result = rows.turn(), if rows.has_work() => result?,
                 () = sleep_until(status.due(!fetching)) => self.road.confirm().await?,
                 result = store.fetch_pending(&mut self.batch), if fetching => result?,
             }
@@ -424,50 +447,5 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         } else {
             self.batch.clear();
         }
-    }
-
-    /// Sends the last confirmation and waits until the server has it.
-    async fn take_leave(mut self, deadline: Instant) -> Result<(), OutboxError> {
-        // The last words get a moment of their own, even when draining took all the time there was.
-        let deadline = deadline.max(Instant::now() + Duration::from_secs(2));
-        let leave = async {
-            if !mutants::active(Mutant::LostLastStatus) {
-                self.road.confirm().await?;
-            }
-            self.road.store.close().await
-        };
-        match timeout_at(deadline, leave).await {
-            Ok(result) => result,
-            Err(_) => Err(OutboxError::transient("the server did not answer the goodbye in time")),
-        }
-    }
-
-    /// The error that ends this life, after whatever can still be confirmed.
-    async fn end(self, stop: Stop) -> OutboxError {
-        match stop {
-            Stop::Refused(refusal) => self.finish_before(refusal).await,
-            Stop::Failed(error) => error,
-        }
-    }
-
-    /// A message was refused before it was sent: everything before it is still good, and worth a
-    /// confirmation, so that a restart begins at the refused one. Should one of those fail as well, it
-    /// is the one to report, since it stands first.
-    async fn finish_before(mut self, refusal: OutboxError) -> OutboxError {
-        // Short, since nobody hears the server meanwhile, and it may want to stop.
-        let deadline = Instant::now() + Duration::from_secs(3);
-        while self.road.progress.in_flight() > 0 {
-            match timeout_at(deadline, self.road.publisher.receipts(&mut self.road.receipts)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return refusal,
-            }
-            if let Err(earlier) = self.settle() {
-                return earlier;
-            }
-        }
-        if let Err(error) = self.take_leave(deadline).await {
-            tracing::debug!(error = error.chain(), "what was in flight may come again");
-        }
-        refusal
     }
 }

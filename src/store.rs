@@ -8,6 +8,7 @@ use crate::dead_letters::DeadLetter;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::message::OutboxMessage;
+use crate::write_back::WriteBack;
 
 /// One step of the log, in commit order.
 ///
@@ -39,7 +40,7 @@ pub enum Change {
         /// What a person can do about it.
         advice: &'static str,
     },
-    /// A row of the open transaction that is not to be sent. It has its place like any other.
+    /// A row of the open transaction that is not to be sent, or not now. It has its place like any other.
     PassedOver,
     /// Somebody asked, in the open transaction, to replay dead letters, or has discarded some.
     DeadLetters {
@@ -103,6 +104,11 @@ pub trait OutboxStore: Send {
     /// this future.
     fn last_words(&mut self) -> impl Future<Output = Option<OutboxError>> + Send {
         std::future::ready(None)
+    }
+
+    /// How rows are told that they are published, if they are.
+    fn write_back(&self) -> Option<Box<dyn WriteBack>> {
+        None
     }
 
     /// Takes leave: returns once the server has taken the last confirmation.

@@ -58,6 +58,7 @@ pub struct Phase {
 pub struct Vitals {
     phase: Mutex<Phase>,
     broker: Mutex<Option<(Instant, String)>>,
+    write_back: Mutex<Option<(Instant, String)>>,
     epoch: Instant,
     beat_ms: AtomicU64,
     answered_ms: AtomicU64,
@@ -67,6 +68,7 @@ pub struct Vitals {
     parked: AtomicU64,
     settled: AtomicU64,
     asked_ms: AtomicU64,
+    holding_ms: AtomicU64,
     in_flight: AtomicU64,
     received: AtomicU64,
     confirmed: AtomicU64,
@@ -89,6 +91,7 @@ impl Default for Vitals {
         Vitals {
             phase: Mutex::new(Phase { state: State::Starting, since: now, reason: String::new() }),
             broker: Mutex::default(),
+            write_back: Mutex::default(),
             epoch: now,
             beat_ms: AtomicU64::new(0),
             answered_ms: AtomicU64::new(0),
@@ -98,6 +101,7 @@ impl Default for Vitals {
             parked: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             asked_ms: AtomicU64::new(0),
+            holding_ms: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             received: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -134,6 +138,20 @@ impl Vitals {
     #[must_use]
     pub fn broker_fault(&self) -> Option<(Instant, String)> {
         self.broker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes since when and why published rows are not written back, or with `None` that they are.
+    pub fn set_write_back_fault(&self, fault: Option<(Instant, &str)>) {
+        let mut noted = self.write_back.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.is_some() || fault.is_some() {
+            *noted = fault.map(|(since, why)| (since, why.to_owned()));
+        }
+    }
+
+    /// Since when published rows are not written back, and why.
+    #[must_use]
+    pub fn write_back_fault(&self) -> Option<(Instant, String)> {
+        self.write_back.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The loop has taken a turn.
@@ -239,6 +257,17 @@ impl Vitals {
     #[must_use]
     pub fn since_asked_for_letters(&self) -> Duration {
         self.since_noted(&self.asked_ms)
+    }
+
+    /// The table of rows that are sent later is asked something, or has answered.
+    pub fn holding_back(&self, asked: bool) {
+        self.holding_ms.store(if asked { self.age_ms().max(1) } else { 0 }, Relaxed);
+    }
+
+    /// How long that table has not answered; zero when it was not asked.
+    #[must_use]
+    pub fn since_holding_back(&self) -> Duration {
+        self.since_noted(&self.holding_ms)
     }
 
     /// Messages parked as dead letters since the process began.

@@ -18,7 +18,7 @@ pub use dead_letters::{
 };
 pub use shared::{
     DatabaseArguments, KafkaArguments, LogArguments, MappingArguments, RefusalArguments, RelayArguments,
-    RetryArguments,
+    RetryArguments, WriteBackArguments,
 };
 pub use verify::VerifyArguments;
 
@@ -166,6 +166,8 @@ pub struct RunArguments {
     #[command(flatten)]
     relay: RelayArguments,
     #[command(flatten)]
+    write_back: WriteBackArguments,
+    #[command(flatten)]
     refusal: RefusalArguments,
     #[command(flatten)]
     retry: RetryArguments,
@@ -180,6 +182,8 @@ pub struct CheckArguments {
     mapping: MappingArguments,
     #[command(flatten)]
     kafka: KafkaArguments,
+    #[command(flatten)]
+    write_back: WriteBackArguments,
     #[command(flatten)]
     refusal: RefusalArguments,
 }
@@ -242,17 +246,19 @@ impl Arguments {
             Command::Status(StatusArguments { database, .. })
             | Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer)?,
             Command::DeadLetters(letters) => letters.command.database().put_into(&mut layer)?,
-            Command::Check(CheckArguments { database, mapping, kafka, refusal }) => {
+            Command::Check(CheckArguments { database, mapping, kafka, write_back, refusal }) => {
                 database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
+                write_back.put_into(&mut layer);
                 refusal.put_into(&mut layer);
             }
-            Command::Run(RunArguments { database, mapping, kafka, relay, refusal, retry }) => {
+            Command::Run(RunArguments { database, mapping, kafka, relay, write_back, refusal, retry }) => {
                 database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
                 relay.put_into(&mut layer);
+                write_back.put_into(&mut layer);
                 refusal.put_into(&mut layer);
                 retry.put_into(&mut layer);
             }

@@ -6,7 +6,7 @@ use super::report;
 use crate::config::Config;
 use crate::error::OutboxError;
 use crate::kafka::probe;
-use crate::postgres::{Finding, Outcome, Session, inspect, inspect_dead_letters};
+use crate::postgres::{Finding, Outcome, Session, inspect, inspect_dead_letters, inspect_write_back};
 
 /// How long Kafka may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -15,7 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) async fn check(config: &Config) -> Result<(), OutboxError> {
     let mut findings = match Session::open_any(&config.database).await {
         Ok(session) => {
-            let mut findings = inspect(&session, &config.target).await?.findings;
+            let mut report = inspect(&session, &config.target).await?;
+            inspect_write_back(&session, &config.target, &mut report).await?;
+            let mut findings = report.findings;
             let on_refusal = config.refusal.on_refusal;
             findings.push(inspect_dead_letters(&session, &config.target, on_refusal).await?);
             findings

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use crate::config::Config;
 use crate::error::OutboxError;
-use crate::postgres::{Cells, DeadLetterOffice, Session, lag_sql, quote_literal};
+use crate::postgres::{Cells, DeadLetterOffice, ScheduledTable, Session, Waiting, lag_sql, quote_literal};
 
 /// One row of `sql/lag.sql`, and what waits beside it.
 #[derive(Debug, Serialize)]
@@ -29,6 +29,10 @@ struct Status {
     oldest_transaction: Option<OpenTransaction>,
     /// Open dead letters; none when there is no table, or it may not be read.
     dead_letters: Option<i64>,
+    /// Rows that are due later; none as above.
+    held: Option<i64>,
+    /// When the first of them is due.
+    next_due: Option<String>,
 }
 
 /// The oldest transaction that has written and has not ended. Of a session of another user most is hidden, unless
@@ -55,7 +59,8 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<(), OutboxErro
         let text = format!("slot {} does not exist", config.target.slot);
         return Err(OutboxError::definite(text, "run `walpost setup`, or name the slot with --slot"));
     };
-    let status = Status::of(&row, open_letters(&session, config).await?)?;
+    let (letters, waiting) = (open_letters(&session, config).await?, waiting(&session, config).await?);
+    let status = Status::of(&row, letters, waiting)?;
     if json {
         let text =
             serde_json::to_string(&status).map_err(|error| OutboxError::connection("writing JSON", error))?;
@@ -77,8 +82,20 @@ async fn open_letters(session: &Session, config: &Config) -> Result<Option<i64>,
     }
 }
 
+/// The rows that are due later. The table is there only where the outbox says when.
+async fn waiting(session: &Session, config: &Config) -> Result<Option<Waiting>, OutboxError> {
+    let table = ScheduledTable::of(&config.target);
+    let rights = table.rights(session).await?;
+    if config.target.outboxes().all(|outbox| outbox.mapping.due.is_none())
+        || table.require(rights.as_ref(), &["SELECT"]).is_err()
+    {
+        return Ok(None);
+    }
+    table.waiting(session).await.map(Some)
+}
+
 impl Status {
-    fn of(row: &Row, dead_letters: Option<i64>) -> Result<Status, OutboxError> {
+    fn of(row: &Row, dead_letters: Option<i64>, waiting: Option<Waiting>) -> Result<Status, OutboxError> {
         Ok(Status {
             slot: row.cell("slot")?,
             active: row.cell("active")?,
@@ -95,6 +112,8 @@ impl Status {
             wal_status: row.cell("wal_status")?,
             oldest_transaction: OpenTransaction::of(row)?,
             dead_letters,
+            held: waiting.as_ref().map(|waiting| waiting.rows),
+            next_due: waiting.and_then(|waiting| waiting.next),
         })
     }
 
@@ -118,11 +137,13 @@ impl Status {
             Some(1) => "1 dead letter: `walpost dead-letters list`".to_owned(),
             Some(count) => format!("{count} dead letters: `walpost dead-letters list`"),
         };
+        let waiting = Waiting { rows: self.held.unwrap_or_default(), next: self.next_due.clone() };
+        let held = self.held.map_or_else(String::new, |_| format!("held        {}\n", waiting.describe()));
         let open = self.oldest_transaction.as_ref().map_or_else(|| "none".to_owned(), OpenTransaction::text);
         let room = self.safe_bytes.map(|bytes| format!(", {} until the slot is lost", bytes_text(bytes)));
         format!(
             "slot        {} ({})\nheld by     {holder}\nconfirmed   {}\nserver at   {}\nlag         {}{seconds}\n\
-             retained    {}{}\noldest open {open}\nparked      {letters}\n",
+             retained    {}{}\noldest open {open}\nparked      {letters}\n{held}",
             self.slot,
             self.wal_status.as_deref().unwrap_or("unknown"),
             self.confirmed_lsn.as_deref().unwrap_or("nothing yet"),

@@ -50,10 +50,13 @@ settings! {
     MAP_CORRELATION_ID: "map_correlation_id", "--map-correlation-id", "WALPOST_MAP_CORRELATION_ID", "";
     MAP_HEADERS: "map_headers", "--map-headers", "WALPOST_MAP_HEADERS", "";
     MAP_ONLY: "map_only", "--map-only", "WALPOST_MAP_ONLY", "";
+    MAP_MARK: "map_mark", "--map-mark", "WALPOST_MAP_MARK", "";
+    MAP_DUE: "map_due", "--map-due", "WALPOST_MAP_DUE", "";
     MAP_OWN_HEADERS: "map_own_headers", "--map-own-headers", "WALPOST_MAP_OWN_HEADERS", "";
     BROKERS: "brokers", "--brokers", "WALPOST_BROKERS", "localhost:9092";
     DELIVERY: "delivery", "--delivery", "WALPOST_DELIVERY", "at-least-once";
     DRAIN_TIMEOUT: "drain_timeout", "--drain-timeout", "WALPOST_DRAIN_TIMEOUT", "25s";
+    WRITE_BACK: "write_back", "--write-back", "WALPOST_WRITE_BACK", "none";
     ON_REFUSAL: "on_refusal", "--on-refusal", "WALPOST_ON_REFUSAL", "halt";
     MAX_RETRIES: "max_retries", "--max-retries", "WALPOST_MAX_RETRIES", "5";
     BASE_DELAY: "base_delay", "--base-delay", "WALPOST_BASE_DELAY", "1s";

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::mapping::{HeaderRule, Template, Timestamp, Value};
+use crate::mapping::{HeaderRule, Mark, MarkValue, Template, Timestamp, Value};
 
 #[derive(Default)]
 struct Given<'a> {
@@ -41,7 +41,8 @@ fn defaults_are_those_of_the_manual() {
     let (publication, slot) = ("walpost".to_owned(), "walpost".to_owned());
     assert_eq!(config.database.to_string(), "me on /run/pg:5432 as me");
     let main = Outbox { table, mapping: Mapping::walpost() };
-    assert_eq!(config.target, Target { main, others: vec![], publication, slot });
+    let write_back = WriteBackMode::None;
+    assert_eq!(config.target, Target { main, others: vec![], publication, slot, write_back });
     assert_eq!((config.kafka.brokers.as_str(), config.kafka.properties.len()), ("localhost:9092", 0));
     let drain_timeout = Duration::from_secs(25);
     assert_eq!(config.delivery, Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout });
@@ -56,7 +57,7 @@ fn text(template: Option<&Template>) -> String {
 
 /// Every setting: two values, and how the second one is seen in the configuration.
 type Seen = fn(&Config) -> String;
-const EVERY_SETTING: [(&str, &str, &str, Seen); 27] = [
+const EVERY_SETTING: [(&str, &str, &str, Seen); 30] = [
     ("database_url", "dbname=a", "dbname=shop", |config| {
         config.database.candidates()[0]
             .config()
@@ -94,6 +95,14 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 27] = [
         [only] => format!("{}={}", only.column, only.is[0].as_deref().unwrap_or_default()),
         other => format!("{other:?}"),
     }),
+    ("map_mark", "a=1", "b=2", |config| match config.target.main.mapping.mark.as_slice() {
+        [Mark { column, value: MarkValue::Text(text), .. }] => format!("{column}={text}"),
+        other => format!("{other:?}"),
+    }),
+    ("map_due", "{a}", "{b}", |config| match &config.target.main.mapping.due {
+        Some((source, _)) => format!("{{{}}}", source.column),
+        None => "none".to_owned(),
+    }),
     ("map_own_headers", "yes", "no", |config| {
         if config.target.main.mapping.own_headers { "yes".to_owned() } else { "no".to_owned() }
     }),
@@ -102,6 +111,7 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 27] = [
         Guarantee::AtLeastOnce => "at-least-once".to_owned(),
     }),
     ("drain_timeout", "1s", "90s", |config| format!("{}s", config.delivery.drain_timeout.as_secs())),
+    ("write_back", "none", "delete", |config| format!("{:?}", config.target.write_back).to_lowercase()),
     ("on_refusal", "halt", "dead-letter", |config| match config.refusal.on_refusal {
         OnRefusal::Halt => "halt".to_owned(),
         OnRefusal::DeadLetter => "dead-letter".to_owned(),

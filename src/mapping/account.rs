@@ -74,7 +74,10 @@ impl Mapping {
                 let column = |only: &'a Condition| (only.column.as_str(), only.optional);
                 self.only.iter().map(column).collect()
             }
+            "due" => self.due.iter().map(|(source, _)| of_source(source)).collect(),
             "order" => self.order.iter().map(|column| (column.as_str(), true)).collect(),
+            // Needed only for rows that are written back.
+            "mark" => self.mark.iter().map(|mark| (mark.column.as_str(), true)).collect(),
             _ => Vec::new(),
         }
     }
@@ -181,6 +184,7 @@ mod tests {
             part("headers", "created_at headers", "gone"),
             part("only", "published_at", "abandoned_at"),
             part("order", "created_at id", ""),
+            part("mark", "published_at", ""),
         ];
         assert_eq!(parts, expected);
         assert_eq!(account.unused, ["retry_count"]);

@@ -10,6 +10,7 @@
 //! `{$schema}` and `{$table}` are the names of the row's table, as they were configured.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Where a part of a record comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +87,12 @@ impl Template {
             },
             _ => None,
         }
+    }
+
+    /// The column that a fault of it is to be blamed on.
+    pub(crate) fn blamed(&self) -> Arc<str> {
+        let column = self.sources().next().map(|source| source.column.clone());
+        Arc::from(column.unwrap_or_else(|| self.to_string()))
     }
 
     /// Every source in it.

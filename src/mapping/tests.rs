@@ -38,6 +38,7 @@ fn what_is_set_goes_over_the_preset_entry_by_entry() {
         ("value", "object(type={event_type}, data={payload})"),
         ("headers", "id={id}, trace?={headers.traceparent}, {headers}, {keys}={values}, v=1"),
         ("only", "status=PENDING|FAILED, sent_at="),
+        ("due", "{at} us"),
         ("own_headers", "no"),
     ])
     .expect("a mapping");
@@ -68,6 +69,7 @@ fn what_is_set_goes_over_the_preset_entry_by_entry() {
         mapping.only,
         only.map(|(column, is)| Condition { column: column.to_owned(), optional: false, is })
     );
+    assert_eq!(mapping.due, Some((column("at"), Unit::Micros)));
     assert!(!mapping.own_headers && mapping.event_type == Some(template("{event_type?}")));
 }
 
@@ -104,6 +106,9 @@ fn a_wrong_entry_is_named_with_the_reason() {
         ("only", "status", "is not of the form column=text|text"),
         ("only", "=x", "is not of the form column=text|text"),
         ("only", "a?=x", "a column that may be missing is null"),
+        ("due", "commit", "not one column"),
+        ("due", "{a}{b}", "not one column"),
+        ("due", "{a.b}", "not one column"),
         ("own_headers", "true", "neither yes nor no"),
     ] {
         let text: &'static str = text;

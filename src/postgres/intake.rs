@@ -10,13 +10,13 @@ use super::pgoutput::{Insert, LogicalMessage, Message};
 use super::preflight::Seal;
 use super::relations::Relations;
 use super::slot::MESSAGE_PREFIX;
-use super::table::{RowError, UnfitRow, emitted};
+use super::table::{HeldRow, HeldRows, RowError, UnfitRow, emitted};
 use super::transaction::TransactionTracker;
 use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
-use crate::message::OwnHeaders;
+use crate::message::{OutboxMessage, OwnHeaders};
 use crate::store::{Batch, Change};
 
 /// So many notices of a connection are logged; a server that has more to say would fill the log.
@@ -26,6 +26,8 @@ const LOGGED_NOTICES: u32 = 100;
 pub(super) struct Intake {
     /// Whose messages are for us.
     slot: String,
+    /// Rows that are to be sent later.
+    held: HeldRows,
     beside: Vec<Beside>,
     seal: Seal,
     relations: Relations,
@@ -35,6 +37,8 @@ pub(super) struct Intake {
     sent_at: SystemTime,
     /// When the last transaction that began was committed, by the same clock.
     committed_at: SystemTime,
+    /// The id of that transaction.
+    xid: u32,
     /// A value came in a binary form that we can't read: ask for text from now on.
     text_only: Arc<AtomicBool>,
     notices: u32,
@@ -52,6 +56,7 @@ impl Intake {
     pub(super) fn new(target: &Target, relations: Relations, seal: Seal, text_only: Arc<AtomicBool>) -> Self {
         Intake {
             slot: target.slot.clone(),
+            held: HeldRows::default(),
             beside: target.outboxes().map(Beside::of).collect(),
             seal,
             relations,
@@ -59,6 +64,7 @@ impl Intake {
             received: Lsn::ZERO,
             sent_at: SystemTime::UNIX_EPOCH,
             committed_at: SystemTime::UNIX_EPOCH,
+            xid: 0,
             text_only,
             notices: 0,
         }
@@ -67,6 +73,11 @@ impl Intake {
     /// How far the log has been received.
     pub(super) fn received(&self) -> Lsn {
         self.received
+    }
+
+    /// The rows that are held back so far. What follows them must not be handed out before they are stored.
+    pub(super) fn held(&mut self) -> &mut HeldRows {
+        &mut self.held
     }
 
     /// How old the last transaction was when it, or the last piece of it, was sent.
@@ -105,7 +116,7 @@ impl Intake {
             LogicalMessage::Begin(begin) => {
                 self.tracker.begin(begin.commit_lsn).map_err(undecodable)?;
                 let (commit_lsn, committed_at) = (begin.commit_lsn, begin.committed_at);
-                self.committed_at = committed_at;
+                (self.committed_at, self.xid) = (committed_at, begin.xid);
                 into.push_back(Change::Begin { commit_lsn, committed_at });
             }
             LogicalMessage::Commit(commit) => {
@@ -141,7 +152,21 @@ impl Intake {
                 return Ok(());
             }
             Ok(Some(message)) => {
-                let message = layout.stamped(message, self.committed_at);
+                if layout.has_due() {
+                    match layout.later(&insert.new, &message, self.committed_at) {
+                        Ok(None) => {}
+                        Ok(Some(later)) => {
+                            let source = layout.table().to_string();
+                            self.hold(HeldRow { position, source, mark: None, later }, into);
+                            return Ok(());
+                        }
+                        Err(unfit) => {
+                            let table = layout.table().clone();
+                            return self.take_unfit(&table, position, *unfit, into);
+                        }
+                    }
+                }
+                let message = of_transaction(self.xid, layout.stamped(message, self.committed_at));
                 into.push_back(Change::Message { position, message });
                 return Ok(());
             }
@@ -149,6 +174,12 @@ impl Intake {
         };
         let table = layout.table().clone();
         self.take_unfit(&table, position, *unfit, into)
+    }
+
+    /// It has its place in the transaction, and is sent from another one.
+    fn hold(&mut self, row: HeldRow, into: &mut Batch) {
+        self.held.push(row);
+        into.push_back(Change::PassedOver);
     }
 
     fn take_unfit(
@@ -207,15 +238,30 @@ impl Intake {
         else {
             return self.pass_over();
         };
-        let position = self.tracker.row().map_err(undecodable)?;
-        match layout.message_of(&row) {
-            Ok(message) => {
-                let message = layout.stamped(message, self.committed_at);
-                into.push_back(Change::Message { position, message });
-                Ok(())
-            }
-            Err(unfit) => self.take_unfit(layout.table(), position, *unfit, into),
+        let released = row.released.as_deref();
+        if released.is_some_and(|slot| slot != self.slot) {
+            return Ok(());
         }
+        let position = self.tracker.row().map_err(undecodable)?;
+        let message = match layout.message_of(&row) {
+            Ok(message) => message,
+            Err(unfit) => return self.take_unfit(layout.table(), position, *unfit, into),
+        };
+        if released.is_none() {
+            match layout.later_of(&row, &message, self.committed_at) {
+                Ok(None) => {}
+                Ok(Some(later)) => {
+                    let mark = row.mark.map(String::from);
+                    let source = layout.table().to_string();
+                    self.hold(HeldRow { position, source, mark, later }, into);
+                    return Ok(());
+                }
+                Err(unfit) => return self.take_unfit(layout.table(), position, *unfit, into),
+            }
+        }
+        let message = layout.stamped(message, self.committed_at);
+        into.push_back(Change::Message { position, message });
+        Ok(())
     }
 
     /// Whoever may log in can write such a message; nothing of it can be sent.
@@ -264,6 +310,15 @@ impl Beside {
     fn has_written(&self, message: &Message) -> bool {
         message.prefix == self.events.as_bytes() || message.prefix == self.rows.as_bytes()
     }
+}
+
+/// The message whose row, if it is written back, knows which transaction it is of.
+#[inline]
+fn of_transaction(xid: u32, mut message: OutboxMessage) -> OutboxMessage {
+    if let Some(row) = message.row.as_mut().and_then(Arc::get_mut) {
+        row.xid = xid;
+    }
+    message
 }
 
 fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxError {

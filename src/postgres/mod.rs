@@ -9,6 +9,7 @@
 //! This is the only door to the folder: the rooms behind it know nothing of each other's neighbours.
 
 pub(crate) mod array;
+mod aside;
 mod auth;
 mod connection;
 mod decode_error;
@@ -29,6 +30,7 @@ mod ration;
 pub mod reader;
 mod relations;
 mod rows;
+mod schedule;
 mod session;
 pub mod settings;
 mod setup;
@@ -40,13 +42,14 @@ mod takeover;
 pub mod transaction;
 #[doc(hidden)]
 pub mod wal;
+mod write_back;
 
 pub use decode_error::DecodeError;
 pub use letters::DeadLetterSession;
 #[cfg(feature = "cli")]
 pub(crate) use names::quote_literal;
 pub use names::{Outbox, TableName, Target};
-pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters};
+pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters, inspect_write_back};
 pub use rows::{Backfill, make_slot_with_rows, replay, since};
 #[cfg(feature = "cli")]
 pub(crate) use session::Cells;
@@ -55,4 +58,4 @@ pub use settings::Settings;
 pub use setup::{drop_table_sql, lag_sql, setup_sql, setup_sql_without_slot, teardown_sql};
 pub use store::{ReplicationSource, ReplicationStore};
 pub use table::{Asked, Chosen, DeadLetterOffice, Discarded, Extent, Letter, LetterState, Rights, Settled};
-pub use table::{OutboxTable, save};
+pub use table::{OutboxTable, ScheduledTable, Waiting, save};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::OutboxError;
 use crate::mapping::Mapping;
+use crate::write_back::WriteBackMode;
 
 /// What a relay works on in its database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Target {
     pub publication: String,
     /// The replication slot.
     pub slot: String,
+    /// What becomes of a row once its message is published.
+    pub write_back: WriteBackMode,
 }
 
 /// A table whose rows are messages.
@@ -41,6 +44,7 @@ impl Default for Target {
             others: Vec::new(),
             publication: "walpost".to_owned(),
             slot: "walpost".to_owned(),
+            write_back: WriteBackMode::None,
         }
     }
 }

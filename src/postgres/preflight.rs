@@ -3,15 +3,18 @@
 //! `walpost check` shows every finding; a starting relay stops at the first failure. Only catalogs are
 //! read, so that a missing grant is a finding and not an accident.
 
+mod later;
 mod publication;
 mod seal;
 mod slot;
 mod survey;
+mod write_back;
 
 use tokio_postgres::Row;
 
 pub(crate) use seal::Seal;
 pub(crate) use survey::{Survey, TableColumn};
+pub use write_back::inspect as inspect_write_back;
 
 use super::names::Target;
 use super::session::{Cells, Session, sql_error};
@@ -50,6 +53,8 @@ pub struct Preflight {
     pub(crate) tables: Vec<Survey>,
     pub(crate) column_types: ColumnTypes,
     pub(crate) slot_exists: bool,
+    /// Rows may be due later, or some wait.
+    pub(crate) delivers_later: bool,
     /// By which events in the log are known.
     pub(crate) seal: Seal,
     /// The server process that somebody reads the slot through.
@@ -118,6 +123,7 @@ pub async fn inspect(session: &Session, target: &Target) -> Result<Preflight, Ou
     publication::inspect(session, target, &mut report).await?;
     slot::inspect(session, target, &mut report).await?;
     seal::inspect(session, target, &mut report).await?;
+    later::inspect(session, target, &mut report).await?;
     Ok(report)
 }
 

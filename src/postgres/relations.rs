@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::names::{Outbox, Target};
 use super::pgoutput::Relation;
-use super::preflight::Preflight;
+use super::preflight::{Preflight, Survey};
 use super::table::{ColumnTypes, Layout, LayoutError};
 use crate::error::OutboxError;
 
@@ -35,6 +35,10 @@ struct Followed {
     outbox: Outbox,
     oid: Option<u32>,
     absent: Vec<String>,
+    /// The columns by which rows are written back.
+    key: Vec<String>,
+    /// Which of the target's outboxes it is.
+    index: usize,
     /// The newest layout; before the first description, that of the catalog.
     newest: Option<Arc<Layout>>,
 }
@@ -52,12 +56,14 @@ enum Known {
 impl Relations {
     pub(super) fn new(target: &Target, preflight: &Preflight) -> Self {
         let mut surveys = preflight.tables.iter();
-        let followed = target.outboxes().map(|outbox| {
+        let followed = target.outboxes().zip(0..).map(|(outbox, index)| {
             let survey = surveys.next();
             Followed {
                 outbox: outbox.clone(),
                 oid: survey.and_then(|survey| survey.oid),
                 absent: survey.map(|survey| survey.absent_columns.clone()).unwrap_or_default(),
+                key: survey.map(Survey::row_key).unwrap_or_default(),
+                index,
                 newest: survey.and_then(|survey| survey.layout.clone()),
             }
         });
@@ -139,7 +145,10 @@ impl Followed {
         slot: &str,
     ) -> Result<Arc<Layout>, OutboxError> {
         let columns = relation.columns.iter().map(|column| (&*column.name, column.type_oid));
-        let layout = Layout::new(&self.outbox, columns, types).map_err(|error| self.changed(&error, slot))?;
+        let kinds = |column: usize| types.kind(relation.columns[column].type_oid);
+        let layout = Layout::new(&self.outbox, columns, types)
+            .and_then(|layout| layout.keyed(self.index, &self.key, &kinds))
+            .map_err(|error| self.changed(&error, slot))?;
         let absent = layout.absent();
         for column in absent.iter().filter(|column| !self.absent.contains(column)) {
             tracing::warn!(column, table = %self.outbox.table, "the column is gone: messages go on without it");

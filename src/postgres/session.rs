@@ -73,6 +73,22 @@ impl Session {
         Ok(session)
     }
 
+    /// Connects to the server of `config` for statements that must not hold up the session beside the stream. What it
+    /// commits is durable.
+    ///
+    /// # Errors
+    /// The server can't be reached, or is another one by now.
+    pub(crate) async fn open_beside(config: &Config, beside: &Client) -> Result<Session, OutboxError> {
+        let session = Session::open(config).await?;
+        // An address may lead to another server by now, where what the stream has brought has no place.
+        if born(beside).await? != born(&session.client).await? {
+            let where_to = place(config);
+            return Err(OutboxError::transient(format!("{where_to} is no longer the server of the stream")));
+        }
+        session.be_durable().await?;
+        Ok(session)
+    }
+
     async fn log_in(config: &Config) -> Result<Session, OutboxError> {
         let wire = open_wire(config).await.map_err(|error| match error.advice() {
             Some(_) => error,
@@ -161,6 +177,13 @@ impl Session {
     pub(crate) fn into_parts(self) -> (Client, Driver) {
         (self.client, self.driver)
     }
+}
+
+/// When the server was started, which tells it from others.
+async fn born(client: &Client) -> Result<String, OutboxError> {
+    let sql = "SELECT extract(epoch FROM pg_postmaster_start_time())::text";
+    let row = client.query_one(sql, &[]).await;
+    row.map_err(|error| sql_error("asking for the server's start", error))?.cell(0)
 }
 
 impl Driver {

@@ -28,7 +28,7 @@ pub fn setup_sql_without_slot(target: &Target) -> Result<String, OutboxError> {
 
 /// What makes the tables, and all that has to be there before the slot.
 fn tables_sql(target: &Target) -> Result<String, OutboxError> {
-    let before_slot = until("-- Slot --", SETUP);
+    let before_slot = &what_is_needed(until("-- Slot --", SETUP), target);
     let main = if target.main.mapping.made_by_setup {
         render(before_slot, target)?
     } else {
@@ -61,6 +61,16 @@ fn tables_sql(target: &Target) -> Result<String, OutboxError> {
         ));
     }
     Ok(sql.concat())
+}
+
+/// The file without what keeps rows for later, if no row can be due later: a schema of others may have such a table.
+fn what_is_needed(sql: &str, target: &Target) -> String {
+    if target.outboxes().any(|outbox| outbox.mapping.due.is_some()) {
+        return sql.to_owned();
+    }
+    let after = from("-- Seal --", sql).split_inclusive('\n');
+    let after: Vec<_> = after.filter(|line| !line.contains("outbox.scheduled")).collect();
+    format!("{}{}", until("-- Scheduled --", sql), after.concat())
 }
 
 /// `sql/retain.sql` for each table that set-up makes, one in a schema.
@@ -111,7 +121,7 @@ pub fn drop_table_sql(target: &Target) -> String {
         ));
         if *table == target.main.table {
             sql.push_str(&format!(
-                "DROP TABLE IF EXISTS {schema}.dead_letters; DROP TABLE IF EXISTS {schema}.walpost_seal; "
+                "DROP TABLE IF EXISTS {schema}.dead_letters, {schema}.scheduled; DROP TABLE IF EXISTS {schema}.walpost_seal; "
             ));
         }
         if schema != "public" {
@@ -165,6 +175,7 @@ fn render_for(sql: &str, target: &Target, outbox: &Outbox) -> Result<String, Out
         ("outbox.walpost_seal", format!("{main}.walpost_seal")),
         ("'outbox.dead_letters'", quote_literal(&format!("{main}.dead_letters"))),
         ("outbox.dead_letters", format!("{main}.dead_letters")),
+        ("outbox.scheduled", format!("{main}.scheduled")),
         ("SCHEMA IF NOT EXISTS outbox", format!("SCHEMA IF NOT EXISTS {schema}")),
         ("SCHEMA outbox", format!("SCHEMA {schema}")),
         ("PUBLICATION walpost", format!("PUBLICATION {publication}")),
@@ -221,6 +232,15 @@ mod tests {
         assert!(
             sql.contains("TABLE IF NOT EXISTS outbox.dead_letters")
                 && sql.contains("PUBLICATION walpost FOR TABLE")
+        );
+        assert!(sql.contains("ON outbox.scheduled TO walpost"));
+        let mut debezium = Target::default();
+        let preset = crate::mapping::Preset::named("debezium").expect("the preset");
+        debezium.main.mapping = std::sync::Arc::new(preset.mapping(|_| None).expect("a mapping"));
+        let sql = what_is_needed(&sql, &debezium);
+        assert!(
+            !sql.contains("scheduled") && sql.contains("TABLE IF NOT EXISTS outbox.walpost_seal"),
+            "{sql}"
         );
         assert!(!sql.contains("CREATE SCHEMA") && sql.contains("\nBEGIN;\n") && sql.contains("\nCOMMIT;\n"));
     }

@@ -15,20 +15,23 @@ use super::late::LateReader;
 use super::letters::DeadLetterSession;
 use super::lookout::{Beat, LAST_WORDS, LOOK_EVERY, Lookout};
 use super::names::{TableName, Target};
-use super::preflight::{Outcome, Preflight, inspect};
+use super::preflight::{Outcome, Preflight, inspect, inspect_write_back};
 use super::publication::{self, Change as PublicationChange, Look, Published};
 use super::relations::Relations;
+use super::schedule::{Means, Schedule};
 use super::session::{self, Driver, Session, is_unix, open_replication, place};
 use super::settings::Settings;
 use super::slot;
-use super::table::{DeadLetterTable, OutboxTable};
+use super::table::{DeadLetterTable, OutboxTable, ScheduledTable, WriteBackTable};
 use super::takeover::Patience;
 use super::wal::StandbyStatus;
+use super::write_back::RowSession;
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
 use crate::message::OutboxMessage;
 use crate::store::{Batch, OutboxStore};
 use crate::vitals::Vitals;
+use crate::write_back::WriteBack;
 
 /// A server that says nothing for this long, though it was asked to, is gone. Longer than half of the
 /// session's `wal_sender_timeout`, at which a server that is busy with rows of other tables speaks up.
@@ -130,7 +133,8 @@ impl ReplicationSource {
 
     async fn open_at(&mut self, config: &Config) -> Result<ReplicationStore, OutboxError> {
         let session = Session::open(config).await?;
-        let report = inspect(&session, &self.target).await?;
+        let mut report = inspect(&session, &self.target).await?;
+        inspect_write_back(&session, &self.target, &mut report).await?;
         if self.published.is_some() && report.fails_at(&["table", "mapping", "publication"]) {
             // What has changed says more than what is wrong.
             self.look(&session, &report).await?;
@@ -194,12 +198,24 @@ impl ReplicationSource {
             trail: Arc::clone(&trail),
             vitals: Arc::clone(&self.vitals),
         };
+        let mut schedule = Schedule::new(Means {
+            config: letters.0.clone(),
+            table: ScheduledTable::of(&self.target).read_by(reader),
+            beside: Arc::clone(&client),
+            vitals: Arc::clone(&self.vitals),
+        });
+        if preflight.delivers_later {
+            schedule.start();
+        }
         ReplicationStore {
             connection,
             driver,
             lookout: Lookout::start(Arc::clone(&client), beat),
+            schedule,
+            withheld: Batch::new(),
             client,
             letters,
+            write_back: preflight.tables.iter().filter_map(|table| table.write_back.clone()).collect(),
             trail,
             intake: Intake::new(
                 &self.target,
@@ -290,12 +306,17 @@ pub struct ReplicationStore {
     client: Arc<Client>,
     /// Where dead letters are kept, and how to get there.
     letters: (Config, DeadLetterTable),
+    /// How rows are written back, if they are.
+    write_back: Vec<WriteBackTable>,
     /// Hears first when the server shuts down.
     driver: Driver,
     lookout: Lookout,
     target: Target,
     trail: Arc<Trail>,
     intake: Intake,
+    schedule: Schedule,
+    /// What follows rows that are not stored yet.
+    withheld: Batch,
     table: OutboxTable,
     heard: Instant,
     late: LateReader,
@@ -321,40 +342,43 @@ impl OutboxStore for ReplicationStore {
 
     async fn fetch_pending(&mut self, into: &mut Batch) -> Result<(), OutboxError> {
         let before = into.len();
-        let listening = *self.listening.get_or_insert_with(Instant::now);
         loop {
+            let listening = *self.listening.get_or_insert_with(Instant::now);
             // Before anything is handed out: what came while this process stood still is not ours any more.
             if let Err(error) = self.lookout.check() {
                 return Err(self.last_words().await.unwrap_or(error));
             }
-            if let Some(failure) = self.failure.take() {
-                return Err(failure);
-            }
             if self.left {
                 return Err(OutboxError::transient("changes of this stream were dropped as it was left"));
             }
-            self.take_all(into);
+            let storing = self.schedule.is_storing() || self.hand_out(into)?;
             if into.len() > before {
                 return Ok(());
             }
-            if self.failure.is_some() {
+            if self.failure.is_some() && !storing {
                 continue;
             }
-            if !self.connection.is_in_large_frame() {
+            if !storing && !self.connection.is_in_large_frame() {
                 self.late.rest(self.intake.behind(), self.heard.elapsed());
             }
             // Each branch may be dropped at any await: what was read is in the buffer, and nothing else
             // is held across it.
             tokio::select! {
                 biased;
-                result = self.connection.fill() => {
+                result = self.connection.fill(), if !storing => {
                     self.late.has_read(result?);
                     self.heard = Instant::now();
                     self.vitals.log_heard();
                 }
                 error = self.driver.ended() => return Err(error),
+                result = self.schedule.answered() => {
+                    result?;
+                    // The stream was not read meanwhile, so that silence was no news.
+                    self.listening = None;
+                    self.vitals.log_heard();
+                }
                 result = self.lookout.changed() => result?,
-                () = sleep_until(self.heard.max(listening) + SILENCE) => {
+                () = sleep_until(self.heard.max(listening) + SILENCE), if !storing => {
                     return Err(OutboxError::transient("the server has not answered for 40 s"));
                 }
             }
@@ -400,8 +424,13 @@ impl OutboxStore for ReplicationStore {
             loop {
                 self.take_all(&mut dropped);
                 dropped.clear();
+                self.withheld.clear();
+                let held = std::mem::take(self.intake.held());
                 if let Some(failure) = self.failure.take() {
                     return failure;
+                }
+                if held.is_full() {
+                    continue;
                 }
                 if let Err(failure) = self.connection.fill().await {
                     return failure;
@@ -409,6 +438,15 @@ impl OutboxStore for ReplicationStore {
             }
         };
         timeout(LAST_WORDS, listen).await.ok().filter(|failure| !failure.is_transient())
+    }
+
+    fn write_back(&self) -> Option<Box<dyn WriteBack>> {
+        let (config, tables) = (self.letters.0.clone(), self.write_back.clone());
+        if tables.is_empty() {
+            None
+        } else {
+            Some(Box::new(RowSession::new(config, tables, Arc::clone(&self.client))))
+        }
     }
 
     async fn close(self) -> Result<(), OutboxError> {
@@ -424,13 +462,34 @@ impl ReplicationStore {
         DeadLetterSession::new(config, table, Arc::clone(&self.client))
     }
 
+    /// Passes on what may be passed on, and tells whether rows are being stored that must be stored first.
+    fn hand_out(&mut self, into: &mut Batch) -> Result<bool, OutboxError> {
+        // In a life that holds nothing back, this is all that it costs.
+        if !self.withheld.is_empty() {
+            into.append(&mut self.withheld);
+            return Ok(false);
+        }
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        self.take_all(into);
+        let held = std::mem::take(self.intake.held());
+        let storing = !held.is_empty();
+        if storing {
+            self.schedule.store(held);
+        }
+        self.schedule.has_read(self.intake.received());
+        Ok(storing)
+    }
+
     /// Passes on everything that has been read. What goes wrong is kept until the changes before it have
     /// been fetched, so that they are published and confirmed first.
     fn take_all(&mut self, into: &mut Batch) {
         // Behind a failure comes nothing that is worth its place.
-        while self.failure.is_none() {
+        while self.failure.is_none() && !self.intake.held().is_full() {
+            let out = if self.intake.held().is_empty() { &mut *into } else { &mut self.withheld };
             let taken = match self.connection.next_event() {
-                Ok(Some(event)) => self.intake.take(event, into),
+                Ok(Some(event)) => self.intake.take(event, out),
                 Ok(None) => return,
                 Err(error) => Err(error),
             };

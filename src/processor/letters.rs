@@ -205,7 +205,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         while let Some(next) = self.letters.replay.front().filter(|_| self.road.receipts.is_empty()) {
             let message = &next.letter.message;
             let suspect = self.docket.suspects(next.letter.position);
-            if (suspect || self.alone) && self.road.progress.in_flight() > 0 {
+            if (suspect || self.alone) && self.road.progress.in_flight() > 0 || self.road.rows.is_full() {
                 break;
             }
             let ticket = self.road.progress.next_ticket();
@@ -217,6 +217,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
             };
             match offered {
                 Ok(Offer::Taken) => {
+                    self.road.rows.sent_again(ticket, message.id());
                     self.road.progress.taken();
                     (self.alone, self.last_taken) = (suspect, next.letter.position);
                     let replay = self.letters.replay.pop_front();

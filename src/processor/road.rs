@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::rows::Rows;
 use super::status::StatusClock;
 use crate::error::OutboxError;
 use crate::progress::Progress;
@@ -23,6 +24,8 @@ pub(super) struct Road<S, P> {
     pub(super) store: S,
     pub(super) publisher: P,
     pub(super) progress: Progress,
+    /// On their way back into the table.
+    pub(super) rows: Rows,
     /// Come, and not taken in yet.
     pub(super) receipts: Vec<Receipt>,
     pub(super) status: StatusClock,
@@ -32,7 +35,33 @@ pub(super) struct Road<S, P> {
 impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
     pub(super) fn new(store: S, publisher: P, status: StatusClock) -> Self {
         let (progress, receipts, vitals) = (Progress::default(), Vec::new(), Arc::default());
-        Road { store, publisher, progress, receipts, status, vitals }
+        let rows = Rows::new(store.write_back());
+        Road { store, publisher, progress, rows, receipts, status, vitals }
+    }
+
+    /// The loop takes a turn.
+    pub(super) fn beat(&mut self) {
+        self.vitals.beat();
+        self.rows.tell(&self.vitals);
+    }
+
+    /// Whether all is taken in that has come.
+    pub(super) fn is_settled(&self) -> bool {
+        self.receipts.is_empty() && !self.rows.has_written()
+    }
+
+    /// Records that the broker has not acknowledged.
+    pub(super) fn unacknowledged(&self) -> u64 {
+        self.progress.in_flight().saturating_sub(self.rows.owed())
+    }
+
+    /// Waits for receipts, or for rows that are written back.
+    pub(super) async fn hear(&mut self) -> Result<(), OutboxError> {
+        tokio::select! {
+            biased;
+            result = self.publisher.receipts(&mut self.receipts) => result,
+            result = self.rows.turn() => result,
+        }
     }
 
     pub(super) fn note_progress(&mut self) {
@@ -72,13 +101,14 @@ impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
         let asked = Instant::now();
         let (mut told, _answered) = (false, self.vitals.asking_for_letters());
         loop {
-            self.vitals.beat();
+            self.beat();
             tokio::select! {
                 biased;
                 // First, since it looks at the lease: whoever has slept over an answer must not act on it.
                 () = sleep_until(self.status.due(true)) => self.confirm().await?,
                 answer = &mut statement => return answer,
                 result = self.publisher.receipts(&mut self.receipts), if self.progress.in_flight() > 0 => result?,
+                result = self.rows.turn(), if self.rows.has_work() => result?,
             }
             if !told && asked.elapsed() >= TOLD_AFTER {
                 told = true;

@@ -44,7 +44,7 @@ pub struct Ready {
     pub state: &'static str,
     /// How long it has been in that state, or the stage has stood still.
     pub since_seconds: f64,
-    /// The stage that stands still: `loop`, `reading`, `dead letters` or `publishing`.
+    /// The stage that stands still: `loop`, `later delivery`, `reading`, `dead letters`, `write-back` or `publishing`.
     pub stage: Option<&'static str>,
     /// What keeps messages from flowing, or why the relay is in its state.
     pub reason: Option<String>,
@@ -117,6 +117,12 @@ fn stall(vitals: &Vitals, state: State) -> Option<Stall> {
     if state != State::Streaming {
         return None;
     }
+    // Before the stream, which is not read while rows are stored.
+    let held = vitals.since_holding_back();
+    if held >= STALLED_AFTER {
+        let what = "the table of rows for later (who locks it? see pg_stat_activity) has not answered";
+        return found("later delivery", held, what);
+    }
     let (answered, heard) = (vitals.since_answer(), vitals.since_heard());
     if answered >= SILENT_AFTER {
         return found("reading", answered, "PostgreSQL has not answered");
@@ -132,6 +138,9 @@ fn stall(vitals: &Vitals, state: State) -> Option<Stall> {
     if asked >= STALLED_AFTER {
         let what = "the table of dead letters (who locks it? see pg_stat_activity) has not answered";
         return found("dead letters", asked, what);
+    }
+    if let Some((since, why)) = vitals.write_back_fault() {
+        return found("write-back", since.elapsed(), &format!("published rows are not written back ({why})"));
     }
     let owed = vitals.unacknowledged_for();
     let patience = if vitals.broker_fault().is_some() { FAULTY_AFTER } else { STALLED_AFTER };
@@ -236,6 +245,13 @@ mod tests {
             vitals.database_answered();
             vitals.log_heard();
         }
+        vitals.holding_back(true);
+        pass(10).await;
+        vitals.beat();
+        assert_eq!(seen(), (false, "stalled", Some("later delivery"), 10.0));
+        vitals.holding_back(false);
+        vitals.database_answered();
+        vitals.log_heard();
         let question = vitals.asking_for_letters();
         pass(10).await;
         vitals.beat();

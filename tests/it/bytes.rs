@@ -120,7 +120,7 @@ async fn text_that_the_server_cannot_convert_ends_with_advice() {
 }
 
 /// The value of a line of `/proc/<pid>/status`, in KiB.
-fn memory(pid: u32, line: &str) -> u64 {
+pub(crate) fn memory(pid: u32, line: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let value = status.lines().find_map(|text| text.strip_prefix(line)).unwrap();
     value.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()

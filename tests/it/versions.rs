@@ -1,5 +1,6 @@
 //! The oldest and the newest server that are supported; the others are what is installed.
 
+use crate::later::COLUMN;
 use crate::support::{KafkaBroker, PostgresServer, check};
 use crate::workload;
 use crate::world::{World, stop};
@@ -35,6 +36,11 @@ async fn everything_arrives_on(version: &str) {
     let records = world.consume(count).await;
     assert_eq!(records.len(), count);
     assert_eq!(records.iter().filter(|record| record.payload.as_deref() == Some(b"\"last\"")).count(), 1);
+    client.batch_execute(COLUMN).await.unwrap();
+    let sql = "INSERT INTO outbox.messages (topic, payload, scheduled_at) VALUES ($1, '\"later\"', now() + interval '1 s')";
+    client.execute(sql, &[&world.topic]).await.unwrap();
+    let later = world.consume(count + 1).await;
+    assert_eq!(later.iter().filter(|record| record.payload.as_deref() == Some(b"\"later\"")).count(), 1);
     let failover = "SELECT to_jsonb(s) ->> 'failover' FROM pg_replication_slots s WHERE slot_name = $1";
     let failover: Option<String> = client.query_one(failover, &[&world.slot]).await.unwrap().get(0);
     assert_eq!(failover.as_deref(), if version >= "17" { Some("true") } else { None });

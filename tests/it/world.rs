@@ -154,9 +154,13 @@ impl World {
 
     /// Sets the largest batch of records that the topic takes.
     pub(crate) async fn set_message_size(&self, bytes: &str) {
+        self.set_topic("max.message.bytes", bytes).await;
+    }
+
+    /// Changes a setting of the topic.
+    pub(crate) async fn set_topic(&self, name: &str, value: &str) {
         let admin: AdminClient<DefaultClientContext> = config(&self.brokers).create().unwrap();
-        let resource =
-            AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set("max.message.bytes", bytes);
+        let resource = AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set(name, value);
         let results = admin.alter_configs([&resource], &AdminOptions::new()).await.unwrap();
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }

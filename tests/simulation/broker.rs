@@ -372,6 +372,9 @@ impl Client {
             if self.strict && self.told.is_some_and(|told| told < pending.ticket) && pending.result.is_ok() {
                 pending.result = Err(broken());
             }
+            if let (Ok(()), Some(row)) = (&pending.result, log.row_mut(pending.id)) {
+                row.acknowledged = true;
+            }
             match &pending.result {
                 Ok(()) if pending.replayed => {}
                 Ok(()) => acknowledged.push(pending.id),

@@ -34,6 +34,10 @@ pub(crate) enum Invariant {
     Silent,
     /// I9: nobody is parked without a fault of its own, its topic's or its key's.
     Blamed,
+    /// I10: no row is marked as published before the relay was told that it is.
+    MarkedEarly,
+    /// I11: every published row is marked in the end.
+    Unmarked,
     /// Whatever comes is answered by an error.
     Panic,
 }
@@ -51,6 +55,8 @@ impl fmt::Display for Invariant {
             Invariant::Unbounded => "I8 unbounded",
             Invariant::Silent => "silent",
             Invariant::Blamed => "I9 parked without a cause",
+            Invariant::MarkedEarly => "I10 marked unpublished",
+            Invariant::Unmarked => "I11 published unmarked",
             Invariant::Panic => "panic",
         })
     }
@@ -105,6 +111,12 @@ impl Checker {
             } else if log.parks && !row.seen && !kept.is_some_and(|kept| kept.fate != Fate::Sent) {
                 self.broken(Invariant::Lost, format!("{id:?} at {at} came behind what came before"));
             }
+            let stays = kept.is_some_and(|kept| kept.fate != Fate::Sent);
+            if log.writes_back && !row.marked && !stays {
+                self.broken(Invariant::Unmarked, format!("{id:?} at {at} is not marked"));
+            } else if row.marked && row.arrivals == 0 {
+                self.broken(Invariant::MarkedEarly, format!("{id:?} at {at} is marked and never arrived"));
+            }
         }
     }
 }
@@ -132,6 +144,8 @@ pub(crate) struct Ledger {
     /// So many rows are no messages and not yet parked.
     doubtful: usize,
     acknowledged: HashSet<RowId>,
+    /// Those that were written back, or need not be; none if none are.
+    marked: Option<HashSet<RowId>>,
     taken: HashSet<RowId>,
     /// Requests to replay letters that were met.
     met: HashSet<Lsn>,
@@ -150,8 +164,9 @@ enum Step {
 }
 
 impl Ledger {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(writes_back: bool) -> Self {
         Ledger {
+            marked: writes_back.then(HashSet::new),
             steps: VecDeque::new(),
             open: false,
             received: Lsn::ZERO,
@@ -179,6 +194,7 @@ impl Ledger {
     pub(crate) fn row(&mut self, id: RowId, is_letter: bool) {
         if is_letter {
             self.acknowledged.insert(id);
+            self.marked.iter_mut().for_each(|marked| marked.extend([id]));
         } else {
             self.waiting += 1;
         }
@@ -256,10 +272,23 @@ impl Ledger {
         self.settle(now);
     }
 
+    /// The relay was told that this row is written back.
+    pub(crate) fn marks(&mut self, id: RowId, now: Instant) {
+        self.marked.iter_mut().for_each(|marked| marked.extend([id]));
+        self.settle(now);
+    }
+
+    /// The row is in the table of letters, and stays unmarked.
+    pub(crate) fn parks(&mut self, id: RowId, now: Instant) {
+        self.acknowledged.insert(id);
+        self.marks(id, now);
+    }
+
     fn settle(&mut self, now: Instant) {
         while let Some(step) = self.steps.front() {
             match step {
                 Step::Row(id) if !self.acknowledged.contains(id) => break,
+                Step::Row(id) if self.marked.as_ref().is_some_and(|marked| !marked.contains(id)) => break,
                 Step::Request(at) if !self.met.contains(at) => break,
                 Step::Row(_) | Step::Request(_) => {}
                 Step::End(end) => self.allowed = self.allowed.max(*end),

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use walpost::dead_letters::{Parked, Reach, Replay};
 use walpost::{
     Batch, DeadLetter, DeadLetterStore, Ends, Lsn, Offer, OutboxError, OutboxMessage, OutboxPublisher,
-    OutboxStore, Position, Receipt, Record, RetryConfig, Ticket,
+    OutboxStore, Position, Receipt, Record, RetryConfig, Ticket, WriteBack,
 };
 
 use crate::broker::{Broker, Client};
@@ -16,6 +16,7 @@ use crate::checker::Checker;
 use crate::dice::Dice;
 use crate::letters;
 use crate::log::Log;
+use crate::rows::ModelRows;
 use crate::server::{Fetch, Sent, Server};
 
 /// Everything there is outside of the relay.
@@ -32,7 +33,7 @@ pub(crate) struct World {
 }
 
 /// The longest time that somebody locks the table.
-const LOCKED: u64 = 90_000;
+pub(crate) const LOCKED: u64 = 90_000;
 
 /// The world, and a bell that rings when the driver has changed it.
 #[derive(Clone)]
@@ -48,6 +49,22 @@ impl Shared {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Until the time is over, or all is well.
+    pub(crate) async fn wait(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            let changed = self.changed.notified();
+            if self.lock().dice.healed {
+                return sleep(Duration::from_millis(5).min(time)).await;
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = sleep_until(end) => {}
+            }
+        }
     }
 }
 
@@ -165,6 +182,11 @@ impl OutboxStore for ModelStore {
         None
     }
 
+    fn write_back(&self) -> Option<Box<dyn WriteBack>> {
+        let on = self.shared.lock().log.writes_back;
+        on.then(|| Box::new(ModelRows { shared: self.shared.clone(), id: self.id }) as Box<dyn WriteBack>)
+    }
+
     async fn close(self) -> Result<(), OutboxError> {
         let delay = {
             let dice = &mut self.shared.lock().dice;
@@ -184,22 +206,6 @@ pub(crate) struct ModelLetters {
 }
 
 impl ModelLetters {
-    /// Until the time is over, or all is well.
-    async fn wait(&self, time: Duration) {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            let changed = self.shared.changed.notified();
-            if self.shared.lock().dice.healed {
-                return sleep(Duration::from_millis(5).min(time)).await;
-            }
-            tokio::select! {
-                biased;
-                () = changed => {}
-                () = sleep_until(end) => {}
-            }
-        }
-    }
-
     /// A statement in that session. It may fail before it took effect or after, or hang.
     async fn statement<T: Default>(
         &self,
@@ -227,7 +233,7 @@ impl ModelLetters {
             checker.note(|| format!("relay: {name}{}", if fault { ", which fails" } else { "" }));
             (before, after, fault, takes_effect)
         };
-        self.wait(before).await;
+        self.shared.wait(before).await;
         let mut result = T::default();
         if takes_effect || !fault {
             let world = &mut *self.shared.lock();
@@ -239,7 +245,7 @@ impl ModelLetters {
             ledger.asks(Instant::now() + after);
             result = effect(world);
         }
-        self.wait(after).await;
+        self.shared.wait(after).await;
         if fault { Err(OutboxError::transient("the statement failed")) } else { Ok(result) }
     }
 }

@@ -263,7 +263,7 @@ pub(crate) fn park(world: &mut World, id: u64, letters: &[DeadLetter]) {
         };
         world.log.letters.kept.insert(letter.position, kept);
         if let Some(ledger) = world.server.ledger(id) {
-            ledger.acknowledge(row, Instant::now());
+            ledger.parks(row, Instant::now());
         }
     }
     let ids = letters.iter().map(|letter| format!("{}x{}", letter.position, letter.attempts));

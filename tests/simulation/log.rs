@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use uuid::Uuid;
-use walpost::{Lsn, OutboxMessage, Position, Record};
+use walpost::{Lsn, OutboxMessage, Position, Record, RowKey};
 
 use crate::dice::Dice;
 use crate::letters::{Ask, Table};
@@ -26,6 +26,11 @@ impl RowId {
         let row = RowId { entry: (bits >> 32 & 0xFFFF_FFFF) as usize, row: (bits & 0xFFFF_FFFF) as usize };
         (row.uuid() == id).then_some(row)
     }
+
+    /// The row of a key.
+    pub(crate) fn of_key(key: &RowKey) -> Option<RowId> {
+        RowId::of(Uuid::parse_str(key.values.first()?.as_deref()?).ok()?)
+    }
 }
 
 pub(crate) struct Row {
@@ -35,6 +40,10 @@ pub(crate) struct Row {
     pub(crate) key: Option<usize>,
     /// It can't be read as a message.
     pub(crate) unfit: bool,
+    /// A relay was told that it has arrived.
+    pub(crate) acknowledged: bool,
+    /// It is marked as published.
+    pub(crate) marked: bool,
     /// It is not to be sent.
     pub(crate) passed_over: bool,
     /// How many times it has arrived.
@@ -124,6 +133,8 @@ pub(crate) struct Log {
     pub(crate) letters: Table,
     /// What can't be sent is parked, and the order is one of keys.
     pub(crate) parks: bool,
+    /// Rows are marked once they are published.
+    pub(crate) writes_back: bool,
     /// Not every row is to be sent.
     passes_over: bool,
     end: Lsn,
@@ -133,7 +144,7 @@ pub(crate) struct Log {
 const KEYS: usize = 6;
 
 impl Log {
-    pub(crate) fn new(parks: bool, dice: &mut Dice) -> Self {
+    pub(crate) fn new(parks: bool, writes_back: bool, dice: &mut Dice) -> Self {
         let topics = Topics::new(dice);
         let counts = vec![0; topics.partitions()];
         let keys = vec![Vec::new(); topics.0.len() * KEYS];
@@ -141,7 +152,18 @@ impl Log {
         let end = Lsn(0x2_0000_0000 - dice.below(3_000));
         let letters = Table::default();
         let passes_over = dice.one_in(3);
-        Log { entries: Vec::new(), topics, committed: 0, counts, keys, letters, parks, passes_over, end }
+        Log {
+            entries: Vec::new(),
+            topics,
+            committed: 0,
+            counts,
+            keys,
+            letters,
+            parks,
+            writes_back,
+            passes_over,
+            end,
+        }
     }
 
     pub(crate) fn end(&self) -> Lsn {
@@ -213,6 +235,8 @@ impl Log {
                 key: None,
                 unfit: false,
                 passed_over: true,
+                acknowledged: false,
+                marked: false,
                 arrivals: 0,
                 seen: false,
             };
@@ -241,8 +265,22 @@ impl Log {
         if dice.one_in(6) {
             message = message.with_event_type("Placed").with_correlation_id("c").with_header("trace", "1");
         }
+        if self.writes_back {
+            message =
+                message.with_row(RowKey { table: 0, xid: 0, values: vec![Some(id.uuid().to_string())] });
+        }
         let unfit = self.parks && dice.fault(30);
-        Row { message, place, key: slot, unfit, passed_over: false, arrivals: 0, seen: false }
+        Row {
+            message,
+            place,
+            key: slot,
+            unfit,
+            passed_over: false,
+            acknowledged: false,
+            marked: false,
+            arrivals: 0,
+            seen: false,
+        }
     }
 
     pub(crate) fn row_mut(&mut self, id: RowId) -> Option<&mut Row> {

@@ -16,6 +16,7 @@ mod log;
 mod mutants;
 mod poison;
 mod processes;
+mod rows;
 mod run;
 mod seeds;
 mod server;

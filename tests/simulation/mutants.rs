@@ -25,6 +25,8 @@ fn breaks(mutant: Mutant) -> Option<Invariant> {
         Mutant::ConfirmCommitLsn | Mutant::LostLastStatus => Some(Invariant::Repeated),
         Mutant::KeepaliveIgnored => Some(Invariant::Stuck),
         Mutant::ReorderAfterFailure => Some(Invariant::Reordered),
+        Mutant::MarkBeforeAck => Some(Invariant::MarkedEarly),
+        Mutant::ConfirmBeforeMark => Some(Invariant::Unmarked),
         // Not in the loop: the decoder's own check finds it, below.
         Mutant::UnknownMessageIgnored => None,
     }

@@ -21,6 +21,9 @@ const RECOVERY: Duration = Duration::from_secs(60);
 /// So often the operator asks for all letters at the end.
 const ROUNDS: usize = 3;
 
+/// Throws the dice of the write-back.
+const WRITES_BACK: u64 = 0x4D41_524B;
+
 /// What a seed has shown.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -32,6 +35,7 @@ pub(crate) struct Outcome {
     pub(crate) repeated: u64,
     pub(crate) letters: usize,
     pub(crate) replays: u64,
+    pub(crate) marked: u64,
     /// What happened to the relay, and how often.
     pub(crate) happened: BTreeMap<&'static str, u64>,
 }
@@ -64,7 +68,9 @@ impl Driver {
             multiplier: 1.0 + dice.index(3) as f64,
             max_delay: dice.millis(3_000),
         });
-        let mut log = Log::new(retry.is_some(), &mut dice);
+        // By dice of its own: histories without it stay what they were.
+        let writes_back = Dice::new(seed ^ WRITES_BACK).one_in(3);
+        let mut log = Log::new(retry.is_some(), writes_back, &mut dice);
         let server = Server::new(&log, span, &mut dice);
         log.write(dice.size(60), Duration::ZERO, span, &mut dice);
         let broker = Broker::new(&log, span, &mut dice);
@@ -205,6 +211,7 @@ impl Driver {
             repeated: repeated(log),
             letters: log.letters.len(),
             replays: log.letters.replays,
+            marked: log.rows_of_all().filter(|(_, row)| row.marked).count() as u64,
             happened: std::mem::take(&mut checker.happened),
         }
     }

@@ -13,7 +13,7 @@ const SEEDS: u64 = 4_000;
 /// Where they begin when nobody says where: a change is judged by the histories that the one before it has passed.
 const FIRST: u64 = 112_302_080_787;
 /// What the model does to the relay. A few thousand seeds have each of them.
-const FAULTS: [&str; 37] = [
+const FAULTS: [&str; 41] = [
     "answer lost",
     "company refused",
     "cut between transactions",
@@ -37,6 +37,7 @@ const FAULTS: [&str; 37] = [
     "producer ended",
     "producer refused",
     "publish failed",
+    "row not seen yet",
     "sender timeout",
     "server crash",
     "server crash, slot falls back",
@@ -51,6 +52,9 @@ const FAULTS: [&str; 37] = [
     "stop",
     "wire frozen",
     "wire half open",
+    "write-back failed",
+    "write-back hangs",
+    "write-back's answer lost",
 ];
 /// What is shown of the end of a trace.
 const SHOWN: usize = 400;
@@ -103,6 +107,7 @@ struct Total {
     repeated: u64,
     letters: usize,
     replays: u64,
+    marked: u64,
     happened: BTreeMap<&'static str, u64>,
     time: Duration,
     failures: Vec<(u64, Vec<(Invariant, String)>)>,
@@ -117,6 +122,7 @@ impl Total {
         self.repeated += outcome.repeated;
         self.letters += outcome.letters;
         self.replays += outcome.replays;
+        self.marked += outcome.marked;
         for (what, count) in outcome.happened {
             *self.happened.entry(what).or_default() += count;
         }
@@ -131,13 +137,13 @@ impl Total {
     }
 
     fn summary(&self) -> String {
-        let Total { seeds, lives, transactions, rows, repeated, letters, replays, .. } = self;
+        let Total { seeds, lives, transactions, rows, repeated, letters, replays, marked, .. } = self;
         let Total { happened, time, failures, .. } = self;
         let rate = *seeds as f64 / time.as_secs_f64();
         let [lost, invented, reordered] = [Invariant::Lost, Invariant::Invented, Invariant::Reordered]
             .map(|invariant| self.broken(invariant));
         format!(
-            "simulation: {seeds} seeds, {lives} lives, {transactions} transactions, {rows} records, {letters} letters, {replays} replays: \
+            "simulation: {seeds} seeds, {lives} lives, {transactions} transactions, {rows} records, {letters} letters, {replays} replays, {marked} rows marked: \
              {lost} seeds with a loss, {invented} with an invention, {reordered} out of order, {} failed; \
              {repeated} repeats, all within the window; {:.1} s, {rate:.0} seeds/s\nfaults: {happened:?}",
             failures.len(),

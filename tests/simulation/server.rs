@@ -234,13 +234,18 @@ impl Server {
             ready: now + dice.latency(3, 500),
             statuses: VecDeque::new(),
             wire: Wire::Whole,
-            ledger: Ledger::new(),
+            ledger: Ledger::new(log.writes_back),
         });
         Ok(self.connections)
     }
 
     fn connected(&mut self, id: u64) -> Result<&mut Connection, OutboxError> {
         self.connection.as_mut().filter(|connection| connection.id == id).ok_or_else(lost)
+    }
+
+    /// Whether nobody can be reached there.
+    pub(crate) fn is_away(&self, now: Instant) -> bool {
+        now < self.away_until
     }
 
     /// The ledger of that connection, if it still is one.

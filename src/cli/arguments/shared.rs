@@ -145,6 +145,22 @@ pub struct MappingArguments {
     /// [env: WALPOST_MAP_ONLY] [file: map_only]
     #[arg(long, value_name = "LIST")]
     map_only: Option<String>,
+    /// What --write-back mark sets in a published row, such as status=SENT, sent_at=now [default: the preset's]
+    ///
+    /// column=text, separated by commas; now is the server's time, nothing is null. SENT|sent is in lower case where the
+    /// column's text is; column?= allows that the table has no such column.
+    ///
+    /// [env: WALPOST_MAP_MARK] [file: map_mark]
+    #[arg(long, value_name = "LIST")]
+    map_mark: Option<String>,
+    /// The column that tells when a row is to be sent, such as {scheduled_at} [default: the preset's]
+    ///
+    /// A row whose time is still to come when it is committed is held back in the table `scheduled` until then. A column
+    /// of numbers is read as for --map-timestamp. none sends every row at once.
+    ///
+    /// [env: WALPOST_MAP_DUE] [file: map_due]
+    #[arg(long, value_name = "COLUMN")]
+    map_due: Option<String>,
     /// Whether records have the headers id, walpost.lsn and walpost.index: yes or no [default: the preset's]
     ///
     /// By the last two a consumer drops repeats with one comparison.
@@ -202,6 +218,21 @@ pub struct RelayArguments {
     /// [env: WALPOST_LISTEN] [file: listen]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+}
+
+/// What becomes of a row that is published.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Rows that are published")]
+pub struct WriteBackArguments {
+    /// What follows in the table when Kafka has a row's message: none, mark or delete [default: none]
+    ///
+    /// mark sets the columns that --map-mark or the preset names, so that dashboards and cleaning jobs of another library
+    /// go on working; delete removes the row. Either needs a primary key and a right on the table, which `walpost check`
+    /// names, and is done before the slot moves: a crash may repeat a message, and leaves no published row unmarked.
+    ///
+    /// [env: WALPOST_WRITE_BACK] [file: write_back]
+    #[arg(long, value_name = "CHOICE")]
+    write_back: Option<String>,
 }
 
 /// What becomes of a message that can't be sent.
@@ -300,6 +331,8 @@ impl MappingArguments {
         layer.put(&layers::MAP_CORRELATION_ID, self.map_correlation_id.as_ref());
         layer.put(&layers::MAP_HEADERS, self.map_headers.as_ref());
         layer.put(&layers::MAP_ONLY, self.map_only.as_ref());
+        layer.put(&layers::MAP_MARK, self.map_mark.as_ref());
+        layer.put(&layers::MAP_DUE, self.map_due.as_ref());
         layer.put(&layers::MAP_OWN_HEADERS, self.map_own_headers.as_ref());
     }
 }
@@ -316,6 +349,12 @@ impl RelayArguments {
         layer.put(&layers::DELIVERY, self.delivery.as_ref());
         layer.put(&layers::DRAIN_TIMEOUT, self.drain_timeout.as_ref());
         layer.put(&layers::LISTEN, self.listen.as_ref());
+    }
+}
+
+impl WriteBackArguments {
+    pub(super) fn put_into(&self, layer: &mut Layer) {
+        layer.put(&layers::WRITE_BACK, self.write_back.as_ref());
     }
 }
 

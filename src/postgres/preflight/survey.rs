@@ -11,7 +11,7 @@ use crate::error::OutboxError;
 use crate::mapping::{Account, PartAccount};
 use crate::postgres::names::{Outbox, Target, quote_identifier, quote_literal};
 use crate::postgres::session::{Cells, Session};
-use crate::postgres::table::{ColumnTypes, Layout, listed};
+use crate::postgres::table::{ColumnTypes, Layout, WriteBackTable, listed};
 
 /// What is known of one outbox table.
 #[derive(Debug, Default)]
@@ -25,9 +25,17 @@ pub(crate) struct Survey {
     pub(crate) layout: Option<Arc<Layout>>,
     /// Optional columns that the table doesn't have.
     pub(crate) absent_columns: Vec<String>,
+    /// How rows are written back, if they are.
+    pub(crate) write_back: Option<WriteBackTable>,
 }
 
 impl Survey {
+    /// The columns by which rows are written back.
+    pub(crate) fn row_key(&self) -> Vec<String> {
+        let key = self.write_back.iter().flat_map(|table| table.key());
+        key.map(|column| column.name.clone()).collect()
+    }
+
     /// Names and types of the columns.
     pub(super) fn described(&self) -> Vec<(&str, &str)> {
         self.columns.iter().map(|column| (column.name.as_str(), column.type_name.as_str())).collect()

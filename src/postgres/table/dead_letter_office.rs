@@ -4,13 +4,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::{PgLsn, ToSql};
 
 use super::letter::{Extent, Letter, LetterState, Rights, Settled};
+use super::rights;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
-use crate::postgres::names::{TableName, Target, quote_identifier, quote_literal};
+use crate::postgres::names::{TableName, Target};
 use crate::postgres::session::{Cells, Session, sql_error};
 
-/// What the relay needs on the table.
-pub(crate) const RELAY_RIGHTS: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
 /// How many letters are read at a time.
 const PAGE: i64 = 500;
 /// At how many bytes of key, headers and the like a page ends before that.
@@ -53,25 +52,7 @@ impl DeadLetterOffice {
     /// # Errors
     /// The catalog can't be read.
     pub async fn rights(&self, session: &Session) -> Result<Option<Rights>, OutboxError> {
-        let sql = format!(
-            "SELECT quote_ident(current_user), has_schema_privilege(n.oid, 'USAGE'), ARRAY(SELECT p.name \
-               FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY p (name, number) \
-               WHERE NOT has_table_privilege(c.oid, p.name) ORDER BY p.number), pg_is_in_recovery() \
-             FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relkind IN ('r', 'p') \
-             WHERE n.nspname = {} AND c.relname = {}",
-            quote_literal(&self.table.schema),
-            quote_literal(&self.table.name)
-        );
-        let row = session.query_one_row("looking for the table of dead letters", &sql).await?;
-        let rights = |row: Row| {
-            Ok(Rights {
-                role: row.cell(0)?,
-                usage: row.cell(1)?,
-                lacking: row.cell(2)?,
-                standby: row.cell(3)?,
-            })
-        };
-        row.map(rights).transpose()
+        rights::of(session, &self.table).await
     }
 
     /// What is missing, as a definite error with its mend; these rights are needed.
@@ -79,33 +60,7 @@ impl DeadLetterOffice {
     /// # Errors
     /// That error.
     pub fn require(&self, rights: Option<&Rights>, needed: &[&str]) -> Result<(), OutboxError> {
-        let table = &self.table;
-        let Some(rights) = rights else {
-            return Err(OutboxError::definite(
-                format!("table {table} does not exist"),
-                "run `walpost setup` again: it makes what is missing and leaves the rest as it is",
-            ));
-        };
-        let lacking: Vec<_> =
-            rights.lacking.iter().map(String::as_str).filter(|right| needed.contains(right)).collect();
-        let mut grants = Vec::new();
-        if !rights.usage {
-            grants.push(format!(
-                "GRANT USAGE ON SCHEMA {} TO {};",
-                quote_identifier(&table.schema),
-                rights.role
-            ));
-        }
-        if !lacking.is_empty() {
-            grants.push(format!("GRANT {} ON {table} TO {};", lacking.join(", "), rights.role));
-        }
-        if grants.is_empty() {
-            return Ok(());
-        }
-        Err(OutboxError::definite(
-            format!("role {} lacks rights on table {table}", rights.role),
-            grants.join(" "),
-        ))
+        rights::require(&self.table, rights, needed)
     }
 
     /// Whether letters can be read, and written if that is wanted.

@@ -9,6 +9,7 @@ use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
+use super::rights;
 use super::value::micros;
 use crate::dead_letters::{DeadLetter, Parked, Reach, Replay, UnfitColumn};
 use crate::error::OutboxError;
@@ -358,24 +359,9 @@ impl DeadLetterTable {
     }
 
     fn failed(&self, error: tokio_postgres::Error) -> OutboxError {
-        let missing = [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_COLUMN]
-            .iter()
-            .any(|state| error.code() == Some(state));
-        let denied = error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+        let code = error.code().cloned();
         let failed = sql_error(&format!("keeping dead letters in {}", self.name), error);
-        if missing {
-            return failed.with_advice(
-                "run `walpost setup` again: it makes what is missing and leaves the rest as it is",
-            );
-        }
-        if denied {
-            let (schema, table) = (&self.name.schema, &self.name);
-            return failed.with_advice(format!(
-                "GRANT USAGE ON SCHEMA {schema} TO <the relay's role>; \
-                 GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO <the relay's role>;"
-            ));
-        }
-        failed
+        rights::advised(&self.name, code.as_ref(), failed)
     }
 }
 
@@ -383,7 +369,7 @@ fn position(lsn: PgLsn, index: i64) -> Position {
     Position { commit_lsn: Lsn(lsn.into()), index: u64::try_from(index).unwrap_or_default() }
 }
 
-fn pair(position: Position) -> (PgLsn, i64) {
+pub(super) fn pair(position: Position) -> (PgLsn, i64) {
     (position.commit_lsn.0.into(), i64::try_from(position.index).unwrap_or(i64::MAX))
 }
 

@@ -20,8 +20,11 @@ pub(crate) fn prefix(table: &TableName) -> String {
 
 /// The prefix of those that are rows of the table.
 pub(crate) fn rows_prefix(table: &TableName) -> String {
-    format!("walpost.rows:{table}")
+    format!("{ROWS}{table}")
 }
+
+/// What the prefix of a row's message begins with; the table's name follows.
+pub(crate) const ROWS: &str = "walpost.rows:";
 
 /// The header of a row that is sent again on purpose: when that was asked for.
 pub(crate) const REPLAY: &str = "walpost.replay";
@@ -43,6 +46,9 @@ pub(crate) struct SentRow<'a> {
     /// When it was asked for; none for a row that was there before the slot.
     #[serde(borrow)]
     pub(crate) mark: Option<Cow<'a, str>>,
+    /// The slot whose relay has held it back until now: for that one alone.
+    #[serde(borrow, default)]
+    pub(crate) released: Option<Cow<'a, str>>,
     /// The text of its columns by their names.
     #[serde(borrow, rename = "row")]
     pub(crate) columns: HashMap<Cow<'a, str>, Option<Cow<'a, str>>>,

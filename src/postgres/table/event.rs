@@ -3,8 +3,7 @@
 use bytes::Bytes;
 
 use super::derive::{Cells, Fault};
-use super::layout::any_id;
-use super::value::Unfit;
+use super::value::{Unfit, any_id};
 use crate::debezium::Plan;
 use crate::message::OutboxMessage;
 

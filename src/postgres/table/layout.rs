@@ -2,6 +2,8 @@
 //!
 //! A part that is one column is put straight into its place; any other is derived once the whole row has been looked at.
 
+mod due;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -9,14 +11,17 @@ use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
 use super::emitted::{REPLAY, SentRow};
 use super::misfit::{LayoutError, Wanted};
-use super::value::{self, Kind, RowError, Unfit, created_at, text, uuid};
-use crate::dead_letters::UnfitColumn;
+use super::row_key::KeyColumns;
+use super::unfit_row::{UnfitRow, raw};
+use super::value::{self, Kind, RowError, Unfit, any_id, created_at, text, uuid};
 use crate::debezium::Plan;
 use crate::mapping::{Condition, HeaderRule, Source, Template, Timestamp, Unit, Value as MappedValue};
 use crate::message::{OutboxMessage, OwnHeaders};
 use crate::postgres::names::{Outbox, TableName};
 use crate::postgres::pgoutput::{Column, Tuple};
 use crate::router::{CORRELATION_ID, EVENT_TYPE};
+use due::Due;
+pub(crate) use due::Later;
 
 /// A part of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,11 +108,6 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
     }
 }
 
-/// A UUID that stands for an id of another kind, always the same (RFC 9562, version 5, in the namespace of OIDs).
-pub(super) fn any_id(id: &[u8]) -> uuid::Uuid {
-    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, id)
-}
-
 /// Where in a row each part of a message stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Layout {
@@ -119,6 +119,9 @@ pub(crate) struct Layout {
     kinds: Vec<Kind>,
     steps: Vec<Step>,
     only: Vec<Only>,
+    /// What tells rows that are written back from each other; else none.
+    key: KeyColumns,
+    due: Option<Box<Due>>,
     /// The column that a message without an id, or without a topic, is to be blamed on.
     id: Option<Arc<str>>,
     topic: Arc<str>,
@@ -298,12 +301,6 @@ impl Builder<'_> {
     }
 }
 
-/// The column that a part is to be blamed on.
-fn blame(template: &Template) -> Arc<str> {
-    let column = template.sources().next().map(|source| source.column.clone());
-    Arc::from(column.unwrap_or_else(|| template.to_string()))
-}
-
 impl Layout {
     /// The layout of columns given by name and type.
     pub(crate) fn new<'a>(
@@ -322,8 +319,10 @@ impl Layout {
             kinds: Vec::new(),
             steps: Vec::new(),
             only: Vec::new(),
-            id: mapping.id.as_ref().map(blame),
-            topic: blame(&mapping.topic),
+            key: KeyColumns::default(),
+            due: None,
+            id: mapping.id.as_ref().map(Template::blamed),
+            topic: mapping.topic.blamed(),
             commit_time: false,
             own_headers: mapping.header_set(),
             binary: true,
@@ -359,6 +358,7 @@ impl Layout {
         for condition in &mapping.only {
             builder.only(condition);
         }
+        builder.due(mapping.due.as_ref(), mapping.id.as_ref());
         let Builder { mut layout, missing, unfit, .. } = builder;
         if !missing.is_empty() {
             return Err(LayoutError::Missing(missing));
@@ -370,6 +370,18 @@ impl Layout {
             layout.kinds = kinds;
         }
         Ok(layout)
+    }
+
+    /// The same for rows that are written back, which these columns of the target's outbox `index` tell apart.
+    pub(crate) fn keyed(
+        mut self,
+        index: usize,
+        key: &[String],
+        kinds: &dyn Fn(usize) -> Kind,
+    ) -> Result<Self, LayoutError> {
+        self.key = KeyColumns::find(index, key, &self.names, kinds)?;
+        self.binary &= self.key.is_binary();
+        Ok(self)
     }
 
     /// The layout of a table whose rows become messages as Debezium makes them.
@@ -405,14 +417,18 @@ impl Layout {
 
     /// The message of a row that is sent on purpose, whatever the conditions; of its columns, the text.
     pub(crate) fn message_of(&self, row: &SentRow<'_>) -> Result<OutboxMessage, Box<UnfitRow>> {
-        let texts = self.names.iter().map(|name| row.columns.get(&**name).and_then(|text| text.as_deref()));
-        let tuple = Tuple::of_texts(texts);
+        let tuple = self.tuple_of(row);
         let cells = if self.kinds.is_empty() { Cells::default() } else { Cells::of(&tuple, &self.kinds) };
         let mut message = self.build(&tuple, &cells)?;
         if let Some(mark) = &row.mark {
             message.headers = with_header(&message.headers, REPLAY, mark);
         }
         Ok(message)
+    }
+
+    fn tuple_of(&self, row: &SentRow<'_>) -> Tuple {
+        let texts = self.names.iter().map(|name| row.columns.get(&**name).and_then(|text| text.as_deref()));
+        Tuple::of_texts(texts)
     }
 
     /// The message of an inserted row; `None` for one that is not to be sent.
@@ -468,6 +484,9 @@ impl Layout {
                 }
             }
         }
+        if !self.key.is_empty() {
+            unfit = unfit.or_else(|| self.key.put(tuple, &self.names, &mut message));
+        }
         let null = |name: &Arc<str>| Some((RowError::Null(Arc::clone(name)), None));
         let unfit = unfit
             .or_else(|| if has_id { None } else { self.id.as_ref().and_then(null) })
@@ -476,32 +495,5 @@ impl Layout {
             None => Ok(message),
             Some((error, value)) => Err(Box::new(UnfitRow { message, error, value })),
         }
-    }
-}
-
-/// What the server sent for a column; `None` is null.
-#[cold]
-fn raw(tuple: &Tuple, column: usize) -> Option<bytes::Bytes> {
-    match tuple.columns().nth(column) {
-        Some(Column::Text(bytes) | Column::Binary(bytes)) => Some(bytes),
-        _ => None,
-    }
-}
-
-/// A row that is no message.
-#[derive(Debug)]
-pub(crate) struct UnfitRow {
-    /// What could be read.
-    pub(crate) message: OutboxMessage,
-    /// The first fault.
-    pub(crate) error: RowError,
-    /// What was in the column that it is about.
-    pub(crate) value: Option<bytes::Bytes>,
-}
-
-impl UnfitRow {
-    /// The column that the fault is about.
-    pub(crate) fn column(&self) -> UnfitColumn {
-        UnfitColumn { name: self.error.column(), value: self.value.clone() }
     }
 }

@@ -18,7 +18,9 @@ pub(crate) enum LayoutError {
     Type { entry: &'static str, column: String, why: &'static str },
     #[error("can't be mapped: {} must be one column, such as {{created_at}}", flag(.0))]
     NotBare(&'static str),
-    #[error("has no column {}, which the connector's options name", .0.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", "))]
+    #[error("has no column {}, which belongs to its key", quote_identifier(.0))]
+    Key(String),
+    #[error("has no column {}, which the connector's options name", quoted(.0))]
     Unnamed(Vec<String>),
     #[error("has a column {} that {}", quote_identifier(.0), .1)]
     Contract(String, String),
@@ -31,6 +33,10 @@ impl From<PlanError> for LayoutError {
             PlanError::Unfit { column, why } => LayoutError::Contract(column, why),
         }
     }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// A column that an entry of the mapping names.
@@ -88,6 +94,8 @@ impl LayoutError {
                     listed(columns)
                 ));
             }
+            // Found by the catalog, which has it.
+            LayoutError::Key(_) => {}
             LayoutError::Unnamed(_) => advice.push(format!(
                 "it has {}; change the options (--debezium-config) or the table: Debezium would stop at its first row",
                 listed(columns)

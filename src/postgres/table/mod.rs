@@ -13,22 +13,29 @@ mod event;
 mod layout;
 mod letter;
 mod misfit;
+mod rights;
+mod row_key;
 mod save;
+mod scheduled;
+mod unfit_row;
 mod value;
+mod write_back;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use dead_letter_office::DeadLetterOffice;
-pub(crate) use dead_letter_office::RELAY_RIGHTS;
 pub(crate) use dead_letters::DeadLetterTable;
-pub(crate) use layout::{Layout, UnfitRow};
+pub(crate) use layout::{Later, Layout};
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub(crate) use misfit::{LayoutError, listed};
+pub(crate) use rights::RELAY_RIGHTS;
 pub use save::{OutboxTable, save};
-pub(crate) use value::RowError;
-
-use value::Kind;
+pub(crate) use scheduled::{HeldRow, HeldRows, Look};
+pub use scheduled::{ScheduledTable, Waiting};
+pub(crate) use unfit_row::UnfitRow;
+pub(crate) use value::{Kind, RowError};
+pub(crate) use write_back::{KeyColumn, WriteBackTable, clauses};
 
 use super::names::TableName;
 use crate::debezium::ColumnFacts;
@@ -53,7 +60,7 @@ impl ColumnTypes {
         self.bases.get(&type_oid).copied().unwrap_or(type_oid)
     }
 
-    fn kind(&self, type_oid: u32) -> Kind {
+    pub(crate) fn kind(&self, type_oid: u32) -> Kind {
         Kind::of(self.base(type_oid))
     }
 

@@ -19,7 +19,7 @@ const EPOCH_OFFSET_US: i64 = 946_684_800_000_000;
 
 /// What a column's type means to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Uuid,
     Text,
     Json,
@@ -216,6 +216,11 @@ pub(super) fn text_array(value: &Value) -> Result<Vec<Option<String>>, Unfit> {
     }
     let text = std::str::from_utf8(&value.bytes).map_err(|_| Unfit::NotUtf8)?;
     array::elements(text).ok_or(Unfit::NotArray)
+}
+
+/// A UUID that stands for an id of another kind, always the same (RFC 9562, version 5, in the namespace of OIDs).
+pub(super) fn any_id(id: &[u8]) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, id)
 }
 
 pub(super) fn uuid(value: Value) -> Result<Uuid, Unfit> {

@@ -1,0 +1,45 @@
+//! The table of rows that are sent later: looked at only if the outbox says of its rows when they are due, or if rows wait.
+
+use super::{Outcome, Preflight};
+use crate::error::OutboxError;
+use crate::postgres::names::Target;
+use crate::postgres::session::Session;
+use crate::postgres::table::{RELAY_RIGHTS, ScheduledTable};
+
+const SUBJECT: &str = "later";
+
+pub(super) async fn inspect(
+    session: &Session,
+    target: &Target,
+    report: &mut Preflight,
+) -> Result<(), OutboxError> {
+    let table = ScheduledTable::of(target);
+    let has_due =
+        report.tables.iter().filter_map(|table| table.layout.as_ref()).any(|layout| layout.has_due());
+    let rights = table.rights(session).await?;
+    let required = table.require(rights.as_ref(), &RELAY_RIGHTS);
+    if let Err(error) = required {
+        // A table of that name may be somebody else's.
+        if has_due {
+            let text = format!("rows may be due later, and can't be held back: {error}");
+            let advice = error.advice().unwrap_or_default().to_owned();
+            report.findings.push(super::Finding {
+                subject: SUBJECT,
+                outcome: Outcome::Failure(OutboxError::definite(text, advice)),
+            });
+        }
+        return Ok(());
+    }
+    if !has_due && !table.is_known(session).await? {
+        return Ok(());
+    }
+    let waiting = table.waiting(session).await?;
+    report.delivers_later = has_due || waiting.rows > 0;
+    if report.delivers_later && report.seal.secret.is_none() {
+        let text = "rows may be due later, and there is no seal by which they are known again";
+        report.fail(SUBJECT, text, "run `walpost setup` again: it makes what is missing");
+    } else if report.delivers_later {
+        report.good(SUBJECT, format!("{}: {}", table.name(), waiting.describe()));
+    }
+    Ok(())
+}

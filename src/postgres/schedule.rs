@@ -1,0 +1,227 @@
+//! Rows that are sent later, kept and released by a task with a session of its own.
+//!
+//! ```text
+//!   what a stream holds back ──► stored ──► and only then what follows it goes on
+//!   when the first is due    ──► released: written into the log again, through which it comes back as a row to send
+//! ```
+//!
+//! By a session of its own, as dead letters are: a statement that waits for a lock must not hold up the lease. In one task,
+//! so that the next due time is known. It ends with the stream, and writes only while the slot is the stream's.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::{Client, Config};
+
+use super::session::{Session, sql_error};
+use super::table::{HeldRows, Look, ScheduledTable};
+use crate::error::OutboxError;
+use crate::lsn::Lsn;
+use crate::vitals::Vitals;
+
+/// Due rows are looked for this often at least: somebody may change their times, and a clock may be set.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The shortest time between two looks.
+const LOOK_GAP: Duration = Duration::from_millis(2);
+/// After this long it is told that the table does not answer.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
+
+/// What the task works with.
+#[derive(Clone)]
+pub(super) struct Means {
+    pub(super) config: Config,
+    pub(super) table: ScheduledTable,
+    /// The session beside the stream.
+    pub(super) beside: Arc<Client>,
+    pub(super) vitals: Arc<Vitals>,
+}
+
+/// The task, made when it is needed, and ended when this is dropped.
+pub(super) struct Schedule {
+    means: Means,
+    running: Option<Running>,
+    storing: bool,
+}
+
+struct Running {
+    task: JoinHandle<()>,
+    rows: mpsc::Sender<HeldRows>,
+    reading: watch::Sender<Lsn>,
+    answers: mpsc::Receiver<Result<(), OutboxError>>,
+}
+
+impl Schedule {
+    pub(super) fn new(means: Means) -> Self {
+        Schedule { means, running: None, storing: false }
+    }
+
+    /// Releases from now on what is due.
+    pub(super) fn start(&mut self) {
+        if self.running.is_some() {
+            return;
+        }
+        let (rows, to_store) = mpsc::channel(1);
+        let (answer, answers) = mpsc::channel(1);
+        let (reading, read) = watch::channel(Lsn::ZERO);
+        let means = self.means.clone();
+        let task = tokio::spawn(async move {
+            let worked = async {
+                let session = attend(&means, open(&means)).await?;
+                Worker { means: &means, session, rows: to_store, read, answer: &answer }.work().await
+            };
+            let Err(error) = worked.await;
+            means.vitals.holding_back(false);
+            // The stream may be gone already.
+            let _ = answer.send(Err(error)).await;
+            answer.closed().await;
+        });
+        self.running = Some(Running { task, rows, reading, answers });
+    }
+
+    /// The stream has read so far, and asked for what it holds back of that to be stored.
+    pub(super) fn has_read(&self, log: Lsn) {
+        if let Some(running) = &self.running {
+            running.reading.send_if_modified(|read| std::mem::replace(read, log) != log);
+        }
+    }
+
+    /// Whether rows are being stored: nothing that follows them may be handed out.
+    pub(super) fn is_storing(&self) -> bool {
+        self.storing
+    }
+
+    /// Stores rows; [`answered`](Self::answered) tells when that is done. Not while others are being stored.
+    pub(super) fn store(&mut self, rows: HeldRows) {
+        self.start();
+        if let Some(running) = &self.running {
+            // There is room for one batch, and if the task has ended, it has said why.
+            let _ = running.rows.try_send(rows);
+            self.storing = true;
+        }
+    }
+
+    /// Waits until rows are stored. Cancel-safe.
+    ///
+    /// # Errors
+    /// Rows could not be stored, or not released.
+    pub(super) async fn answered(&mut self) -> Result<(), OutboxError> {
+        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let answer = running.answers.recv().await;
+        answer
+            .unwrap_or_else(|| Err(OutboxError::transient("the task that keeps rows for later has ended")))?;
+        self.storing = false;
+        Ok(())
+    }
+}
+
+impl Drop for Schedule {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.task.abort();
+        }
+        self.means.vitals.holding_back(false);
+    }
+}
+
+/// The task.
+struct Worker<'a> {
+    means: &'a Means,
+    session: Session,
+    rows: mpsc::Receiver<HeldRows>,
+    read: watch::Receiver<Lsn>,
+    answer: &'a mpsc::Sender<Result<(), OutboxError>>,
+}
+
+impl Worker<'_> {
+    async fn work(&mut self) -> Result<Infallible, OutboxError> {
+        let table = &self.means.table;
+        loop {
+            let look = attend(self.means, table.look(self.session.client())).await?;
+            if look.rest > Duration::ZERO {
+                if let Ok(rows) = timeout(look.rest.clamp(LOOK_GAP, LOOK_EVERY), self.rows.recv()).await {
+                    self.store(rows).await?;
+                }
+                continue;
+            }
+            tracing::debug!(log = %look.log, "rows are due");
+            self.has_read(&look).await?;
+            loop {
+                let rows = attend(self.means, table.release(self.session.client(), &look.clock)).await?;
+                if rows == 0 {
+                    break;
+                }
+                tracing::debug!(rows, "wrote rows that are due into the log");
+                self.store_what_waits().await?;
+            }
+        }
+    }
+
+    /// Waits until the stream has brought, and this task stored, all that may be due by then: only so it is in order.
+    /// It costs nothing, since what is released stands behind all of that in the log.
+    async fn has_read(&mut self, look: &Look) -> Result<(), OutboxError> {
+        while *self.read.borrow_and_update() < look.log {
+            tokio::select! {
+                biased;
+                rows = self.rows.recv() => self.store(rows).await?,
+                read = self.read.changed() => read.map_err(|_| ended())?,
+            }
+        }
+        self.store_what_waits().await
+    }
+
+    async fn store_what_waits(&mut self) -> Result<(), OutboxError> {
+        match self.rows.try_recv() {
+            Ok(rows) => self.store(Some(rows)).await,
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn store(&mut self, rows: Option<HeldRows>) -> Result<(), OutboxError> {
+        let rows = rows.ok_or_else(ended)?;
+        attend(self.means, self.means.table.hold(self.session.client(), &rows)).await?;
+        // There is room: who asks waits for the answer before asking again.
+        let _ = self.answer.send(Ok(())).await;
+        Ok(())
+    }
+}
+
+fn ended() -> OutboxError {
+    OutboxError::transient("the stream has ended")
+}
+
+async fn open(means: &Means) -> Result<Session, OutboxError> {
+    let session = Session::open_beside(&means.config, &means.beside).await?;
+    // Of two statements in one transaction the second shall see what was committed before it began.
+    let isolation = "SET default_transaction_isolation = 'read committed'";
+    let set = session.client().batch_execute(isolation).await;
+    set.map_err(|error| sql_error("opening a session", error))?;
+    Ok(session)
+}
+
+/// Waits for a statement, however long it takes, and tells when that is long.
+async fn attend<T>(
+    means: &Means,
+    statement: impl Future<Output = Result<T, OutboxError>>,
+) -> Result<T, OutboxError> {
+    let mut statement = std::pin::pin!(statement);
+    means.vitals.holding_back(true);
+    let answer = match timeout(TOLD_AFTER, &mut statement).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            tracing::warn!(
+                advice = "see pg_stat_activity for who locks it",
+                "waiting: {} has not answered for {} s",
+                means.table.name(),
+                TOLD_AFTER.as_secs()
+            );
+            statement.await
+        }
+    };
+    means.vitals.holding_back(false);
+    answer
+}
