@@ -64,28 +64,6 @@ pub(crate) async fn position(session: &Session, slot: &str) -> Result<Lsn, Outbo
         .ok_or_else(|| OutboxError::transient(format!("slot {slot} has no position")))
 }
 
-/// A slot that is made now would not send what is in the table.
-pub(crate) fn unsent_rows(slot: &str, table: &TableName) -> OutboxError {
-    OutboxError::definite(
-        format!("slot {slot} does not exist, and {table} has rows that it would not send"),
-        "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
-         with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; \
-         find out which rows are missing before you make it anew",
-    )
-}
-
-/// A slot that this process has read is not there any more. `finding` says how to find the rows.
-pub(crate) fn gone(slot: &str, confirmed: Lsn, finding: &str) -> OutboxError {
-    OutboxError::definite(
-        format!(
-            "slot {slot} is gone: rows committed since the last confirmation, {confirmed}, can't be read any more"
-        ),
-        format!(
-            "find out who dropped it; then run `walpost setup`; {finding}; insert again those that are missing"
-        ),
-    )
-}
-
 /// Names the oldest transaction that a new slot, or a lock, waits for.
 pub(crate) async fn blocked(session: &Session, during: &str) -> OutboxError {
     let sql = "SELECT format('PID %s of role %s, writing since %s', pid, usename, xact_start) \
@@ -108,6 +86,16 @@ pub(crate) fn start_command(target: &Target, binary: bool) -> String {
     format!(
         "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names '{publication}', messages 'true'{binary})",
         quote_identifier(&target.slot)
+    )
+}
+
+/// A slot that is made now would not send what is in the table.
+pub(super) fn unsent_rows(slot: &str, table: &TableName) -> OutboxError {
+    OutboxError::definite(
+        format!("slot {slot} does not exist, and {table} has rows that it would not send"),
+        "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
+         with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; \
+         find out which rows are missing before you make it anew",
     )
 }
 

@@ -265,8 +265,16 @@ impl ReplicationSource {
         let name = &self.target.slot;
         if !preflight.slot_exists {
             if self.slot_was_there {
-                let trail = &self.memory.trail;
-                return Err(slot::gone(name, trail.confirmed(), &trail.finding(&self.target)));
+                return Err(OutboxError::definite(
+                    format!(
+                        "slot {name} is gone: rows committed since the last confirmation, {}, can't be read any more",
+                        self.memory.trail.confirmed()
+                    ),
+                    format!(
+                        "find out who dropped it; then run `walpost setup`; {}; insert again those that are missing",
+                        self.memory.trail.finding(&self.target)
+                    ),
+                ));
             }
             for outbox in self.target.outboxes() {
                 if session.has_rows(&outbox.table).await? {
@@ -476,22 +484,8 @@ impl ReplicationStore {
                 Err(error) => Err(error),
             };
             if let Err(error) = taken {
-                self.failure = Some(self.explained(error));
+                self.failure = Some(publication::explained(error, &self.trail, &self.target));
             }
         }
-    }
-
-    /// A server before 18 can't decode a row of a time at which there was no publication, not even when it is back.
-    fn explained(&self, error: OutboxError) -> OutboxError {
-        if error.sqlstate() != Some("42704") {
-            return error;
-        }
-        let slot = &self.target.slot;
-        error.with_advice(format!(
-            "the publication was missing while rows were committed; make it again (`walpost setup`). Servers before 18 \
-             can't read the slot past such rows: move it, SELECT pg_replication_slot_advance('{slot}', \
-             pg_current_wal_lsn()); {}; insert again those that are missing, then start again",
-            self.trail.finding(&self.target)
-        ))
     }
 }
