@@ -274,6 +274,7 @@ value          {payload}  <- payload bytea
 headers        {headers}  <- headers json
 only           published_at=, abandoned_at?=  <- published_at timestamp with time zone, no column abandoned_at
 order          created_at, id  <- created_at timestamp with time zone, id uuid
+mark           published_at=now  <- published_at timestamp with time zone
 not used       retry_count integer, claimed_at timestamp with time zone
 spakky 8: public.spakky_event_outbox by preset spakky
 id             {id}  <- id uuid
@@ -283,6 +284,7 @@ value          {payload}  <- payload bytea
 headers        {headers}  <- headers json
 only           published_at=, abandoned_at?=  <- published_at timestamp with time zone, abandoned_at timestamp with time zone
 order          created_at, id  <- created_at timestamp with time zone, id uuid
+mark           published_at=now  <- published_at timestamp with time zone
 not used       retry_count integer, claimed_at timestamp with time zone
 goharvest: public.outbox by preset goharvest
 id             {id}  <- id bigint
@@ -299,7 +301,9 @@ key            {partition_key}  <- partition_key text
 value          {payload}  <- payload bytea
 headers        {headers}, X-Event-ID={event_id}  <- headers jsonb, event_id uuid
 only           status=PENDING|DELIVERING  <- status text
+due            {available_at}  <- available_at timestamp with time zone
 order          available_at, created_at  <- available_at timestamp with time zone, created_at timestamp with time zone
+mark           status=DELIVERED, delivered_at=now, locked_by=, locked_at=, updated_at=now  <- status text, no column delivered_at, no column locked_by, no column locked_at, no column updated_at
 not used       attempts integer
 k1s0: outbox.outbox_messages by preset k1s0
 id             {id}  <- id uuid
@@ -307,22 +311,26 @@ topic          {topic}  <- topic text
 key            {partition_key}  <- partition_key text
 value          compact({payload})  <- payload jsonb
 only           status=PENDING|PROCESSING|FAILED|pending|failed  <- status text
+due            {process_after?}  <- process_after timestamp with time zone
 order          created_at  <- created_at timestamp with time zone
-not used       idempotency_key character varying(255), process_after timestamp with time zone
+mark           status=DELIVERED|delivered  <- status text
+not used       idempotency_key character varying(255)
 k1s0's template: outbox.outbox_messages by preset k1s0
 id             {id}  <- id uuid
 topic          {topic}  <- topic character varying(255)
 key            {partition_key}  <- partition_key character varying(255)
 value          compact({payload})  <- payload jsonb
 only           status=PENDING|PROCESSING|FAILED|pending|failed  <- status character varying(20)
+due            {process_after?}  <- process_after timestamp with time zone
 order          created_at  <- created_at timestamp with time zone
-not used       process_after timestamp with time zone
+mark           status=DELIVERED|delivered  <- status character varying(20)
 k1s0-csharp: public.outbox_messages by preset k1s0-csharp
 id             {id}  <- id uuid
 topic          {topic}  <- topic text
 value          {payload}  <- payload bytea
 only           status=Pending  <- status text
 order          created_at  <- created_at timestamp without time zone
+mark           status=Published, updated_at=now  <- status text, no column updated_at
 walpost: outbox.messages by preset walpost
 id             {id}  <- id uuid
 topic          {topic}  <- topic text
@@ -332,6 +340,7 @@ timestamp      {created_at?}  <- created_at timestamp with time zone
 event_type     {event_type?}  <- event_type text
 correlation_id {correlation_id?}  <- correlation_id text
 headers        {headers?}  <- headers jsonb
+due            {scheduled_at?}  <- no column scheduled_at
 debezium: public.outboxevent by preset debezium
 id             {id}  <- id uuid
 topic          outbox.event.{aggregatetype}  <- aggregatetype character varying(255)
@@ -345,7 +354,8 @@ topic          {event_type}  <- event_type character varying(255)
 key            {payload.activity_id|payload.task_id|payload.column_id|payload.board_id|id}  <- payload jsonb, id uuid
 value          compact({payload})  <- payload jsonb
 only           published_at=  <- published_at timestamp with time zone
-order          created_at  <- created_at timestamp with time zone";
+order          created_at  <- created_at timestamp with time zone
+mark           published_at=now  <- published_at timestamp with time zone";
 
 #[tokio::test]
 async fn check_tells_which_column_became_which_part() {
