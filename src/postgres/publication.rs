@@ -9,7 +9,7 @@
 use serde::Deserialize;
 use tokio_postgres::{Client, Row};
 
-use super::identity::Place;
+use super::identity::{Place, Trail};
 use super::names::{Outbox, TableName, Target, quote_identifier, quote_literal};
 use super::session::{Cells, sql_error};
 use crate::error::OutboxError;
@@ -288,6 +288,21 @@ fn send_again(since: &Place, table: &TableName) -> String {
          INSERT INTO {table} SELECT * FROM again",
         since.xid
     )
+}
+
+/// The stream's error, with what to do. A server before 18 can't decode a row of a time at which there was no publication,
+/// not even when it is back.
+pub(super) fn explained(error: OutboxError, trail: &Trail, target: &Target) -> OutboxError {
+    if error.sqlstate() != Some("42704") {
+        return error;
+    }
+    error.with_advice(format!(
+        "the publication was missing while rows were committed; make it again (`walpost setup`). Servers before 18 can't \
+         read the slot past such rows: move it, SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn()); {}; \
+         insert again those that are missing, then start again",
+        target.slot,
+        trail.finding(target)
+    ))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use tokio_postgres::error::SqlState;
 
-use super::names::{Target, quote_identifier, quote_literal};
+use super::names::{TableName, Target, quote_identifier, quote_literal};
 use super::session::{Cells, Session, sql_error};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
@@ -86,6 +86,16 @@ pub(crate) fn start_command(target: &Target, binary: bool) -> String {
     format!(
         "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names '{publication}', messages 'true'{binary})",
         quote_identifier(&target.slot)
+    )
+}
+
+/// A slot that is made now would not send what is in the table.
+pub(super) fn unsent_rows(slot: &str, table: &TableName) -> OutboxError {
+    OutboxError::definite(
+        format!("slot {slot} does not exist, and {table} has rows that it would not send"),
+        "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
+         with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; \
+         find out which rows are missing before you make it anew",
     )
 }
 

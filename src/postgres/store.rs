@@ -14,7 +14,7 @@ use super::intake::Intake;
 use super::late::LateReader;
 use super::letters::DeadLetterSession;
 use super::lookout::{Beat, LAST_WORDS, LOOK_EVERY, Lookout};
-use super::names::{TableName, Target};
+use super::names::Target;
 use super::preflight::{Outcome, Preflight, inspect, inspect_write_back};
 use super::publication::{self, Change as PublicationChange, Look, Published};
 use super::relations::Relations;
@@ -278,7 +278,7 @@ impl ReplicationSource {
             }
             for outbox in self.target.outboxes() {
                 if session.has_rows(&outbox.table).await? {
-                    return Err(unsent_rows(name, &outbox.table));
+                    return Err(slot::unsent_rows(name, &outbox.table));
                 }
             }
             slot::create(session, name, preflight.server_version).await?;
@@ -287,16 +287,6 @@ impl ReplicationSource {
         self.slot_was_there = true;
         Ok(())
     }
-}
-
-/// A slot that is made now would not send what is in the table.
-fn unsent_rows(slot: &str, table: &TableName) -> OutboxError {
-    OutboxError::definite(
-        format!("slot {slot} does not exist, and {table} has rows that it would not send"),
-        "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
-         with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; \
-         find out which rows are missing before you make it anew",
-    )
 }
 
 /// A stream of changes from one slot.
@@ -494,22 +484,8 @@ impl ReplicationStore {
                 Err(error) => Err(error),
             };
             if let Err(error) = taken {
-                self.failure = Some(self.explained(error));
+                self.failure = Some(publication::explained(error, &self.trail, &self.target));
             }
         }
-    }
-
-    /// A server before 18 can't decode a row of a time at which there was no publication, not even when it is back.
-    fn explained(&self, error: OutboxError) -> OutboxError {
-        if error.sqlstate() != Some("42704") {
-            return error;
-        }
-        let slot = &self.target.slot;
-        error.with_advice(format!(
-            "the publication was missing while rows were committed; make it again (`walpost setup`). Servers before 18 \
-             can't read the slot past such rows: move it, SELECT pg_replication_slot_advance('{slot}', \
-             pg_current_wal_lsn()); {}; insert again those that are missing, then start again",
-            self.trail.finding(&self.target)
-        ))
     }
 }

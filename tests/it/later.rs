@@ -257,7 +257,7 @@ async fn the_tables_of_others_are_honoured() {
             k1s0,
             "INSERT INTO outbox.outbox_messages (topic, partition_key, payload, process_after) VALUES ('$topic', 'k', '{\"b\": 1}', now() + $1::interval)"
                 .to_owned(),
-            b"{\"b\": 1}",
+            b"{\"b\":1}",
         ),
         (
             vec!["--table", "jobs", "--map-topic", "$topic", "--map-key", "{id}", "--map-value", "{price}/{blob}", "--map-due", "{run_at} s", "--map-timestamp", "commit", "--map-own-headers", "no"],
@@ -275,12 +275,12 @@ async fn the_tables_of_others_are_honoured() {
             let client = &client;
             async move { client.batch_execute(&sql).await.unwrap() }
         };
-        insert("4 s").await;
+        insert("9 s").await;
         let setup = world.command(["setup", "--backfill", "pending"]).args(&args).output().await;
         assert!(setup.status.success(), "{setup:?}");
         let relay = world.command(["run"]).args(&args).spawn();
         relay.wait_for_log("streaming", PATIENCE).await;
-        insert("5 s").await;
+        insert("10 s").await;
         insert("-1 s").await;
         let first = world.consume(1).await;
         world.caught_up().await;

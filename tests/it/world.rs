@@ -160,7 +160,10 @@ impl World {
     /// Changes a setting of the topic.
     pub(crate) async fn set_topic(&self, name: &str, value: &str) {
         let admin: AdminClient<DefaultClientContext> = config(&self.brokers).create().unwrap();
-        let resource = AlterConfig::new(ResourceSpecifier::Topic(&self.topic)).set(name, value);
+        // All settings at once: what is not named here is the default again.
+        let resource = AlterConfig::new(ResourceSpecifier::Topic(&self.topic))
+            .set(name, value)
+            .set("retention.ms", "-1");
         let results = admin.alter_configs([&resource], &AdminOptions::new()).await.unwrap();
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
