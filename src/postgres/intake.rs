@@ -10,7 +10,7 @@ use super::pgoutput::{Insert, LogicalMessage, Message};
 use super::preflight::Seal;
 use super::relations::Relations;
 use super::slot::MESSAGE_PREFIX;
-use super::table::{HeldRow, HeldRows, RowError, UnfitRow, emitted};
+use super::table::{HeldRow, HeldRows, Layout, RowError, UnfitRow, emitted};
 use super::transaction::TransactionTracker;
 use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
@@ -151,22 +151,14 @@ impl Intake {
                 into.push_back(Change::PassedOver);
                 return Ok(());
             }
-            Ok(Some(message)) => {
+            Ok(Some(mut message)) => {
                 if layout.has_due() {
-                    match layout.later(&insert.new, &message, self.committed_at) {
-                        Ok(None) => {}
-                        Ok(Some(later)) => {
-                            let source = layout.table().to_string();
-                            self.hold(HeldRow { position, source, mark: None, later }, into);
-                            return Ok(());
-                        }
-                        Err(unfit) => {
-                            let table = layout.table().clone();
-                            return self.take_unfit(&table, position, *unfit, into);
-                        }
-                    }
+                    let layout = Arc::clone(layout);
+                    return self.take_timed(&layout, insert, position, message, into);
                 }
-                let message = of_transaction(self.xid, layout.stamped(message, self.committed_at));
+                // In its place: each move of a message costs every row.
+                layout.stamp(&mut message, self.committed_at);
+                of_transaction(self.xid, &mut message);
                 into.push_back(Change::Message { position, message });
                 return Ok(());
             }
@@ -174,6 +166,31 @@ impl Intake {
         };
         let table = layout.table().clone();
         self.take_unfit(&table, position, *unfit, into)
+    }
+
+    /// A row that may say when it is to be sent.
+    #[cold]
+    fn take_timed(
+        &mut self,
+        layout: &Layout,
+        insert: &Insert,
+        position: Position,
+        mut message: OutboxMessage,
+        into: &mut Batch,
+    ) -> Result<(), OutboxError> {
+        match layout.later(&insert.new, &message, self.committed_at) {
+            Ok(None) => {}
+            Ok(Some(later)) => {
+                let source = layout.table().to_string();
+                self.hold(HeldRow { position, source, mark: None, later }, into);
+                return Ok(());
+            }
+            Err(unfit) => return self.take_unfit(layout.table(), position, *unfit, into),
+        }
+        layout.stamp(&mut message, self.committed_at);
+        of_transaction(self.xid, &mut message);
+        into.push_back(Change::Message { position, message });
+        Ok(())
     }
 
     /// It has its place in the transaction, and is sent from another one.
@@ -243,7 +260,7 @@ impl Intake {
             return Ok(());
         }
         let position = self.tracker.row().map_err(undecodable)?;
-        let message = match layout.message_of(&row) {
+        let mut message = match layout.message_of(&row) {
             Ok(message) => message,
             Err(unfit) => return self.take_unfit(layout.table(), position, *unfit, into),
         };
@@ -259,7 +276,8 @@ impl Intake {
                 Err(unfit) => return self.take_unfit(layout.table(), position, *unfit, into),
             }
         }
-        let message = layout.stamped(message, self.committed_at);
+        layout.stamp(&mut message, self.committed_at);
+        of_transaction(self.xid, &mut message);
         into.push_back(Change::Message { position, message });
         Ok(())
     }
@@ -312,13 +330,12 @@ impl Beside {
     }
 }
 
-/// The message whose row, if it is written back, knows which transaction it is of.
+/// A row that is written back knows which transaction it is of.
 #[inline]
-fn of_transaction(xid: u32, mut message: OutboxMessage) -> OutboxMessage {
+fn of_transaction(xid: u32, message: &mut OutboxMessage) {
     if let Some(row) = message.row.as_mut().and_then(Arc::get_mut) {
         row.xid = xid;
     }
-    message
 }
 
 fn undecodable(error: impl std::error::Error + Send + Sync + 'static) -> OutboxError {

@@ -401,13 +401,12 @@ impl Layout {
         self.binary
     }
 
-    /// The message with the time of its commit, if that is what the mapping asks for.
+    /// Gives the message the time of its commit, if that is what the mapping asks for.
     #[inline]
-    pub(crate) fn stamped(&self, mut message: OutboxMessage, committed_at: SystemTime) -> OutboxMessage {
+    pub(crate) fn stamp(&self, message: &mut OutboxMessage, committed_at: SystemTime) {
         if self.commit_time {
             message.created_at = value::micros(committed_at);
         }
-        message
     }
 
     /// The columns that may be missing, and are.
