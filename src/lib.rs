@@ -36,6 +36,10 @@ mod comparison;
 #[doc(hidden)]
 pub mod config;
 pub mod dead_letters;
+#[cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, unused_imports, reason = "only the binary reads a connector's configuration")
+)]
 mod debezium;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -43,6 +43,7 @@ pub(crate) const ENTRIES: [&str; 15] = [
 ];
 
 /// Those that a setting may say otherwise.
+#[cfg(feature = "cli")]
 pub(crate) const SETTABLE: [&str; 13] = [
     "id",
     "topic",
