@@ -44,21 +44,9 @@ pub(crate) const ENTRIES: [&str; 15] = [
 
 /// Those that a setting may say otherwise.
 #[cfg(feature = "cli")]
-pub(crate) const SETTABLE: [&str; 13] = [
-    "id",
-    "topic",
-    "key",
-    "partition",
-    "value",
-    "timestamp",
-    EVENT_TYPE,
-    CORRELATION_ID,
-    "headers",
-    "only",
-    "mark",
-    "due",
-    "own_headers",
-];
+pub(crate) fn settable() -> impl Iterator<Item = &'static str> {
+    ENTRIES.into_iter().filter(|entry| !matches!(*entry, "order" | "made_by_setup"))
+}
 
 /// What of a row becomes which part of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]

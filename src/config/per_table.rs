@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::layers::{Layer, Layers, Written, nearest};
 use crate::error::OutboxError;
-use crate::mapping::{Preset, SETTABLE, WrongEntry};
+use crate::mapping::{Preset, WrongEntry, settable};
 use crate::postgres::TableName;
 
 pub(super) const KEY: &str = "map_for";
@@ -48,7 +48,7 @@ pub(super) fn put(
     place: &str,
     layer: &mut Layer,
 ) -> Result<(), OutboxError> {
-    let known = || SETTABLE.into_iter().chain([PRESET]);
+    let known = || settable().chain([PRESET]);
     if !known().any(|known| known == entry) {
         let advice = format!("the nearest is `{}`", nearest(entry, known()));
         return Err(OutboxError::usage(format!("{place}: {table} has no entry `{entry}`"), advice));
