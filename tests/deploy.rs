@@ -112,7 +112,11 @@ fn each_variable_is_one_of_walposts() {
 fn each_flag_in_the_page_is_one_of_walposts() {
     let page = read("docs/deploy.md");
     let spans = page.lines().flat_map(|line| line.split('`').skip(1).step_by(2).chain([line]));
-    let commands = spans.filter_map(|span| span.trim_start().strip_prefix("walpost ").map(str::to_owned));
+    // A flag that stands alone is one of `run`.
+    let commands = spans.filter_map(|span| match span.trim_start() {
+        flag if flag.starts_with("--") => Some(format!("run {flag}")),
+        other => other.strip_prefix("walpost ").map(str::to_owned),
+    });
     let mut seen = 0;
     for command in commands {
         let subcommand = command.split_whitespace().next().unwrap();
