@@ -273,10 +273,10 @@ fn versions_agree() {
     assert!(read("Dockerfile").contains(&format!("FROM rust:{toolchain}-")), "the toolchain is {toolchain}");
     let kafka = value(&read("scripts/install"), "KAFKA_VERSION=");
     assert_eq!(value(&read("compose.yaml"), "image: apache/kafka:"), kafka);
-    assert_eq!(
-        value(&read("deploy/kubernetes/example/kustomization.yaml"), "newTag:"),
-        env!("CARGO_PKG_VERSION")
-    );
+    for folder in ["example", "setup"] {
+        let text = read(&format!("deploy/kubernetes/{folder}/kustomization.yaml"));
+        assert_eq!(value(&text, "newTag:"), env!("CARGO_PKG_VERSION"), "{folder}");
+    }
 }
 
 /// A tag can be moved to other code; a commit can't.
