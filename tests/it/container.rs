@@ -11,7 +11,7 @@ use crate::world::World;
 const ENDED: Duration = Duration::from_secs(12);
 
 async fn first_process(world: &World) -> (Walpost, u32) {
-    let relay = world.command(["run"]).as_first_process().spawn();
+    let relay = world.command(["run"]).first_in_a_container().spawn();
     relay.wait_for_log("\"streaming\"", PATIENCE).await;
     let first = child_of(relay.id()).await;
     (relay, first)
@@ -29,7 +29,7 @@ async fn a_container_is_told_to_stop_and_drains() {
     assert!(relay.log().contains("SIGTERM: draining"), "passed on");
     world.slot_is_free().await;
     // What is wrong with its configuration still ends it with the code that says so.
-    let output = world.command(["run", "--drain-timeout", "soon"]).as_first_process().output().await;
+    let output = world.command(["run", "--drain-timeout", "soon"]).first_in_a_container().output().await;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 

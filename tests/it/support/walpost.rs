@@ -48,7 +48,7 @@ impl Builder {
     }
 
     /// As the first process of a namespace, which is what it is in a container.
-    pub(crate) fn as_first_process(self) -> Builder {
+    pub(crate) fn first_in_a_container(self) -> Builder {
         self.by(room::first_process(BINARY))
     }
 
