@@ -1,9 +1,9 @@
 # Walpost's errands. Each installs what it misses on Debian and Ubuntu; elsewhere it says what to install.
 .DEFAULT_GOAL := help
-.PHONY: help build test faults soak bench fuzz demo lint clean
+.PHONY: help build test faults soak bench fuzz demo lint lint-deploy static clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 
 build: ## the release binary, target/release/walpost
 	scripts/install build
@@ -64,6 +64,14 @@ lint: ## format, clippy, documentation; warnings are errors
 	@# A service that only writes to the outbox builds the library alone, without C.
 	cargo clippy --locked --no-default-features --lib -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --all-features --no-deps
+
+lint-deploy: ## Dockerfile, compose.yaml, Kubernetes, systemd, workflows and licences, each by its own linter
+	scripts/lint-deploy
+
+static: ## the binary that needs nothing of the machine, target/<processor>-unknown-linux-musl/release/walpost
+	scripts/install build
+	scripts/install rust
+	scripts/static-binary
 
 clean: ## what cargo built; the servers fetched for the tests stay in the cache
 	cargo clean

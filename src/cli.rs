@@ -4,6 +4,7 @@ pub mod arguments;
 mod check;
 mod dead_letters;
 mod demo;
+mod first_process;
 pub(crate) mod output;
 mod replay;
 mod report;
@@ -74,6 +75,14 @@ pub fn execute(
     // A look-up of a name may hang in a thread of its own; nobody needs its answer any longer.
     runtime.shutdown_background();
     result
+}
+
+/// Lets a child do it all if this process must not be the relay itself, and gives the exit code with which that ended.
+///
+/// # Errors
+/// There is no child to be had.
+pub fn as_first_process(arguments: &Arguments) -> Option<Result<ExitCode, OutboxError>> {
+    first_process::is_needed(arguments).then(|| first_process::run().map(ExitCode::from))
 }
 
 /// Says on stderr what went wrong and what to do, and chooses the exit code: 2 for wrong usage, else 1.

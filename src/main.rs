@@ -12,8 +12,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     // Prints help and wrong usage itself, and exits with 0 and 2.
     let arguments = Arguments::parse();
-    match cli::execute(&arguments, std::env::vars_os()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cli::report(&error),
-    }
+    let ended = cli::as_first_process(&arguments)
+        .unwrap_or_else(|| cli::execute(&arguments, std::env::vars_os()).map(|()| ExitCode::SUCCESS));
+    ended.unwrap_or_else(|error| cli::report(&error))
 }

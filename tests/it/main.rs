@@ -7,6 +7,7 @@
 
 mod authorization;
 mod bytes;
+mod container;
 mod ddl;
 mod dead_letters;
 mod dead_letters_cli;

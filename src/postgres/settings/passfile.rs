@@ -15,6 +15,9 @@ pub(super) struct Login<'a> {
 
 /// The password for this login. A file that others could read is not trusted, as with libpq: a warning
 /// is logged and the connection goes on without it.
+///
+/// A file of root's may be read by its group, as libpq has it for private keys: that is how orchestrators hand a secret
+/// to a process that is not root (Kubernetes with `fsGroup`, systemd with `LoadCredential=`).
 pub(super) fn read(path: &Path, login: Login<'_>) -> Option<String> {
     match trusted_text(path) {
         Ok(text) => find(&text, login),
@@ -39,12 +42,19 @@ fn trusted_text(path: &Path) -> Result<String, Option<String>> {
     }
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt;
-        if metadata.permissions().mode() & 0o077 != 0 {
+        use std::os::unix::fs::MetadataExt;
+        if is_open(metadata.mode(), metadata.uid()) {
             return Err(Some("group or others have access; `chmod 0600` mends it".to_owned()));
         }
     }
     fs::read_to_string(path).map_err(unreadable)
+}
+
+/// Whether others than those whom its owner chose may have read or changed it.
+#[cfg(unix)]
+fn is_open(mode: u32, owner: u32) -> bool {
+    let closed = if owner == 0 { 0o037 } else { 0o077 };
+    mode & closed != 0
 }
 
 /// The password of the first line that matches.
@@ -133,10 +143,27 @@ mod tests {
         assert_eq!(read(folder.path(), LOGIN), None, "not a file");
         fs::write(&path, "*:*:*:*:secret\n").unwrap();
         for (mode, expected) in
-            [(0o600, Some("secret")), (0o400, Some("secret")), (0o640, None), (0o604, None)]
+            [(0o600, Some("secret")), (0o400, Some("secret")), (0o660, None), (0o604, None)]
         {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(read(&path, LOGIN).as_deref(), expected, "{mode:o}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_group_may_read_what_is_roots() {
+        for (mode, owner, expected) in [
+            (0o100_440, 0, false),
+            (0o100_640, 0, false),
+            (0o100_660, 0, true),
+            (0o100_450, 0, true),
+            (0o100_444, 0, true),
+            (0o100_640, 1000, true),
+            (0o100_440, 65_532, true),
+            (0o100_600, 1000, false),
+        ] {
+            assert_eq!(is_open(mode, owner), expected, "{mode:o} of {owner}");
         }
     }
 }

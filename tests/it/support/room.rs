@@ -24,7 +24,7 @@ pub(crate) struct Room {
 impl Room {
     /// Makes it and runs a shell command there that mounts something.
     pub(crate) async fn new(mounts: &str) -> Room {
-        let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+        let root = is_root();
         let folder = tempfile::tempdir().unwrap();
         let said = folder.path().join("said");
         let mut command = Command::new("unshare");
@@ -72,4 +72,30 @@ impl Room {
     pub(crate) fn path(&self, path: &Path) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{}", self.keeper.id(), path.display()))
     }
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// A command that runs the program as process 1 of a namespace, and ends as that ends.
+pub(crate) fn first_process(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("unshare");
+    command.arg(if is_root() { "-mp" } else { "-Urmp" });
+    command.args(["--fork", "--kill-child", "--mount-proc", "--"]).arg(program);
+    command
+}
+
+/// The only child of a process.
+pub(crate) async fn child_of(id: u32) -> u32 {
+    eventually("a child", PATIENCE, async || {
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        children.split_whitespace().next().map(|child| child.parse().unwrap())
+    })
+    .await
+}
+
+pub(crate) fn signal(id: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &id.to_string()]).status().expect("kill runs");
+    assert!(sent.success(), "process {id} took no {name}");
 }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::PATIENCE;
 use super::guard::Process;
-use super::room::Room;
+use super::room::{self, Room};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_walpost");
 
@@ -43,8 +43,17 @@ impl Builder {
     }
 
     /// Where it sees the room's mounts.
-    pub(crate) fn inside(mut self, room: &Room) -> Builder {
-        let mut command = room.command(BINARY);
+    pub(crate) fn inside(self, room: &Room) -> Builder {
+        self.by(room.command(BINARY))
+    }
+
+    /// As the first process of a namespace, which is what it is in a container.
+    pub(crate) fn first_in_a_container(self) -> Builder {
+        self.by(room::first_process(BINARY))
+    }
+
+    /// Another command that starts it, with the same arguments and variables.
+    fn by(mut self, mut command: Command) -> Builder {
         command.args(self.command.get_args()).current_dir(self.folder.path());
         for (name, value) in self.command.get_envs() {
             match value {
