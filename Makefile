@@ -1,6 +1,6 @@
 # Walpost's errands. Each installs what it misses on Debian and Ubuntu; elsewhere it says what to install.
 .DEFAULT_GOAL := help
-.PHONY: help build test faults soak bench fuzz demo lint clean
+.PHONY: help build test faults soak bench fuzz demo lint docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -64,6 +64,10 @@ lint: ## format, clippy, documentation; warnings are errors
 	@# A service that only writes to the outbox builds the library alone, without C.
 	cargo clippy --locked --no-default-features --lib -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --all-features --no-deps
+
+docs: ## docs/configuration.md and docs/commands.md, from the command line's definition
+	scripts/install build
+	WALPOST_WRITE_DOCS=1 cargo test --locked --all-features --lib reference
 
 clean: ## what cargo built; the servers fetched for the tests stay in the cache
 	cargo clean

@@ -5,6 +5,8 @@ mod check;
 mod dead_letters;
 mod demo;
 pub(crate) mod output;
+#[cfg(test)]
+mod reference;
 mod replay;
 mod report;
 mod run;
