@@ -1,6 +1,6 @@
 # Walpost's errands. Each installs what it misses on Debian and Ubuntu; elsewhere it says what to install.
 .DEFAULT_GOAL := help
-.PHONY: help build test faults soak bench fuzz demo lint lint-deploy static clean
+.PHONY: help build test faults soak bench fuzz demo lint lint-deploy static docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -72,6 +72,9 @@ static: ## the binary that needs nothing of the machine, target/<processor>-unkn
 	scripts/install build
 	scripts/install rust
 	scripts/static-binary
+docs: ## docs/configuration.md and docs/commands.md, from the command line's definition
+	scripts/install build
+	WALPOST_WRITE_DOCS=1 cargo test --locked --all-features --lib reference
 
 clean: ## what cargo built; the servers fetched for the tests stay in the cache
 	cargo clean

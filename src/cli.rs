@@ -6,6 +6,8 @@ mod dead_letters;
 mod demo;
 mod first_process;
 pub(crate) mod output;
+#[cfg(test)]
+mod reference;
 mod replay;
 mod report;
 mod run;
