@@ -72,6 +72,7 @@ static: ## the binary that needs nothing of the machine, target/<processor>-unkn
 	scripts/install build
 	scripts/install rust
 	scripts/static-binary
+
 docs: ## docs/configuration.md and docs/commands.md, from the command line's definition
 	scripts/install build
 	WALPOST_WRITE_DOCS=1 cargo test --locked --all-features --lib reference
