@@ -38,6 +38,14 @@ impl DeadLetter {
         length(self.message.key()) + length(self.message.payload()) + self.message.headers_json().len()
     }
 
+    /// Bytes of all that it holds.
+    pub(crate) fn footprint(&self) -> usize {
+        let (message, unfit) = (&self.message, self.unfit.as_ref().and_then(|unfit| unfit.value.as_ref()));
+        let text = [Some(message.topic()), message.event_type(), message.correlation_id(), Some(&self.error)];
+        let text = text.into_iter().flatten().map(str::len).sum::<usize>();
+        self.size() + text + unfit.map_or(0, bytes::Bytes::len)
+    }
+
     /// Whether both wait for the same one.
     #[must_use]
     pub fn shares_key(&self, other: &DeadLetter) -> bool {

@@ -51,6 +51,9 @@ pub struct Pace {
     pub status_gap: Duration,
     /// How long a stop waits for what is in flight.
     pub drain_deadline: Duration,
+    /// How many records may be handed out behind one that has no receipt, however fast those of other partitions get
+    /// theirs. Each of them is remembered until that one has its own, and comes again if the process dies.
+    pub most_behind: u64,
 }
 
 impl Default for Pace {
@@ -59,6 +62,7 @@ impl Default for Pace {
             status_interval: Duration::from_secs(2),
             status_gap: Duration::from_millis(100),
             drain_deadline: Duration::from_secs(25),
+            most_behind: 1 << 18,
         }
     }
 }
@@ -138,7 +142,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
     pub fn with_dead_letters(store: S, publisher: P, kept: L) -> Self {
         let pace = Pace::default();
         OutboxProcessor {
-            road: Road::new(store, publisher, StatusClock::new(&pace)),
+            road: Road::new(store, publisher, &pace),
             kept,
             letters: Letters::default(),
             router: Router::default(),
@@ -170,6 +174,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
     #[must_use]
     pub fn with_pace(mut self, pace: Pace) -> Self {
         self.road.status = StatusClock::new(&pace);
+        self.road.most_behind = pace.most_behind;
         self.pace = pace;
         self
     }
@@ -253,8 +258,14 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         let mut pause = Pause::Empty;
         while let Some(change) = self.batch.pop_front() {
             match &change {
+                Change::Begin { .. } if self.road.is_spread() => {
+                    self.batch.push_front(change);
+                    self.full = true;
+                    pause = Pause::Full;
+                    break;
+                }
                 Change::Begin { commit_lsn, committed_at } => {
-                    self.road.progress.begin(*commit_lsn);
+                    self.road.progress.begin(*commit_lsn, *committed_at);
                     self.road.vitals.set_committed_at(*committed_at);
                 }
                 Change::Message { position, message } => match self.pass(*position, message) {
@@ -308,7 +319,8 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
             return Ok(Offer::Taken);
         }
         let suspect = self.docket.suspects(position);
-        if (suspect || self.alone) && self.road.progress.in_flight() > 0 || self.road.rows.is_full() {
+        let waits = (suspect || self.alone) && self.road.progress.in_flight() > 0;
+        if waits || self.road.rows.is_full() || self.road.is_spread() {
             return Ok(Offer::Full);
         }
         let offered = match self.router.route(message, position) {
@@ -318,7 +330,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         match offered {
             Ok(Offer::Taken) => {
                 self.road.rows.sent(self.road.progress.next_ticket(), message);
-                self.road.progress.taken();
+                self.road.sent();
                 (self.alone, self.last_taken) = (suspect, position);
                 Ok(Offer::Taken)
             }

@@ -16,6 +16,7 @@
 //! `commit_lsn` would bring it again and `end_lsn + 1` would lose an adjacent one.
 
 use std::collections::VecDeque;
+use std::time::SystemTime;
 
 use crate::lsn::{Lsn, Position};
 use crate::mutants::{self, Mutant};
@@ -23,7 +24,8 @@ use crate::publisher::Ticket;
 
 /// Tickets in flight, and what follows from their receipts.
 ///
-/// Holds one small entry per unconfirmed transaction, whatever its size.
+/// Holds one small entry per unconfirmed transaction, whatever its size; the loop bounds how far the oldest one without a
+/// receipt may lie behind.
 #[derive(Debug, Default)]
 pub struct Progress {
     groups: VecDeque<Group>,
@@ -38,6 +40,7 @@ pub struct Progress {
 #[derive(Debug)]
 struct Group {
     commit_lsn: Lsn,
+    committed_at: SystemTime,
     first_ticket: u64,
     in_flight: u64,
     /// What may be confirmed once this group and all before it are acknowledged. Unknown while open.
@@ -45,11 +48,12 @@ struct Group {
 }
 
 impl Progress {
-    /// A transaction starts.
-    pub fn begin(&mut self, commit_lsn: Lsn) {
+    /// A transaction starts that was committed at that place and time.
+    pub fn begin(&mut self, commit_lsn: Lsn, committed_at: SystemTime) {
         self.open = true;
         self.groups.push_back(Group {
             commit_lsn,
+            committed_at,
             first_ticket: self.next_ticket,
             in_flight: 0,
             end: Lsn::ZERO,
@@ -76,7 +80,7 @@ impl Progress {
         self.open = false;
         self.received = self.received.max(end_lsn);
         // A transaction of other tables only moves the end of the one before it: however long the broker
-        // is away, what is kept is bounded by what is in flight.
+        // is away, those need no room.
         let empty = self.groups.back().is_some_and(|group| group.first_ticket == self.next_ticket);
         if empty && self.groups.len() > 1 {
             self.groups.pop_back();
@@ -133,6 +137,12 @@ impl Progress {
         Some(Position { commit_lsn: group.commit_lsn, index: ticket.0 - group.first_ticket })
     }
 
+    /// When the oldest transaction was committed that is not confirmed.
+    #[must_use]
+    pub fn committed_at(&self) -> Option<SystemTime> {
+        self.groups.front().map(|group| group.committed_at)
+    }
+
     /// The highest position that is safe to confirm. Never falls, never exceeds [`received`](Self::received).
     #[must_use]
     pub fn confirmed(&self) -> Lsn {
@@ -180,11 +190,17 @@ fn confirmable(commit_lsn: Lsn, end_lsn: Lsn) -> Lsn {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn at(second: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(second)
+    }
 
     /// Takes `rows` records in a transaction from `commit` to `end`; returns its first ticket.
     fn transaction(progress: &mut Progress, commit: u64, end: u64, rows: u64) -> u64 {
-        progress.begin(Lsn(commit));
+        progress.begin(Lsn(commit), at(commit));
         let first = progress.next_ticket().0;
         (0..rows).for_each(|_| progress.taken());
         progress.commit(Lsn(end));
@@ -198,15 +214,16 @@ mod tests {
         let b = transaction(&mut progress, 20, 30, 2);
         progress.acknowledged(Ticket(b));
         progress.acknowledged(Ticket(b + 1));
-        assert_eq!(progress.confirmed(), Lsn::ZERO);
+        assert_eq!((progress.confirmed(), progress.committed_at()), (Lsn::ZERO, Some(at(10))));
         progress.acknowledged(Ticket(a));
         assert_eq!((progress.confirmed(), progress.in_flight()), (Lsn(30), 0));
+        assert_eq!(progress.committed_at(), None);
     }
 
     #[test]
     fn a_transaction_is_confirmed_whole_and_only_when_complete() {
         let mut progress = Progress::default();
-        progress.begin(Lsn(10));
+        progress.begin(Lsn(10), at(10));
         progress.taken();
         progress.acknowledged(Ticket(0));
         assert_eq!(progress.confirmed(), Lsn::ZERO, "more rows may come");
@@ -225,7 +242,7 @@ mod tests {
         assert_eq!((progress.confirmed(), progress.received()), (Lsn(5), Lsn(90)));
         progress.acknowledged(Ticket(ticket));
         assert_eq!(progress.confirmed(), Lsn(90), "it waited behind the transaction");
-        progress.begin(Lsn(100));
+        progress.begin(Lsn(100), at(100));
         progress.keepalive(Lsn(150));
         assert_eq!(progress.confirmed(), Lsn(90), "not inside a transaction");
         progress.keepalive(Lsn(3));
@@ -285,7 +302,7 @@ mod tests {
         for _ in 0..random.usize(1..60) {
             lsn += random.u64(0..5);
             match random.u8(0..10) {
-                0..=2 if !progress.is_open() => progress.begin(Lsn(lsn)),
+                0..=2 if !progress.is_open() => progress.begin(Lsn(lsn), at(lsn)),
                 0..=4 if progress.is_open() => {
                     let ticket = progress.next_ticket().0;
                     progress.taken();

@@ -127,6 +127,9 @@ pub trait OutboxPublisher: Send {
     /// the caller to decide whether others follow; or an earlier one has failed, and nothing follows.
     fn publish(&mut self, ticket: Ticket, record: &Record<'_>) -> Result<Offer, OutboxError>;
 
+    /// The first record, in the order of publishing, whose receipt has not been handed over; `None` when there is none.
+    fn oldest(&self) -> Option<Ticket>;
+
     /// Waits for at least one receipt and appends all that have come.
     ///
     /// Cancel-safe: a receipt is either appended or still waiting.

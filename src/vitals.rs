@@ -73,6 +73,8 @@ pub struct Vitals {
     received: AtomicU64,
     confirmed: AtomicU64,
     committed_us: AtomicU64,
+    oldest_ms: AtomicU64,
+    oldest_committed_us: AtomicU64,
 }
 
 /// A question that the table of dead letters has not answered.
@@ -106,6 +108,8 @@ impl Default for Vitals {
             received: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
             committed_us: AtomicU64::new(0),
+            oldest_ms: AtomicU64::new(0),
+            oldest_committed_us: AtomicU64::new(0),
         }
     }
 }
@@ -198,6 +202,7 @@ impl Vitals {
     pub fn handed_over(&self, in_flight: u64) {
         if self.in_flight.swap(in_flight, Relaxed) == 0 && in_flight > 0 {
             self.acked_ms.store(self.age_ms(), Relaxed);
+            self.oldest_changed();
         }
     }
 
@@ -207,10 +212,25 @@ impl Vitals {
         if self.in_flight() == 0 { Duration::ZERO } else { self.since(&self.acked_ms) }
     }
 
+    /// Another record than before has waited longest for its receipt.
+    pub fn oldest_changed(&self) {
+        self.oldest_ms.store(self.age_ms(), Relaxed);
+    }
+
+    /// How long the same record has been the oldest without a receipt; zero when the broker owes none.
+    #[must_use]
+    pub fn oldest_waits(&self) -> Duration {
+        if self.in_flight() == 0 { Duration::ZERO } else { self.since(&self.oldest_ms) }
+    }
+
+    /// When the oldest transaction was committed that is not confirmed.
+    pub fn set_oldest_committed_at(&self, at: SystemTime) {
+        self.oldest_committed_us.store(micros(at), Relaxed);
+    }
+
     /// A transaction was begun that was committed at that time.
     pub fn set_committed_at(&self, at: SystemTime) {
-        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.committed_us.store(u64::try_from(since.as_micros()).unwrap_or(u64::MAX), Relaxed);
+        self.committed_us.store(micros(at), Relaxed);
     }
 
     /// How far what is being published now lies behind the present; zero when all is published.
@@ -219,7 +239,8 @@ impl Vitals {
         if self.in_flight() == 0 {
             return Duration::ZERO;
         }
-        let committed = SystemTime::UNIX_EPOCH + Duration::from_micros(self.committed_us.load(Relaxed));
+        let committed =
+            SystemTime::UNIX_EPOCH + Duration::from_micros(self.oldest_committed_us.load(Relaxed));
         SystemTime::now().duration_since(committed).unwrap_or_default()
     }
 
@@ -311,4 +332,10 @@ impl Vitals {
     fn since(&self, mark: &AtomicU64) -> Duration {
         Duration::from_millis(self.age_ms().saturating_sub(mark.load(Relaxed)))
     }
+}
+
+/// Microseconds since 1970-01-01 UTC.
+fn micros(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

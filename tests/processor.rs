@@ -36,9 +36,14 @@ struct Running {
 
 impl Running {
     fn start(store: &MemoryStore, publisher: MemoryPublisher) -> Running {
+        Running::at_pace(store, publisher, Pace::default())
+    }
+
+    fn at_pace(store: &MemoryStore, publisher: MemoryPublisher, pace: Pace) -> Running {
         let (stop, stopped) = oneshot::channel();
         let vitals = Arc::new(Vitals::default());
-        let processor = OutboxProcessor::new(store.clone(), publisher).with_vitals(Arc::clone(&vitals));
+        let processor =
+            OutboxProcessor::new(store.clone(), publisher).with_vitals(Arc::clone(&vitals)).with_pace(pace);
         let task = tokio::spawn(processor.run(async {
             let _ = stopped.await;
         }));
@@ -142,6 +147,31 @@ async fn a_full_publisher_holds_the_reader_and_keeps_the_order() {
     topic.wait_for(usize::try_from(count).expect("small")).await;
     running.stop().await.expect("stopped");
     assert_eq!(values(&topic), (0..count).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+/// What waits behind one record that gets no receipt must not grow for ever, however many others get theirs.
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_stands_still_holds_up_the_others_in_the_end() {
+    let store = MemoryStore::default();
+    let publisher = MemoryPublisher::default();
+    let topic = publisher.topic();
+    topic.script(Fault::Hold);
+    for number in 0..1000 {
+        store.commit_one(OutboxMessage::new("t", number.to_string()));
+    }
+    let pace = Pace { most_behind: 100, ..Pace::default() };
+    let running = Running::at_pace(&store, publisher, pace);
+    topic.wait_for(100).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!((topic.records().len(), running.vitals.published()), (100, 99));
+    assert!(running.vitals.oldest_waits() >= Duration::from_secs(60), "{:?}", running.vitals);
+    assert_eq!(store.confirmed(), Lsn::ZERO);
+    topic.release();
+    topic.wait_for(1000).await;
+    let end = store.keepalive(true);
+    running.stop().await.expect("stopped");
+    assert_eq!(values(&topic), (0..1000).map(|number| number.to_string()).collect::<Vec<_>>());
+    assert!(store.confirmed() <= end && store.confirmed() > Lsn::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 //! What each row goes through between two sockets, part by part, for a hundred rows that came in one read.
 
 use std::hint::black_box;
+use std::time::SystemTime;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use walpost::fuzzing::{Stream, Table};
@@ -96,7 +97,7 @@ fn to_records(messages: &[OutboxMessage]) {
 /// From a record that was taken to a position that may be confirmed.
 fn progress(_: &Material) {
     let mut progress = Progress::default();
-    progress.begin(COMMIT);
+    progress.begin(COMMIT, SystemTime::UNIX_EPOCH);
     let tickets: [_; ROWS] = std::array::from_fn(|_| {
         let ticket = progress.next_ticket();
         progress.taken();

@@ -205,6 +205,10 @@ impl OutboxPublisher for KafkaPublisher {
         offer
     }
 
+    fn oldest(&self) -> Option<Ticket> {
+        self.window.oldest()
+    }
+
     /// Waits for at least one receipt and appends all that have come.
     ///
     /// Cancel-safe: a receipt is either appended or still waiting. The room of a record is free again

@@ -80,6 +80,11 @@ impl Window {
         Some(ticket)
     }
 
+    /// The first record that has no receipt.
+    pub(super) fn oldest(&self) -> Option<Ticket> {
+        self.entries.front().map(|entry| entry.ticket)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.records == 0
     }
@@ -107,9 +112,10 @@ mod tests {
         assert!(!window.admits(1), "three records are in");
         assert_eq!(window.remove(1), Some(Ticket(9)));
         assert!(window.admits(500) && !window.admits(501));
+        assert_eq!(window.oldest(), Some(Ticket(7)));
         assert_eq!(window.remove(1), None, "a second receipt changes nothing");
         assert_eq!(window.remove(0), Some(Ticket(7)));
-        assert_eq!((window.first, window.next()), (2, 3));
+        assert_eq!((window.first, window.next(), window.oldest()), (2, 3, Some(Ticket(10))));
         assert_eq!(window.remove(0), None);
         assert_eq!(window.remove(3), None);
         assert_eq!(window.remove(2), Some(Ticket(10)));

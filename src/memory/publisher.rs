@@ -175,6 +175,10 @@ impl OutboxPublisher for MemoryPublisher {
         Ok(Offer::Taken)
     }
 
+    fn oldest(&self) -> Option<Ticket> {
+        self.pending.iter().find_map(|pending| pending.receipt.as_ref()).map(|receipt| receipt.ticket)
+    }
+
     async fn receipts(&mut self, into: &mut Vec<Receipt>) -> Result<(), OutboxError> {
         loop {
             let changed = self.topic.shared.changed.notified();

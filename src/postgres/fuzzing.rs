@@ -206,7 +206,7 @@ struct Line {
 impl Line {
     fn take(&mut self, change: Change, router: &mut Router) -> Result<(), OutboxError> {
         match change {
-            Change::Begin { commit_lsn, .. } => self.progress.begin(commit_lsn),
+            Change::Begin { commit_lsn, committed_at } => self.progress.begin(commit_lsn, committed_at),
             Change::Message { position, message } => {
                 let record = router.route(&message, position)?;
                 assert!(!record.topic.is_empty() && record.headers.len() >= 3);

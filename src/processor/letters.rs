@@ -123,7 +123,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         self.letters.tickets.push(self.road.progress.next_ticket());
         self.road.progress.taken();
         self.letters.parked.keys.insert(letter.message.topic(), letter.message.key(), letter.position);
-        self.letters.bytes += letter.message.payload().map_or(0, <[u8]>::len);
+        self.letters.bytes += letter.footprint();
         self.letters.pending.push(letter);
     }
 
@@ -218,7 +218,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
             match offered {
                 Ok(Offer::Taken) => {
                     self.road.rows.sent_again(ticket, message.id());
-                    self.road.progress.taken();
+                    self.road.sent();
                     (self.alone, self.last_taken) = (suspect, next.letter.position);
                     let replay = self.letters.replay.pop_front();
                     let sent = replay.map(|replay| Sent { ticket, replay, acknowledged: false });

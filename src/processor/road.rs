@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::Pace;
 use super::rows::Rows;
 use super::status::StatusClock;
 use crate::error::OutboxError;
 use crate::progress::Progress;
-use crate::publisher::{OutboxPublisher, Receipt};
+use crate::publisher::{OutboxPublisher, Receipt, Ticket};
 use crate::store::OutboxStore;
 use crate::vitals::Vitals;
 
@@ -28,15 +29,20 @@ pub(super) struct Road<S, P> {
     pub(super) rows: Rows,
     /// Come, and not taken in yet.
     pub(super) receipts: Vec<Receipt>,
+    /// The oldest record that had no receipt when we last looked.
+    pub(super) oldest: Option<Ticket>,
+    /// See [`Pace::most_behind`](super::Pace::most_behind).
+    pub(super) most_behind: u64,
     pub(super) status: StatusClock,
     pub(super) vitals: Arc<Vitals>,
 }
 
 impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
-    pub(super) fn new(store: S, publisher: P, status: StatusClock) -> Self {
+    pub(super) fn new(store: S, publisher: P, pace: &Pace) -> Self {
+        let (status, most_behind) = (StatusClock::new(pace), pace.most_behind);
         let (progress, receipts, vitals) = (Progress::default(), Vec::new(), Arc::default());
         let rows = Rows::new(store.write_back());
-        Road { store, publisher, progress, rows, receipts, status, vitals }
+        Road { store, publisher, progress, rows, receipts, oldest: None, most_behind, status, vitals }
     }
 
     /// The loop takes a turn.
@@ -64,7 +70,32 @@ impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
         }
     }
 
+    /// The publisher has taken the record with the next ticket.
+    #[inline]
+    pub(super) fn sent(&mut self) {
+        self.oldest = self.oldest.or(Some(self.progress.next_ticket()));
+        self.progress.taken();
+    }
+
+    /// Looks which record has waited longest for its receipt.
+    pub(super) fn look_for_oldest(&mut self) {
+        let oldest = self.publisher.oldest();
+        if oldest != self.oldest {
+            self.oldest = oldest;
+            self.vitals.oldest_changed();
+        }
+    }
+
+    /// Whether one partition has fallen so far behind the others that these have to wait for it.
+    pub(super) fn is_spread(&self) -> bool {
+        self.oldest.is_some_and(|oldest| self.progress.next_ticket().0 - oldest.0 >= self.most_behind)
+    }
+
     pub(super) fn note_progress(&mut self) {
+        self.look_for_oldest();
+        if let Some(at) = self.progress.committed_at() {
+            self.vitals.set_oldest_committed_at(at);
+        }
         self.status.note(self.progress.confirmed());
         self.vitals.set_positions(self.progress.received(), self.status.sent);
     }

@@ -144,7 +144,15 @@ fn stall(vitals: &Vitals, state: State) -> Option<Stall> {
     }
     let owed = vitals.unacknowledged_for();
     let patience = if vitals.broker_fault().is_some() { FAULTY_AFTER } else { STALLED_AFTER };
-    (owed >= patience).then(|| found("publishing", owed, "the broker has acknowledged nothing"))?
+    if owed >= patience {
+        return found("publishing", owed, "the broker has acknowledged nothing");
+    }
+    let waits = vitals.oldest_waits();
+    if waits >= STALLED_AFTER {
+        let what = "one partition (are enough of its replicas in sync?) has acknowledged nothing, while others have,";
+        return found("publishing", waits, what);
+    }
+    None
 }
 
 fn some(text: String) -> Option<String> {
@@ -260,6 +268,21 @@ mod tests {
         vitals.database_answered();
         vitals.log_heard();
         assert!(ready(&vitals).good);
+        vitals.handed_over(2);
+        pass(9).await;
+        vitals.beat();
+        vitals.log_heard();
+        vitals.database_answered();
+        vitals.acknowledged(1, 1);
+        vitals.oldest_changed();
+        for _ in 0..10 {
+            assert!(ready(&vitals).good);
+            pass(1).await;
+            vitals.beat();
+            vitals.acknowledged(1, 1);
+        }
+        assert_eq!(seen(), (false, "stalled", Some("publishing"), 10.0));
+        vitals.acknowledged(1, 0);
         vitals.handed_over(1);
         vitals.set_broker_fault(Some("down".to_owned()));
         pass(2).await;

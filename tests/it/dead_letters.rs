@@ -350,6 +350,41 @@ async fn a_replay_of_what_is_still_too_large_costs_few_answers() {
 }
 
 /// Deleted while the relay runs: the message is named, and goes on once the topic is there again.
+/// What is large is read piece by piece, whichever column it is in: no answer of the server's may be that large.
+#[tokio::test]
+async fn letters_whose_text_is_large_are_read_and_stay() {
+    let (world, client) = too_large_world("largetext").await;
+    let sql = "INSERT INTO outbox.messages (topic, key, payload, event_type, correlation_id) VALUES ($1, 'b', '1', \
+               repeat($2, 9000000), repeat($3, 5000000))";
+    for (event_type, correlation_id) in [("e", "c"), ("é", "ç")] {
+        client.execute(sql, &[&world.topic, &event_type, &correlation_id]).await.unwrap();
+    }
+    let relay = parking(&world).await;
+    world.caught_up().await;
+    assert_eq!(letters(&client).await.len(), 2);
+    replay_all(&world).await;
+    let behind = insert(&client, &world.topic, Some("other"), "3").await;
+    world.caught_up().await;
+    assert_eq!(ids(&world.consume(1).await), [behind]);
+    assert_eq!(letters(&client).await.len(), 2);
+    assert!(
+        relay.log().contains(REFUSED_AGAIN) && !relay.log().contains("talks without end"),
+        "{}",
+        relay.log()
+    );
+    // A topic of that length is none, but other tables than ours let it in.
+    let sql = "UPDATE outbox.dead_letters SET topic = repeat('t', 9000000)";
+    client.execute(sql, &[]).await.unwrap();
+    stop(relay).await;
+    let relay = parking(&world).await;
+    replay_all(&world).await;
+    let last = insert(&client, &world.topic, Some("other"), "4").await;
+    world.caught_up().await;
+    assert_eq!(ids(&world.consume(2).await), [behind, last]);
+    assert_eq!(letters(&client).await.len(), 2);
+    stop(relay).await;
+}
+
 #[tokio::test]
 async fn a_topic_deleted_while_running_is_named() {
     let broker = KafkaBroker::start().await;

@@ -77,6 +77,10 @@ impl OutboxPublisher for Blocking {
         Err(OutboxError::transient("let go"))
     }
 
+    fn oldest(&self) -> Option<Ticket> {
+        None
+    }
+
     async fn receipts(&mut self, _into: &mut Vec<Receipt>) -> Result<(), OutboxError> {
         std::future::pending().await
     }

@@ -337,6 +337,11 @@ impl Client {
         any
     }
 
+    /// The first that is still to be answered for.
+    pub(crate) fn oldest(&self) -> Option<Ticket> {
+        self.pending.front().map(|pending| pending.ticket)
+    }
+
     /// Appends the receipts that have come; otherwise tells when the next one may.
     pub(crate) fn receipts(
         &mut self,

@@ -339,6 +339,10 @@ impl OutboxPublisher for ModelPublisher {
         offer
     }
 
+    fn oldest(&self) -> Option<Ticket> {
+        self.client.oldest()
+    }
+
     async fn receipts(&mut self, into: &mut Vec<Receipt>) -> Result<(), OutboxError> {
         loop {
             let next = {

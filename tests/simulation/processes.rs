@@ -146,7 +146,10 @@ impl Processes {
         };
         let (stop, stopped) = oneshot::channel();
         let ends = ModelEnds { shared: self.shared.clone(), owner: index };
-        let supervisor = Supervisor::new(ends, Pace::default(), Arc::new(Vitals::default()), seed);
+        // In half of the histories no partition may get far ahead of another.
+        let most_behind = if seed % 2 == 0 { Pace::default().most_behind } else { 1 + seed % 50 };
+        let pace = Pace { most_behind, ..Pace::default() };
+        let supervisor = Supervisor::new(ends, pace, Arc::new(Vitals::default()), seed);
         let supervisor = match retry {
             Some(retry) => supervisor.with_refusals(OnRefusal::DeadLetter, retry),
             None => supervisor,

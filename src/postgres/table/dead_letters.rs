@@ -1,6 +1,6 @@
 //! The table of dead letters, as the relay uses it.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -9,6 +9,7 @@ use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
+use super::dead_letter_columns::Columns;
 use super::rights;
 use super::value::micros;
 use crate::dead_letters::{DeadLetter, Parked, Reach, Replay, UnfitColumn};
@@ -21,8 +22,10 @@ use crate::postgres::session::{Cells, sql_error};
 
 /// Rows read at once. What one answer may hold is bounded, see `ration`.
 const PAGE: i64 = 1_000;
-/// Bytes of a key that is read together with others.
-const SHORT_KEY: i32 = 2_048;
+/// Bytes of a key, and of a topic, that is read together with others.
+const SHORT: i32 = 2_048;
+/// The topic as bytes, of which pieces can be read.
+const TOPIC: &str = "convert_to(topic, 'UTF8')";
 /// Bytes of letters read at once; of a larger one, piece by piece.
 const PAGE_BYTES: i32 = 4 << 20;
 
@@ -115,8 +118,9 @@ impl DeadLetterTable {
             self.query(client, &self.fenced("1", &purge, ""), &[&self.slot]).await?;
         }
         let page = format!(
-            "SELECT commit_lsn, index, topic, CASE WHEN octet_length(key) <= {SHORT_KEY} THEN key END, \
-             octet_length(key) > {SHORT_KEY}, id, done_at IS NULL, coalesce(commit_lsn >= {confirmed}, true) FROM {table} \
+            "SELECT commit_lsn, index, CASE WHEN octet_length(topic) <= {SHORT} THEN topic END, \
+             CASE WHEN octet_length(key) <= {SHORT} THEN key END, octet_length(key) > {SHORT}, octet_length(topic) > {SHORT}, \
+             id, done_at IS NULL, coalesce(commit_lsn >= {confirmed}, true) FROM {table} \
              WHERE slot = $1::text AND (commit_lsn, index) > ($2, $3) ORDER BY commit_lsn, index LIMIT {PAGE}"
         );
         let (mut lsn, mut index) = (PgLsn::from(0), -1_i64);
@@ -124,15 +128,23 @@ impl DeadLetterTable {
             let rows = self.query(client, &page, &[&self.slot, &lsn, &index]).await?;
             for row in &rows {
                 (lsn, index) = (row.cell(0)?, row.cell(1)?);
-                let (topic, key): (Option<&str>, Option<&[u8]>) = (row.cell(2)?, row.cell(3)?);
-                let (long, id): (Option<bool>, Option<Uuid>) = (row.cell(4)?, row.cell(5)?);
-                let (open, ahead): (bool, bool) = (row.cell(6)?, row.cell(7)?);
-                let topic = topic.unwrap_or_default();
-                if open && long == Some(true) {
-                    let key = self.piece_by_piece(client, "key", lsn, index).await?;
-                    parked.keys.insert(topic, key.as_deref(), position(lsn, index));
-                } else if open {
-                    parked.keys.insert(topic, key, position(lsn, index));
+                let (long_key, long_topic): (Option<bool>, Option<bool>) = (row.cell(4)?, row.cell(5)?);
+                let (id, open, ahead): (Option<Uuid>, bool, bool) =
+                    (row.cell(6)?, row.cell(7)?, row.cell(8)?);
+                if open {
+                    let mut topic = row.cell::<Option<String>, _>(2)?.unwrap_or_default();
+                    let mut key = row.cell::<Option<Vec<u8>>, _>(3)?;
+                    if long_key == Some(true) {
+                        key = self.piece_by_piece(client, "key", lsn, index).await?;
+                    }
+                    if long_topic == Some(true) {
+                        topic = self
+                            .text_by_piece(client, TOPIC, lsn, index)
+                            .await?
+                            .unwrap_or_default()
+                            .to_string();
+                    }
+                    parked.keys.insert(&topic, key.as_deref(), position(lsn, index));
                 }
                 if ahead {
                     parked.settled.insert(position(lsn, index), id.unwrap_or_default());
@@ -169,6 +181,17 @@ impl DeadLetterTable {
                 return Ok(value);
             }
         }
+    }
+
+    async fn text_by_piece(
+        &self,
+        client: &Client,
+        column: &str,
+        lsn: PgLsn,
+        index: i64,
+    ) -> Result<Option<ByteString>, OutboxError> {
+        let bytes = self.piece_by_piece(client, column, lsn, index).await?;
+        Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned().into()))
     }
 
     /// Stores letters; durable when it returns.
@@ -253,14 +276,15 @@ impl DeadLetterTable {
         }
         self.write(client, &self.fenced("1", &number, ""), &[&self.slot, &lsn]).await?;
         let next = format!(
-            "SELECT commit_lsn, index, id, topic, CASE WHEN size <= {PAGE_BYTES} THEN key END, \
-             CASE WHEN size <= {PAGE_BYTES} THEN payload END, event_type, CASE WHEN size <= {PAGE_BYTES} THEN headers END, \
-             correlation_id, created_at, error, attempts, replay_index, size > {PAGE_BYTES}, \
-             unfit_column, partition \
+            "SELECT commit_lsn, index, id, CASE WHEN size <= {PAGE_BYTES} THEN topic END, \
+             CASE WHEN size <= {PAGE_BYTES} THEN key END, CASE WHEN size <= {PAGE_BYTES} THEN payload END, \
+             CASE WHEN size <= {PAGE_BYTES} THEN event_type END, CASE WHEN size <= {PAGE_BYTES} THEN headers END, \
+             CASE WHEN size <= {PAGE_BYTES} THEN correlation_id END, created_at, error, attempts, replay_index, \
+             size > {PAGE_BYTES}, unfit_column, partition \
              FROM (SELECT *, sum(size) OVER (ORDER BY replay_index) AS total FROM (SELECT *, \
                coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + coalesce(octet_length(headers), 0) \
                + coalesce(octet_length(event_type), 0) + coalesce(octet_length(correlation_id), 0) \
-               AS size FROM {table} WHERE slot = $1::text AND done_at IS NULL AND replay_lsn = $2 \
+               + coalesce(octet_length(topic), 0) AS size FROM {table} WHERE slot = $1::text AND done_at IS NULL AND replay_lsn = $2 \
                AND replay_index IS NOT NULL) sized) letters \
              WHERE total <= {PAGE_BYTES} OR total = size ORDER BY replay_index LIMIT $3"
         );
@@ -271,16 +295,26 @@ impl DeadLetterTable {
             let mut next = replay(row, request)?;
             next.letter.message.own_headers = self.own_headers;
             if row.cell(13)? {
-                let (lsn, index) = (row.cell(0)?, row.cell(1)?);
-                let message = &mut next.letter.message;
-                message.payload = self.piece_by_piece(client, "payload", lsn, index).await?.map(Bytes::from);
-                message.key = self.piece_by_piece(client, "key", lsn, index).await?.map(Bytes::from);
-                let headers = self.piece_by_piece(client, "headers", lsn, index).await?;
-                message.headers = headers.map(Bytes::from).unwrap_or_default();
+                self.read_large(client, &mut next.letter).await?;
             }
             letters.push(next);
         }
         Ok(letters)
+    }
+
+    /// The parts of a letter that are too large for one answer.
+    async fn read_large(&self, client: &Client, letter: &mut DeadLetter) -> Result<(), OutboxError> {
+        let ((lsn, index), message) = (pair(letter.position), &mut letter.message);
+        let (event_type, correlation_id) =
+            ("convert_to(event_type, 'UTF8')", "convert_to(correlation_id, 'UTF8')");
+        message.topic = self.text_by_piece(client, TOPIC, lsn, index).await?.unwrap_or_default();
+        message.event_type = self.text_by_piece(client, event_type, lsn, index).await?;
+        message.correlation_id = self.text_by_piece(client, correlation_id, lsn, index).await?;
+        message.payload = self.piece_by_piece(client, "payload", lsn, index).await?.map(Bytes::from);
+        message.key = self.piece_by_piece(client, "key", lsn, index).await?.map(Bytes::from);
+        let headers = self.piece_by_piece(client, "headers", lsn, index).await?;
+        message.headers = headers.map(Bytes::from).unwrap_or_default();
+        Ok(())
     }
 
     /// These letters are with the broker.
@@ -401,77 +435,4 @@ fn replay(row: &Row, request: Lsn) -> Result<Replay, OutboxError> {
         attempts: u32::try_from(row.cell::<i32, _>(11)?).unwrap_or_default(),
     };
     Ok(Replay { send_as, letter })
-}
-
-fn time(micros: i64) -> Option<SystemTime> {
-    let span = Duration::from_micros(micros.unsigned_abs());
-    let epoch = SystemTime::UNIX_EPOCH;
-    if micros < 0 { epoch.checked_sub(span) } else { epoch.checked_add(span) }
-}
-
-/// Letters column by column, since one statement stores them all.
-#[derive(Default)]
-struct Columns<'a> {
-    lsns: Vec<PgLsn>,
-    indexes: Vec<i64>,
-    ids: Vec<Option<Uuid>>,
-    topics: Vec<Option<&'a str>>,
-    keys: Vec<Option<&'a [u8]>>,
-    payloads: Vec<Option<&'a [u8]>>,
-    event_types: Vec<Option<&'a str>>,
-    headers: Vec<Option<&'a [u8]>>,
-    correlation_ids: Vec<Option<&'a str>>,
-    times: Vec<Option<SystemTime>>,
-    unfit_columns: Vec<Option<&'a str>>,
-    unfit_values: Vec<Option<&'a [u8]>>,
-    errors: Vec<String>,
-    attempts: Vec<i32>,
-    partitions: Vec<Option<i32>>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(letters: &'a [DeadLetter]) -> Self {
-        let mut columns = Columns::default();
-        for letter in letters {
-            let (message, (lsn, index)) = (&letter.message, pair(letter.position));
-            columns.lsns.push(lsn);
-            columns.indexes.push(index);
-            columns.ids.push(Some(message.id).filter(|id| !id.is_nil()));
-            columns.topics.push(Some(message.topic()).filter(|topic| !topic.is_empty()));
-            columns.keys.push(message.key());
-            columns.payloads.push(message.payload());
-            columns.event_types.push(message.event_type());
-            columns.headers.push(Some(message.headers_json()).filter(|headers| !headers.is_empty()));
-            columns.correlation_ids.push(message.correlation_id());
-            columns.times.push(message.created_at.and_then(time));
-            columns.unfit_columns.push(letter.unfit.as_ref().map(|unfit| &*unfit.name));
-            columns.unfit_values.push(letter.unfit.as_ref().and_then(|unfit| unfit.value.as_deref()));
-            // The server's text knows no NUL.
-            columns.errors.push(letter.error.replace('\0', "\u{FFFD}"));
-            columns.attempts.push(i32::try_from(letter.attempts).unwrap_or(i32::MAX));
-            columns.partitions.push(message.partition);
-        }
-        columns
-    }
-
-    fn parameters<'p>(&'p self, slot: &'p String) -> [&'p (dyn ToSql + Sync); 16] {
-        [
-            slot,
-            &self.lsns,
-            &self.indexes,
-            &self.ids,
-            &self.topics,
-            &self.keys,
-            &self.payloads,
-            &self.event_types,
-            &self.headers,
-            &self.correlation_ids,
-            &self.times,
-            &self.unfit_columns,
-            &self.unfit_values,
-            &self.errors,
-            &self.attempts,
-            &self.partitions,
-        ]
-    }
 }

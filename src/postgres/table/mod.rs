@@ -4,6 +4,7 @@
 //! are spelled here, in `sql/` and in `presets/`, and nowhere else.
 
 mod compact;
+mod dead_letter_columns;
 mod dead_letter_office;
 mod dead_letter_requests;
 mod dead_letters;
