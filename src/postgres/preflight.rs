@@ -19,6 +19,7 @@ pub use write_back::inspect as inspect_write_back;
 use super::names::Target;
 use super::session::{Cells, Session, sql_error};
 use super::table::{self, ColumnTypes, DeadLetterOffice};
+use super::wire::{Reach, Security, Verified};
 use crate::error::OutboxError;
 use crate::refusal::OnRefusal;
 
@@ -117,6 +118,7 @@ impl Preflight {
 /// The session broke, or a catalog can't be read.
 pub async fn inspect(session: &Session, target: &Target) -> Result<Preflight, OutboxError> {
     let mut report = Preflight::default();
+    connection(session, &mut report);
     server(session, &mut report).await?;
     role(session, &mut report).await?;
     survey::inspect(session, target, &mut report).await?;
@@ -161,6 +163,27 @@ const LIST: &str = "walpost dead-letters list";
 
 async fn rows(session: &Session, sql: &str) -> Result<Vec<Row>, OutboxError> {
     session.client().query(sql, &[]).await.map_err(|error| sql_error("reading the catalog", error))
+}
+
+/// How the connection is protected. As libpq, it is encrypted if the server can, and verified if it was asked for.
+fn connection(session: &Session, report: &mut Preflight) {
+    let (security, reach) = (session.security(), session.reach());
+    let advice = match (security, reach) {
+        (_, Reach::Local) | (Security::Tls { verified: Verified::Authority | Verified::Name, .. }, _) => None,
+        (Security::Plain, Reach::FarByChoice) => None,
+        (Security::Tls { .. }, _) => Some(
+            "anybody on the way can pose as the server: add sslmode=verify-full&sslrootcert=FILE (or =system) to the \
+             database URL",
+        ),
+        _ => Some(
+            "passwords and rows can be read on the way: let the server have TLS (ssl = on), and add \
+             sslmode=verify-full&sslrootcert=FILE to the database URL; or sslmode=disable, if the network is to be trusted",
+        ),
+    };
+    match advice {
+        None => report.good("connection", security.to_string()),
+        Some(advice) => report.warn("connection", format!("the connection: {security}"), advice),
+    }
 }
 
 async fn server(session: &Session, report: &mut Preflight) -> Result<(), OutboxError> {
