@@ -52,7 +52,7 @@ impl Authority {
         {
             fs::write(authority.path(file), text).unwrap();
         }
-        authority.own(name, "ca", "critical,CA:TRUE");
+        authority.own(name, "ca", P256);
         authority
     }
 
@@ -66,21 +66,20 @@ impl Authority {
     }
 
     /// One that signs itself.
-    fn own(&self, common_name: &str, file: &str, constraints: &str) -> Pair {
-        let (subject, constraints) =
-            (format!("/CN={common_name}"), format!("basicConstraints={constraints}"));
+    fn own(&self, common_name: &str, file: &str, key: &[&str]) -> Pair {
+        let (subject, constraints) = (format!("/CN={common_name}"), "basicConstraints=critical,CA:TRUE");
         let pair = self.pair(file);
         let names = format!("subjectAltName={HERE}");
         let mut command =
             self.openssl(&["req", "-x509", "-nodes", "-days", "9000", "-subj", &subject, "-newkey"]);
-        command.args(P256).args(["-addext", &constraints, "-addext", &names]);
+        command.args(key).args(["-addext", constraints, "-addext", &names]);
         run(command.arg("-keyout").arg(&pair.key).arg("-out").arg(&pair.certificate));
         pair
     }
 
     /// As many make it: a server's certificate that is an authority's as well.
-    pub(crate) fn self_signed(&self) -> Pair {
-        self.own("alone", "alone", "critical,CA:TRUE")
+    pub(crate) fn self_signed(&self, key: &[&str]) -> Pair {
+        self.own("alone", "alone", key)
     }
 
     fn pair(&self, name: &str) -> Pair {
@@ -136,7 +135,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Does the text of a certificate say this?
+/// Whether the text of a certificate has this in it.
 pub(crate) fn says(certificate: &Path, text: &str) -> bool {
     let mut command = Command::new("openssl");
     let output = command.args(["x509", "-noout", "-text", "-in"]).arg(certificate).output().unwrap();

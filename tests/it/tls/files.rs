@@ -54,6 +54,12 @@ async fn a_certificate_of_ours_lets_us_in() {
     let none = format!("{verified} sslcertmode=require");
     lab.refuses("anyhow", &none, &["there is no certificate to show"]).await;
 
+    lab.client.batch_execute("ALTER SYSTEM SET ssl_ca_file = ''").await.unwrap();
+    lab.reload().await;
+    lab.refuses("anyhow", &always, &["the server does not ask for a certificate", "set ssl_ca_file"]).await;
+    lab.client.batch_execute("ALTER SYSTEM SET ssl_ca_file = 'root.crt'").await.unwrap();
+    lab.reload().await;
+
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join(".postgresql");
     fs::create_dir(&folder).unwrap();

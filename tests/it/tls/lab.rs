@@ -110,14 +110,9 @@ impl Lab {
 
     /// Settings for a role, without a home and so without files that are not named.
     pub(super) fn text(&self, role: &str, more: &str) -> String {
-        let (host, port) = split(&self.server.address());
+        let port = port(&self.server.address());
         let name = &self.world.database.name;
-        let host = if host == "127.0.0.1" {
-            "host=localhost hostaddr=127.0.0.1".to_owned()
-        } else {
-            format!("host={host}")
-        };
-        format!("{host} port={port} user={role} dbname={name} {more}")
+        format!("host=localhost hostaddr=127.0.0.1 port={port} user={role} dbname={name} {more}")
     }
 
     pub(super) fn verified(&self) -> String {
@@ -177,7 +172,9 @@ async fn made_of(client: &Client, sql: &str) -> Made {
     }
 }
 
-pub(super) fn split(address: &str) -> (String, String) {
+/// The port of an address, which is one of this machine.
+pub(super) fn port(address: &str) -> String {
     let (host, port) = address.rsplit_once(':').unwrap();
-    (host.to_owned(), port.to_owned())
+    assert_eq!(host, "127.0.0.1");
+    port.to_owned()
 }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use walpost::OutboxError;
 
-use super::lab::{Lab, Made, PASSWORD, split};
+use super::lab::{Lab, Made, PASSWORD, port};
 
 /// The question for TLS: eight bytes (PostgreSQL documentation, "Message Formats").
 const QUESTION: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
@@ -33,11 +33,8 @@ impl Middleman {
     }
 
     async fn connect(&self, lab: &Lab, role: &str, more: &str) -> Result<Made, OutboxError> {
-        let (_, port) = split(&lab.server.address());
+        let port = port(&lab.server.address());
         let text = lab.text(role, more).replace(&format!("port={port}"), &format!("port={}", self.port));
-        let text = text
-            .replace("hostaddr=127.0.0.1 ", "")
-            .replace("host=localhost", "host=localhost hostaddr=127.0.0.1");
         lab.connect_from(&text, None).await
     }
 }

@@ -5,7 +5,6 @@ use std::process::Command;
 use super::lab::{Lab, Made, PASSWORD};
 use crate::support::PostgresServer;
 use crate::support::certificates::{Authority, Wish};
-use crate::support::host::cached;
 
 /// How it ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,9 +132,7 @@ async fn tls_without_a_question_before_it_is_for_17_and_later() {
     if version < 170_000 {
         old.refuses("anyhow", &direct(&old), &["cannot connect", "needs PostgreSQL 17"]).await;
     }
-    let bin = cached("postgres-18").join("bin");
-    let bin = if bin.exists() { bin } else { cached("postgres-18") };
-    let new = Lab::new(PostgresServer::start_with_bin(&bin, &[]).await, "direct").await;
+    let new = Lab::new(PostgresServer::start_version("18", &[]).await, "direct").await;
     new.refuses("anyhow", "sslmode=require sslnegotiation=direct", &["cannot connect", "PostgreSQL 17"])
         .await;
     let pair = new.authority.sign("server", &Wish::default());
