@@ -46,6 +46,7 @@ pub(super) struct Opened {
 }
 
 /// How a connection is protected on its way.
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "without it there are only the first two"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Security {
     /// It does not leave the machine.
@@ -58,6 +59,7 @@ pub(crate) enum Security {
 }
 
 /// What is known of the server at the other end.
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "without it nothing is"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verified {
     Nothing,
@@ -94,7 +96,7 @@ impl fmt::Display for Security {
 pub(crate) enum Reach {
     /// On this machine.
     Local,
-    /// Elsewhere, and no encryption was asked for in so many words.
+    /// Elsewhere, and that nothing be encrypted was asked for in so many words.
     FarByChoice,
     Far,
 }
@@ -302,5 +304,27 @@ pub(crate) fn place(config: &Config) -> String {
         (Some(Host::Tcp(name)), _) => format!("{name}:{port}"),
         (None, Some(address)) => format!("{address}:{port}"),
         (None, None) => "no host".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::settings::{Os, Settings};
+    use super::*;
+
+    #[test]
+    fn only_another_machine_is_far() {
+        let os = Os { user: Some("me".to_owned()), socket_dir: "/run/pg".to_owned() };
+        for (text, expected) in [
+            ("", Reach::Local),
+            ("host=/sock", Reach::Local),
+            ("hostaddr=127.0.0.5", Reach::Local),
+            ("host=db hostaddr=::1", Reach::Local),
+            ("hostaddr=10.0.0.1", Reach::Far),
+            ("hostaddr=10.0.0.1 sslmode=disable", Reach::FarByChoice),
+        ] {
+            let settings = Settings::resolve(Some(text), |_| None, &os).expect(text);
+            assert_eq!(Reach::of(&settings.candidates()[0].endpoint()), expected, "{text}");
+        }
     }
 }
