@@ -84,12 +84,11 @@ impl Session {
     async fn log_in(endpoint: &Endpoint, opened: Opened) -> Result<Session, OutboxError> {
         let config = &endpoint.config;
         let Opened { wire, security, end_point } = opened;
-        let mut with_tls = config.clone();
-        if security.is_tls() {
-            // It is there already: nothing is to be asked before it "begins".
-            with_tls.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
-        }
-        let connect = with_tls.connect_raw(Rationed::new(wire), Begun { end_point });
+        let mut as_opened = config.clone();
+        // What there is of TLS is there already: nothing is to be asked before it "begins".
+        as_opened.ssl_mode(if security.is_tls() { SslMode::Require } else { SslMode::Disable });
+        as_opened.ssl_negotiation(SslNegotiation::Direct);
+        let connect = as_opened.connect_raw(Rationed::new(wire), Begun { end_point });
         let (client, connection) = connect.await.map_err(|error| cannot_log_in(config, error))?;
         let driver = Driver(Some(tokio::spawn(connection)));
         let session = Session { client, driver, security, reach: Reach::of(endpoint) };
