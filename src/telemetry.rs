@@ -1,5 +1,6 @@
 //! What a running relay tells people and machines: the log, a progress line, health over HTTP.
 
+mod app;
 mod console;
 pub mod health;
 mod http;
@@ -10,6 +11,7 @@ use std::io::IsTerminal;
 use crate::config::{LogFormat, Observe, log_filter};
 use crate::error::OutboxError;
 
+pub use app::App;
 pub use console::Console;
 pub use http::{Health, listen};
 pub use progress::{Progress, Snapshot};

@@ -13,14 +13,14 @@ use crate::config::layers::LISTEN;
 use crate::error::OutboxError;
 use crate::processor::Pace;
 use crate::relay::Relay;
-use crate::telemetry::{self, Console, Health, Progress};
+use crate::telemetry::{self, App, Console, Health, Progress};
 use crate::vitals::Vitals;
 
 pub(super) async fn run(config: Config, console: &Console) -> Result<(), OutboxError> {
     let vitals = Arc::new(Vitals::default());
     // Bound before anything else: a relay that can't tell how it is should not begin.
     let _health = match &config.observe.listen {
-        Some(address) => Some(listen(address, &vitals).await?),
+        Some(address) => Some(listen(address, &App::new(Arc::clone(&vitals))).await?),
         None => None,
     };
     let shutdown = signals::shutdown(console)?;
@@ -57,11 +57,11 @@ async fn on_its_own_thread(
 
 /// The default port is a convenience: a second relay on the machine takes another one. A port that was
 /// chosen is a promise to whoever watches it, and being without it is a fault.
-async fn listen(address: &str, vitals: &Arc<Vitals>) -> Result<Health, OutboxError> {
-    match telemetry::listen(address, Arc::clone(vitals)).await {
+async fn listen(address: &str, app: &App) -> Result<Health, OutboxError> {
+    match telemetry::listen(address, app.clone()).await {
         Err(error) if address == LISTEN.default => {
             tracing::warn!("{}; taking a free port", error.chain());
-            telemetry::listen("127.0.0.1:0", Arc::clone(vitals)).await
+            telemetry::listen("127.0.0.1:0", app.clone()).await
         }
         result => result,
     }

@@ -1,20 +1,13 @@
-//! The listener: `/healthz` and `/readyz`.
+//! The listener.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::health;
+use super::app::App;
 use crate::error::OutboxError;
-use crate::vitals::Vitals;
 
 /// Answers until it is dropped.
 #[derive(Debug)]
@@ -41,14 +34,13 @@ impl Drop for Health {
 ///
 /// # Errors
 /// The address can't be had.
-pub async fn listen(address: &str, vitals: Arc<Vitals>) -> Result<Health, OutboxError> {
+pub async fn listen(address: &str, app: App) -> Result<Health, OutboxError> {
     let refused = |error: io::Error| refused(address, &error);
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     tracing::info!("listening on http://{address}");
-    let router =
-        Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).with_state(vitals);
-    let task = tokio::spawn(async move { axum::serve(listener, router).await });
+    let routes = app.routes();
+    let task = tokio::spawn(async move { axum::serve(listener, routes).await });
     Ok(Health { address, task })
 }
 
@@ -67,30 +59,23 @@ fn refused(address: &str, error: &io::Error) -> OutboxError {
     OutboxError::definite(format!("cannot listen on {address} (--listen): {error}"), advice)
 }
 
-async fn healthz(State(vitals): State<Arc<Vitals>>) -> Response {
-    let answer = health::healthy(&vitals);
-    (status(answer.good), Json(answer)).into_response()
-}
-
-async fn readyz(State(vitals): State<Arc<Vitals>>) -> Response {
-    let answer = health::ready(&vitals);
-    (status(answer.good), Json(answer)).into_response()
-}
-
-fn status(good: bool) -> StatusCode {
-    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
     use super::*;
+    use crate::vitals::Vitals;
 
     async fn ask(health: &Health, path: &str) -> String {
+        ask_with(health, path, "").await
+    }
+
+    async fn ask_with(health: &Health, path: &str, headers: &str) -> String {
         let mut stream = TcpStream::connect(health.address()).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -100,11 +85,12 @@ mod tests {
     #[tokio::test]
     async fn both_questions_are_answered_in_status_and_body() {
         let vitals = Arc::new(Vitals::default());
-        let health = listen("127.0.0.1:0", Arc::clone(&vitals)).await.unwrap();
+        let health = listen("127.0.0.1:0", App::new(Arc::clone(&vitals))).await.unwrap();
         for (state, path, status, body) in [
             (crate::State::Retrying, "/healthz", "200 OK", r#""state":"retrying""#),
             (crate::State::Retrying, "/readyz", "503 Service Unavailable", r#""reason":"because""#),
             (crate::State::Streaming, "/readyz", "200 OK", r#""confirmed":"0/0""#),
+            (crate::State::Retrying, "/api/state", "200 OK", r#""state":"retrying""#),
             (crate::State::Streaming, "/elsewhere", "404 Not Found", ""),
         ] {
             vitals.enter(state, "because");
@@ -115,10 +101,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_token_guards_what_is_for_people_and_not_the_probes() {
+        let app = App::new(Arc::default()).with_token("sesame");
+        let health = listen("127.0.0.1:0", app).await.unwrap();
+        for (path, headers, status) in [
+            ("/healthz", "", "200"),
+            ("/readyz", "", "503"),
+            ("/api/state", "", "401"),
+            ("/api/state", "Authorization: Bearer open\r\n", "401"),
+            ("/api/state", "Authorization: Basic sesame\r\n", "401"),
+            ("/api/state", "Authorization: Bearer sesame\r\n", "200"),
+            ("/elsewhere", "", "404"),
+        ] {
+            let answer = ask_with(&health, path, headers).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {headers}: {answer}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_port_in_use_is_a_definite_error_that_names_address_and_flag() {
         let vitals = Arc::new(Vitals::default());
-        let first = listen("127.0.0.1:0", Arc::clone(&vitals)).await.unwrap();
-        let error = listen(&first.address().to_string(), vitals).await.unwrap_err();
+        let first = listen("127.0.0.1:0", App::new(Arc::clone(&vitals))).await.unwrap();
+        let error = listen(&first.address().to_string(), App::new(vitals)).await.unwrap_err();
         assert!(!error.is_transient() && !error.is_usage());
         assert!(error.to_string().contains(&first.address().to_string()), "{error}");
         assert!(error.advice().unwrap().contains("--listen off"), "{error:?}");

@@ -87,7 +87,7 @@ impl OutboxPublisher for Blocking {
 async fn a_loop_that_stands_still_is_named_and_loses_the_slot() {
     let world = World::new("stuck", 1).await;
     let vitals = Arc::new(Vitals::default());
-    let health = telemetry::listen("127.0.0.1:0", Arc::clone(&vitals)).await.unwrap();
+    let health = telemetry::listen("127.0.0.1:0", telemetry::App::new(Arc::clone(&vitals))).await.unwrap();
     let mut source = world.source().with_vitals(Arc::clone(&vitals));
     let store = source.open().await.unwrap();
     let (let_go, blocked) = channel();
