@@ -140,6 +140,15 @@ impl OutboxError {
         self
     }
 
+    /// Adds what another way ended in, unless it was the same.
+    pub(crate) fn and_also(mut self, way: &str, other: &OutboxError) -> Self {
+        let other = other.chain();
+        if other != self.chain() {
+            self.0.what = format!("{} ({way}: {other})", self.0.what);
+        }
+        self
+    }
+
     /// Names the message that it happened to.
     #[must_use]
     pub fn at(mut self, position: Position) -> Self {

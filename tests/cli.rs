@@ -196,9 +196,9 @@ fn wrong_values_say_where_they_were_written() {
     refused(&run, &["run", "-X", "linger.ms"], "-X: a property is written key=value", "-X linger.ms=20");
     refused(&run, &["run", "--log-level", "verbose"], "--log-level: `verbose` is not a level", "debug");
     refused(&run, &["demo", "--log-format", "xml"], "--log-format: there is no log format `xml`", "json");
-    let secret = "postgresql://relay:sesame@h/d?sslmode=verify-full";
+    let secret = "postgresql://relay:sesame@h/d?sslmode=require&sslrootcert=system";
     let run = Run::new().with("WALPOST_DATABASE_URL", secret);
-    refused(&run, &["status"], "`sslmode` = verify-full asks for an encrypted connection", "sslmode=disable");
+    refused(&run, &["status"], "`sslmode` can only be verify-full beside", "Connection Strings");
     let run = Run::new().with("PGSERVICE", "prod");
     refused(&run, &["status"], "`service` (from PGSERVICE) is not supported", "Connection Strings");
     let run = Run::new().with("WALPOST_DATABASE_URL", "postgresql://relay:se/same@h:x/d");

@@ -339,7 +339,7 @@ fn mistakes_say_where_and_what_instead() {
         (flags(&[("--log-format", "xml")]), "--log-format: there is no log format `xml`", "text or json"),
         (flags(&[("--log-level", "verbose")]), "--log-level: ", "walpost=debug"),
         (flags(&[("--brokers", "a:1,,b:2")]), "--brokers: an entry of the list is empty", "host:port"),
-        (flags(&[("--database-url", "sslmode=require")]), "`sslmode` = require", "Unix socket"),
+        (flags(&[("--database-url", "sslmode=on")]), "`sslmode` is none of", "Connection Strings"),
         (flags(&[("--database-url", "postgres://u:sesame@h/d")]), "--database-url: a password", "PGPASSWORD"),
         (properties(&["sasl.password=sesame"]), "-X sasl.password: a secret", "WALPOST_KAFKA_SASL_PASSWORD"),
         (properties(&["linger.ms"]), "-X: a property is written key=value", "-X "),

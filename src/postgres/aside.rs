@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 
 use super::session::{Session, sql_error};
+use super::settings::Endpoint;
 use crate::error::OutboxError;
 
 /// Opened when it is needed, and anew when it was lost.
 #[derive(Debug)]
 pub(super) struct Aside {
-    config: Config,
+    endpoint: Endpoint,
     /// The session that asks who holds the slot.
     beside: Arc<Client>,
     session: Option<Session>,
@@ -22,8 +23,8 @@ pub(super) struct Aside {
 }
 
 impl Aside {
-    pub(super) fn new(config: Config, beside: Arc<Client>) -> Self {
-        Aside { config, beside, session: None, count: 0, settings: String::new() }
+    pub(super) fn new(endpoint: Endpoint, beside: Arc<Client>) -> Self {
+        Aside { endpoint, beside, session: None, count: 0, settings: String::new() }
     }
 
     /// Begins each session with these statements.
@@ -36,7 +37,7 @@ impl Aside {
         let session = match self.session.take().filter(|session| !session.client().is_closed()) {
             Some(session) => session,
             None => {
-                let session = Session::open_beside(&self.config, &self.beside).await?;
+                let session = Session::open_beside(&self.endpoint, &self.beside).await?;
                 let begun = session.client().batch_execute(&self.settings).await;
                 begun.map_err(|error| sql_error("opening a session", error))?;
                 self.count += 1;

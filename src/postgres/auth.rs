@@ -1,12 +1,13 @@
-//! Authentication: trust, cleartext, MD5, SCRAM-SHA-256.
+//! Authentication: trust, cleartext, MD5, SCRAM-SHA-256, and the same bound to TLS (SCRAM-SHA-256-PLUS).
 //!
 //! Sources: PostgreSQL documentation, "Message Flow" (Start-up) and "SASL Authentication".
 
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{self, ChannelBinding, ScramSha256};
-use postgres_protocol::message::backend::Message;
+use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
 use postgres_protocol::message::frontend;
+use tokio_postgres::config::ChannelBinding as Wanted;
 
 use super::connection::{Connection, Startup, Wire, cannot_encode, fields_error};
 use crate::error::OutboxError;
@@ -16,12 +17,62 @@ const DURING: &str = "logging in";
 /// same bound as in tokio-postgres and in pgjdbc; the server's own default is 4096 (`scram_iterations`).
 const MOST_ITERATIONS: u64 = 100_000;
 
+/// To what the login is to be bound, and can be.
+#[derive(Clone, Debug)]
+pub(super) struct Binding {
+    /// `channel_binding`.
+    pub(super) wanted: Wanted,
+    pub(super) is_tls: bool,
+    /// The hash of the server's certificate (RFC 5929, "tls-server-end-point"), if it has one.
+    pub(super) end_point: Option<Vec<u8>>,
+}
+
+impl Binding {
+    /// How to log in with a password, given what the server offers.
+    fn choose(
+        &self,
+        offered: &AuthenticationSaslBody,
+    ) -> Result<(&'static str, ChannelBinding), OutboxError> {
+        let (mut simple, mut plus) = (false, false);
+        let mut mechanisms = offered.mechanisms();
+        while let Some(mechanism) = mechanisms.next().map_err(bad_answer)? {
+            simple |= mechanism == sasl::SCRAM_SHA_256;
+            plus |= mechanism == sasl::SCRAM_SHA_256_PLUS;
+        }
+        if plus && !self.is_tls {
+            // Somebody who ended TLS on the way would have passed it on.
+            return Err(bad_answer("the server offers to bind the login to a TLS that is not there"));
+        }
+        match self.end_point.as_ref().filter(|_| self.wanted != Wanted::Disable) {
+            Some(hash) if plus => {
+                Ok((sasl::SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash.clone())))
+            }
+            _ if self.wanted == Wanted::Require => Err(no_binding()),
+            _ if !simple => Err(unsupported("a SASL mechanism other than SCRAM-SHA-256")),
+            // The server, if it is the real one, ends this when it has offered to: somebody took it off the list.
+            Some(_) => Ok((sasl::SCRAM_SHA_256, ChannelBinding::unrequested())),
+            None => Ok((sasl::SCRAM_SHA_256, ChannelBinding::unsupported())),
+        }
+    }
+}
+
 /// Answers what the server asks for until it is content.
 pub(super) async fn authenticate<S: Wire>(
     connection: &mut Connection<S>,
     startup: &Startup,
+    binding: &Binding,
 ) -> Result<(), OutboxError> {
-    match connection.message().await? {
+    let question = connection.message().await?;
+    let is_unbound = matches!(
+        question,
+        Message::AuthenticationOk
+            | Message::AuthenticationCleartextPassword
+            | Message::AuthenticationMd5Password(_)
+    );
+    if is_unbound && binding.wanted == Wanted::Require {
+        return Err(no_binding());
+    }
+    match question {
         Message::AuthenticationOk => return Ok(()),
         Message::AuthenticationCleartextPassword => {
             let password = password(startup)?;
@@ -32,13 +83,9 @@ pub(super) async fn authenticate<S: Wire>(
             frontend::password_message(hash.as_bytes(), connection.output()).map_err(cannot_encode)?;
         }
         Message::AuthenticationSasl(body) => {
-            let mut mechanisms = body.mechanisms();
-            let known =
-                mechanisms.any(|mechanism| Ok(mechanism == sasl::SCRAM_SHA_256)).map_err(bad_answer)?;
-            if !known {
-                return Err(unsupported("a SASL mechanism other than SCRAM-SHA-256"));
-            }
-            scram(connection, &startup.user, password(startup)?).await?;
+            let (mechanism, binding) = binding.choose(&body)?;
+            let scram = ScramSha256::new(password(startup)?, binding);
+            exchange(connection, &startup.user, mechanism, scram).await?;
         }
         Message::ErrorResponse(body) => return Err(fields_error(DURING, body.fields())),
         _ => return Err(unsupported("a method other than password, md5 and scram-sha-256")),
@@ -51,13 +98,13 @@ pub(super) async fn authenticate<S: Wire>(
     }
 }
 
-async fn scram<S: Wire>(
+async fn exchange<S: Wire>(
     connection: &mut Connection<S>,
     user: &str,
-    password: &[u8],
+    mechanism: &str,
+    mut scram: ScramSha256,
 ) -> Result<(), OutboxError> {
-    let mut scram = ScramSha256::new(password, ChannelBinding::unsupported());
-    frontend::sasl_initial_response(sasl::SCRAM_SHA_256, scram.message(), connection.output())
+    frontend::sasl_initial_response(mechanism, scram.message(), connection.output())
         .map_err(cannot_encode)?;
     connection.flush().await?;
     match connection.message().await? {
@@ -108,6 +155,16 @@ pub(super) fn no_password(user: &str) -> OutboxError {
     OutboxError::definite(
         format!("the server asks for the password of role {user}, and there is none"),
         "set PGPASSWORD, or put a line into the password file (~/.pgpass)",
+    )
+}
+
+/// The login has to be bound to TLS, and can't be.
+pub(super) fn no_binding() -> OutboxError {
+    OutboxError::definite(
+        "channel_binding=require: the server does not log in with SCRAM-SHA-256-PLUS",
+        "it takes TLS (sslmode=require or more), a password that was set while password_encryption was scram-sha-256, \
+         scram-sha-256 as the method in pg_hba.conf, and a certificate of the server that is signed by RSA or ECDSA; or set \
+         channel_binding=prefer",
     )
 }
 

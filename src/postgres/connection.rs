@@ -20,10 +20,10 @@ use postgres_protocol::message::backend::{self, Header, Message};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::auth;
+use super::auth::{self, Binding};
 use crate::error::OutboxError;
 
-/// What a connection runs over: TCP or a Unix socket today, TLS over TCP tomorrow.
+/// What a connection runs over: TCP, a Unix socket, or TLS over TCP.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Wire for T {}
 
@@ -79,7 +79,7 @@ impl<S: Wire> Connection<S> {
     }
 
     /// Starts a session with `replication=database`, and authenticates.
-    pub(crate) async fn start(stream: S, startup: &Startup) -> Result<Self, OutboxError> {
+    pub(crate) async fn start(stream: S, startup: &Startup, binding: &Binding) -> Result<Self, OutboxError> {
         let mut connection = Connection::over(stream);
         let mut parameters = vec![
             ("user", startup.user.as_str()),
@@ -104,7 +104,7 @@ impl<S: Wire> Connection<S> {
         }
         frontend::startup_message(parameters, &mut connection.output).map_err(cannot_encode)?;
         connection.flush().await?;
-        auth::authenticate(&mut connection, startup).await?;
+        auth::authenticate(&mut connection, startup, binding).await?;
         if connection
             .until_ready("starting the session")
             .await?

@@ -10,8 +10,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_postgres::config::ChannelBinding;
 
-use super::auth::authenticate;
+use super::auth::{Binding, authenticate};
 use super::connection::{Connection, CopyEvent, Startup, Wire};
 use super::intake::Intake;
 use super::names::{Outbox, Target};
@@ -107,6 +108,10 @@ fn startup(password: bool) -> Startup {
     }
 }
 
+fn binding(is_tls: bool) -> Binding {
+    Binding { wanted: ChannelBinding::Prefer, is_tls, end_point: is_tls.then(|| vec![7; 32]) }
+}
+
 /// What a connection made of a script: kind and size of every event, and how it ended.
 type Told = (Vec<(char, usize)>, String);
 
@@ -128,7 +133,7 @@ pub fn frames(data: &[u8]) {
 
 async fn converse<S: Wire>(wire: S, mode: u8, told: &mut Vec<(char, usize)>) -> Result<(), OutboxError> {
     let mut connection = match mode {
-        0 => Connection::start(wire, &startup(true)).await?,
+        0 => Connection::start(wire, &startup(true), &binding(false)).await?,
         _ => Connection::over(wire),
     };
     if mode <= 1 {
@@ -153,7 +158,7 @@ pub fn authentication(data: &[u8]) {
     let mut script = Script::new(bytes, 1 + usize::from(*mode >> 1) * 8);
     let (result, asked) = {
         let mut connection = Connection::over(&mut script);
-        let result = at_once(authenticate(&mut connection, &startup(mode & 1 == 1)));
+        let result = at_once(authenticate(&mut connection, &startup(mode & 1 == 1), &binding(mode & 2 == 2)));
         (result, bytes.windows(9).any(|window| window == b"R\0\0\0\x08\0\0\0\x03"))
     };
     let said = |words: &[u8]| script.heard.windows(words.len()).any(|window| window == words);

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 
 use super::aside::Aside;
+use super::settings::Endpoint;
 use super::table::DeadLetterTable;
 use crate::dead_letters::{DeadLetter, DeadLetterStore, Parked, Reach, Replay};
 use crate::error::OutboxError;
@@ -19,8 +20,8 @@ pub struct DeadLetterSession {
 }
 
 impl DeadLetterSession {
-    pub(super) fn new(config: Config, table: DeadLetterTable, beside: Arc<Client>) -> Self {
-        DeadLetterSession { table, aside: Aside::new(config, beside) }
+    pub(super) fn new(endpoint: Endpoint, table: DeadLetterTable, beside: Arc<Client>) -> Self {
+        DeadLetterSession { table, aside: Aside::new(endpoint, beside) }
     }
 
     async fn open(&mut self) -> Result<&Client, OutboxError> {

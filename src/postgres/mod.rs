@@ -11,6 +11,7 @@
 pub(crate) mod array;
 mod aside;
 mod auth;
+mod begun;
 mod connection;
 mod decode_error;
 #[cfg(feature = "fuzzing")]
@@ -38,10 +39,13 @@ mod slot;
 mod store;
 mod table;
 mod takeover;
+#[cfg(feature = "tls")]
+mod tls;
 #[doc(hidden)]
 pub mod transaction;
 #[doc(hidden)]
 pub mod wal;
+mod wire;
 mod write_back;
 
 pub use decode_error::DecodeError;

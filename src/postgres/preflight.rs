@@ -19,6 +19,7 @@ pub use write_back::inspect as inspect_write_back;
 use super::names::Target;
 use super::session::{Cells, Session, sql_error};
 use super::table::{self, ColumnTypes, DeadLetterOffice};
+use super::wire::{Reach, Security, Verified};
 use crate::error::OutboxError;
 use crate::refusal::OnRefusal;
 
@@ -117,6 +118,7 @@ impl Preflight {
 /// The session broke, or a catalog can't be read.
 pub async fn inspect(session: &Session, target: &Target) -> Result<Preflight, OutboxError> {
     let mut report = Preflight::default();
+    connection(session, &mut report);
     server(session, &mut report).await?;
     role(session, &mut report).await?;
     survey::inspect(session, target, &mut report).await?;
@@ -161,6 +163,33 @@ const LIST: &str = "walpost dead-letters list";
 
 async fn rows(session: &Session, sql: &str) -> Result<Vec<Row>, OutboxError> {
     session.client().query(sql, &[]).await.map_err(|error| sql_error("reading the catalog", error))
+}
+
+/// How the connection is protected.
+fn connection(session: &Session, report: &mut Preflight) {
+    let (security, reach) = (session.security(), session.reach());
+    match exposure(security, reach) {
+        None => report.good("connection", security.to_string()),
+        Some(advice) => report.warn("connection", format!("the connection: {security}"), advice),
+    }
+}
+
+/// What can be done about a connection that somebody on the way can listen to, or end himself. As with libpq, one is
+/// encrypted if the server can, and verified only if that was asked for.
+fn exposure(security: Security, reach: Reach) -> Option<&'static str> {
+    match (security, reach) {
+        (Security::UnixSocket | Security::Tls { verified: Verified::Authority | Verified::Name, .. }, _)
+        | (_, Reach::Local)
+        | (Security::Plain, Reach::FarByChoice) => None,
+        (Security::Tls { .. }, _) => Some(
+            "anybody on the way can pose as the server: add sslmode=verify-full&sslrootcert=FILE (or =system) to the \
+             database URL",
+        ),
+        (Security::Plain, Reach::Far) => Some(
+            "passwords and rows can be read on the way: let the server have TLS (ssl = on), and add \
+             sslmode=verify-full&sslrootcert=FILE to the database URL; or sslmode=disable, if the network is to be trusted",
+        ),
+    }
 }
 
 async fn server(session: &Session, report: &mut Preflight) -> Result<(), OutboxError> {
@@ -208,4 +237,27 @@ async fn role(session: &Session, report: &mut Preflight) -> Result<(), OutboxErr
         report.fail("role", format!("role {name} may not replicate"), advice);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_read_or_taken_over_on_the_way_is_doubtful() {
+        let tls = |verified| Security::Tls { version: "TLSv1.3", verified };
+        for (security, [local, by_choice, far]) in [
+            (Security::UnixSocket, [false, false, false]),
+            (Security::Plain, [false, false, true]),
+            (tls(Verified::Nothing), [false, true, true]),
+            (tls(Verified::Authority), [false, false, false]),
+            (tls(Verified::Name), [false, false, false]),
+        ] {
+            for (reach, expected) in
+                [(Reach::Local, local), (Reach::FarByChoice, by_choice), (Reach::Far, far)]
+            {
+                assert_eq!(exposure(security, reach).is_some(), expected, "{security:?} {reach:?}");
+            }
+        }
+    }
 }

@@ -191,8 +191,8 @@ pub async fn make_slot_with_rows(
 /// A copy of a slot does not fail over; only a replication connection can change that.
 async fn make_failover(settings: &Settings, target: &Target) -> Result<(), OutboxError> {
     let mut last = OutboxError::usage("no host to connect to", "set PGHOST or the database URL");
-    for config in super::session::servers(settings).await {
-        let mut connection = match open_replication(&config).await {
+    for endpoint in super::session::servers(settings).await {
+        let mut connection = match open_replication(&endpoint).await {
             Ok(connection) => connection,
             Err(error) => {
                 last = error;

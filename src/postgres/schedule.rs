@@ -16,9 +16,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 
 use super::session::{Session, sql_error};
+use super::settings::Endpoint;
 use super::table::{HeldRows, Look, ScheduledTable};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
@@ -34,7 +35,7 @@ const TOLD_AFTER: Duration = Duration::from_secs(5);
 /// What the task works with.
 #[derive(Clone)]
 pub(super) struct Means {
-    pub(super) config: Config,
+    pub(super) endpoint: Endpoint,
     pub(super) table: ScheduledTable,
     /// The session beside the stream.
     pub(super) beside: Arc<Client>,
@@ -195,7 +196,7 @@ fn ended() -> OutboxError {
 }
 
 async fn open(means: &Means) -> Result<Session, OutboxError> {
-    let session = Session::open_beside(&means.config, &means.beside).await?;
+    let session = Session::open_beside(&means.endpoint, &means.beside).await?;
     // Of two statements in one transaction the second shall see what was committed before it began.
     let isolation = "SET default_transaction_isolation = 'read committed'";
     let set = session.client().batch_execute(isolation).await;

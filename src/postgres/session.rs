@@ -1,26 +1,25 @@
 //! Reaching one server: its socket for replication, and an ordinary SQL session beside it.
 
 use std::error::Error as _;
-use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpSocket, UnixStream, lookup_host};
+use tokio::net::lookup_host;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::config::{Host, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslMode, SslNegotiation, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::row::RowIndex;
 use tokio_postgres::types::FromSql;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Config, Row};
 
-use super::auth::{no_password, too_many_iterations};
+use super::auth::{Binding, no_binding, no_password, too_many_iterations};
+use super::begun::Begun;
 use super::connection::{Connection, Startup, Wire};
 use super::names::TableName;
 use super::ration::Rationed;
-use super::settings::Settings;
+use super::settings::{Endpoint, Settings};
 use super::slot;
+use super::wire::{self, Opened, Reach, Security, cannot_connect, place};
 use crate::error::OutboxError;
 
 /// What to look at when a server can't be reached.
@@ -35,19 +34,13 @@ const SYSTEM_IDLE: Duration = Duration::from_secs(7200);
 const IDLE: Duration = Duration::from_secs(10);
 /// How long bytes may stay unacknowledged before the network counts as gone.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The receive buffer of a loopback connection, in bytes; elsewhere the kernel finds the size itself.
-///
-/// A walsender hands each message to the kernel by itself. Within a machine that takes it through the network's layers
-/// up to our socket there and then, which costs more than decoding a row, unless the window is full: then messages
-/// gather on the sender's side and travel together. So the window is small enough to be full most of the time while
-/// there is a backlog.
-const LOCAL_WINDOW: u32 = 128 * 1024;
-
 /// An ordinary SQL session. It also hears first when the server shuts down.
 #[derive(Debug)]
 pub struct Session {
     client: Client,
     driver: Driver,
+    security: Security,
+    reach: Reach,
 }
 
 /// The task behind a session; it ends with the session, and the session with it.
@@ -55,48 +48,50 @@ pub struct Session {
 pub(crate) struct Driver(Option<JoinHandle<Result<(), tokio_postgres::Error>>>);
 
 impl Session {
-    /// Connects to the one server of `config`.
+    /// Connects to a server.
     ///
     /// # Errors
     /// The server can't be reached, or refuses the login.
-    pub async fn open(config: &Config) -> Result<Session, OutboxError> {
-        let config = &watched(config);
-        let session = match timeout(connect_timeout(config), Session::log_in(config)).await {
-            Ok(result) => result?,
-            Err(_) => {
-                return Err(OutboxError::transient(format!("{}: no answer in time", cannot_connect(config))));
-            }
-        };
+    pub async fn open(endpoint: &Endpoint) -> Result<Session, OutboxError> {
+        let endpoint = &watched(endpoint);
+        let log_in = wire::log_in(endpoint, |opened| Session::log_in(endpoint, opened));
+        let session = in_time(&endpoint.config, log_in).await.map_err(|error| match error.advice() {
+            Some(_) => error,
+            None => error.with_advice(REACH),
+        })?;
         // It is idle for as long as all is well; that must not end it. (The setting is new in 14.)
         let stay = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'";
         session.client.batch_execute(stay).await.map_err(|error| sql_error("opening a session", error))?;
         Ok(session)
     }
 
-    /// Connects to the server of `config` for statements that must not hold up the session beside the stream. What it
+    /// Connects to a server for statements that must not hold up the session beside the stream. What it
     /// commits is durable.
     ///
     /// # Errors
     /// The server can't be reached, or is another one by now.
-    pub(crate) async fn open_beside(config: &Config, beside: &Client) -> Result<Session, OutboxError> {
-        let session = Session::open(config).await?;
+    pub(crate) async fn open_beside(endpoint: &Endpoint, beside: &Client) -> Result<Session, OutboxError> {
+        let session = Session::open(endpoint).await?;
         // An address may lead to another server by now, where what the stream has brought has no place.
         if born(beside).await? != born(&session.client).await? {
-            let where_to = place(config);
+            let where_to = place(&endpoint.config);
             return Err(OutboxError::transient(format!("{where_to} is no longer the server of the stream")));
         }
         session.be_durable().await?;
         Ok(session)
     }
 
-    async fn log_in(config: &Config) -> Result<Session, OutboxError> {
-        let wire = open_wire(config).await.map_err(|error| match error.advice() {
-            Some(_) => error,
-            None => error.with_advice(REACH),
-        })?;
-        let connect = config.connect_raw(Rationed::new(wire), NoTls);
+    async fn log_in(endpoint: &Endpoint, opened: Opened) -> Result<Session, OutboxError> {
+        let config = &endpoint.config;
+        let Opened { wire, security, end_point } = opened;
+        let mut as_opened = config.clone();
+        // What there is of TLS is there already: nothing is to be asked before it "begins".
+        as_opened.ssl_mode(if security.is_tls() { SslMode::Require } else { SslMode::Disable });
+        as_opened.ssl_negotiation(SslNegotiation::Direct);
+        let connect = as_opened.connect_raw(Rationed::new(wire), Begun { end_point });
         let (client, connection) = connect.await.map_err(|error| cannot_log_in(config, error))?;
-        let session = Session { client, driver: Driver(Some(tokio::spawn(connection))) };
+        let driver = Driver(Some(tokio::spawn(connection)));
+        let session = Session { client, driver, security, reach: Reach::of(endpoint) };
         let wanted = config.get_target_session_attrs();
         if wanted != TargetSessionAttrs::Any {
             let row = session.query_one_row("asking for the kind of server", READ_ONLY).await?;
@@ -117,8 +112,8 @@ impl Session {
     /// None does; the last one's error.
     pub async fn open_any(settings: &Settings) -> Result<Session, OutboxError> {
         let mut last = OutboxError::usage("no host to connect to", "set PGHOST or the database URL");
-        for config in servers(settings).await {
-            match Session::open(&config).await {
+        for endpoint in servers(settings).await {
+            match Session::open(&endpoint).await {
                 Ok(session) => return Ok(session),
                 Err(error) => last = error,
             }
@@ -160,6 +155,16 @@ impl Session {
         let sql = format!("SELECT EXISTS (SELECT FROM {table})");
         let row = self.query_one_row("looking whether the table is empty", &sql).await?;
         row.map_or(Ok(false), |row| row.cell(0))
+    }
+
+    /// How it is protected on its way.
+    pub(crate) fn security(&self) -> Security {
+        self.security
+    }
+
+    /// How far away the server is.
+    pub(crate) fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// The client for statements.
@@ -217,41 +222,43 @@ impl Drop for Driver {
 /// The servers to try, in order: every address of every host. Resolved once for both connections, since two
 /// look-ups of one name may lead to two servers; and anew at each attempt, since after a failover the name may
 /// lead elsewhere. A name that can't be resolved stays, so that connecting to it gives the reason.
-pub(crate) async fn servers(settings: &Settings) -> Vec<Config> {
+pub(crate) async fn servers(settings: &Settings) -> Vec<Endpoint> {
     let mut servers = Vec::new();
     for candidate in settings.candidates() {
-        let config = candidate.config();
+        let endpoint = candidate.endpoint();
+        let config = &endpoint.config;
         let port = config.get_ports().first().copied().unwrap_or(5432);
         let name = match (config.get_hosts().first(), config.get_hostaddrs().first()) {
             (Some(Host::Tcp(name)), None) => name.clone(),
             _ => {
-                servers.push(config);
+                servers.push(endpoint);
                 continue;
             }
         };
         let addresses = lookup_host((name.as_str(), port)).await.map(Iterator::collect::<Vec<_>>);
         match addresses {
             Ok(addresses) if !addresses.is_empty() => servers.extend(addresses.into_iter().map(|address| {
-                let mut config = config.clone();
-                config.hostaddr(address.ip());
-                config
+                let mut endpoint = endpoint.clone();
+                endpoint.config.hostaddr(address.ip());
+                endpoint
             })),
-            _ => servers.push(config),
+            _ => servers.push(endpoint),
         }
     }
     servers
 }
 
 /// With the network watched: a session that died in silence would hear nothing of the server's leave.
-fn watched(config: &Config) -> Config {
-    let mut config = config.clone();
+fn watched(endpoint: &Endpoint) -> Endpoint {
+    let mut endpoint = endpoint.clone();
+    let config = &mut endpoint.config;
     if config.get_keepalives_idle() == SYSTEM_IDLE {
         config.keepalives_idle(IDLE);
     }
     if config.get_tcp_user_timeout().is_none() {
         config.tcp_user_timeout(USER_TIMEOUT);
     }
-    config
+    endpoint
 }
 
 /// An error of connecting. That a password is missing, or hashed too often, tokio-postgres says in words only.
@@ -260,11 +267,13 @@ fn cannot_log_in(config: &Config, error: tokio_postgres::Error) -> OutboxError {
     if source == "password missing" {
         return no_password(config.get_user().unwrap_or_default());
     }
+    if source == "server did not use channel binding" {
+        return no_binding();
+    }
     if source.contains("iteration count exceeds") {
         return too_many_iterations(config.get_user().unwrap_or_default());
     }
-    let refused = sql_error(&cannot_connect(config), error);
-    if refused.advice().is_some() { refused } else { refused.with_advice(REACH) }
+    sql_error(&cannot_connect(config), error)
 }
 
 /// The values of a reply. Its shape is the server's word: what does not fit is an error, and never a panic.
@@ -294,9 +303,10 @@ pub(crate) fn sql_error(during: &str, error: tokio_postgres::Error) -> OutboxErr
     }
 }
 
-/// Opens the replication connection to the one server of `config`.
-pub(crate) async fn open_replication(config: &Config) -> Result<Connection<Box<dyn Wire>>, OutboxError> {
-    let config = &watched(config);
+/// Opens a replication connection to a server.
+pub(crate) async fn open_replication(endpoint: &Endpoint) -> Result<Connection<Box<dyn Wire>>, OutboxError> {
+    let endpoint = &watched(endpoint);
+    let config = &endpoint.config;
     let user = match config.get_user() {
         Some(user) => user.to_owned(),
         None => whoami::username().map_err(|error| {
@@ -310,79 +320,27 @@ pub(crate) async fn open_replication(config: &Config) -> Result<Connection<Box<d
         options: config.get_options().map(str::to_owned),
         user,
     };
-    let start = async {
-        let wire = open_wire(config).await?;
-        Connection::start(wire, &startup).await
-    };
-    match timeout(connect_timeout(config), start).await {
+    let startup = &startup;
+    let log_in = wire::log_in(endpoint, |opened: Opened| async move {
+        let wanted = config.get_channel_binding();
+        let binding = Binding { wanted, is_tls: opened.security.is_tls(), end_point: opened.end_point };
+        Connection::start(opened.wire, startup, &binding).await
+    });
+    in_time(config, log_in).await
+}
+
+/// What is done before the time to connect has run out.
+async fn in_time<T>(
+    config: &Config,
+    connecting: impl Future<Output = Result<T, OutboxError>>,
+) -> Result<T, OutboxError> {
+    match timeout(connect_timeout(config), connecting).await {
         Ok(result) => result,
         Err(_) => Err(OutboxError::transient(format!("{}: no answer in time", cannot_connect(config)))),
     }
 }
 
-async fn open_wire(config: &Config) -> Result<Box<dyn Wire>, OutboxError> {
-    let failed = |error| OutboxError::connection(cannot_connect(config), error);
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    if let Some(address) = config.get_hostaddrs().first() {
-        return open_tcp(config, SocketAddr::new(*address, port)).await.map_err(failed);
-    }
-    match config.get_hosts().first() {
-        Some(Host::Unix(directory)) => open_unix(directory, port).await.map_err(failed),
-        Some(Host::Tcp(name)) => {
-            let why = std::io::Error::new(std::io::ErrorKind::NotFound, format!("{name} has no address"));
-            Err(failed(why))
-        }
-        None => Err(OutboxError::usage("no host to connect to", "set PGHOST or the database URL")),
-    }
-}
-
-async fn open_unix(directory: &Path, port: u16) -> std::io::Result<Box<dyn Wire>> {
-    Ok(Box::new(UnixStream::connect(directory.join(format!(".s.PGSQL.{port}"))).await?))
-}
-
-async fn open_tcp(config: &Config, address: SocketAddr) -> std::io::Result<Box<dyn Wire>> {
-    let stream = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if address.ip().is_loopback() {
-        // Before it connects, since some kernels look at it only then. Without it the stream is slower, and no worse.
-        let _ = stream.set_recv_buffer_size(LOCAL_WINDOW);
-    }
-    let stream = stream.connect(address).await?;
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(&stream);
-    if config.get_keepalives() {
-        let mut keepalive = TcpKeepalive::new()
-            .with_time(config.get_keepalives_idle())
-            .with_interval(config.get_keepalives_interval().unwrap_or(Duration::from_secs(5)));
-        if let Some(retries) = config.get_keepalives_retries() {
-            keepalive = keepalive.with_retries(retries);
-        }
-        socket.set_tcp_keepalive(&keepalive)?;
-    }
-    socket.set_tcp_user_timeout(config.get_tcp_user_timeout().copied())?;
-    Ok(Box::new(stream))
-}
-
-/// Whether that server is reached over a Unix socket.
-pub(crate) fn is_unix(config: &Config) -> bool {
-    config.get_hostaddrs().is_empty() && matches!(config.get_hosts().first(), Some(Host::Unix(_)))
-}
-
 fn connect_timeout(config: &Config) -> Duration {
     // As in libpq, none is no limit; the settings have a default of their own.
     config.get_connect_timeout().copied().unwrap_or(Duration::MAX)
-}
-
-fn cannot_connect(config: &Config) -> String {
-    format!("cannot connect to PostgreSQL at {}", place(config))
-}
-
-/// The server's address as a person would write it.
-pub(crate) fn place(config: &Config) -> String {
-    let port = config.get_ports().first().copied().unwrap_or(5432);
-    match (config.get_hosts().first(), config.get_hostaddrs().first()) {
-        (Some(Host::Unix(directory)), _) => format!("{}/.s.PGSQL.{port}", directory.display()),
-        (Some(Host::Tcp(name)), _) => format!("{name}:{port}"),
-        (None, Some(address)) => format!("{address}:{port}"),
-        (None, None) => "no host".to_owned(),
-    }
 }

@@ -9,9 +9,11 @@ mod candidate;
 mod conninfo;
 mod merge;
 mod passfile;
+mod tls;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Config;
@@ -20,7 +22,10 @@ use tokio_postgres::config::{ChannelBinding, SslMode, TargetSessionAttrs};
 use crate::error::OutboxError;
 use merge::{Merged, complain, is_known};
 
-pub use candidate::Candidate;
+pub use candidate::{Candidate, Endpoint};
+pub(crate) use tls::Mode;
+#[cfg(feature = "tls")]
+pub(crate) use tls::{OwnCertificate, Place, Roots, Tls};
 
 const DEFAULT_SOCKET_DIR: &str = "/var/run/postgresql";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,9 +88,13 @@ impl Settings {
 
         let mut common = Config::new();
         common.user(&user).dbname(database).target_session_attrs(target_session_attrs);
+        // TLS is ours, before tokio-postgres gets to see the connection.
         common.ssl_mode(SslMode::Disable);
         set_session(&mut common, &merged)?;
         set_transport(&mut common, &merged)?;
+
+        let home = variable("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
+        let tls = Arc::new(tls::Tls::of(&merged, home.as_deref())?);
 
         // A password that is given is never replaced by that of the file.
         let passfile = match merged.get("password") {
@@ -93,14 +102,13 @@ impl Settings {
                 common.password(password);
                 None
             }
-            None => merged.get("passfile").map(PathBuf::from).or_else(|| {
-                let home = variable("HOME").filter(|home| !home.is_empty())?;
-                Some(Path::new(&home).join(".pgpass"))
-            }),
+            None => {
+                merged.get("passfile").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".pgpass")))
+            }
         };
         let servers = candidate::servers(&merged, &os.socket_dir)?.into_iter();
         let candidates =
-            servers.map(|server| server.into_candidate(&common, passfile.as_deref(), os)).collect();
+            servers.map(|server| server.into_candidate(&common, &tls, passfile.as_deref(), os)).collect();
         Ok(Settings { candidates, target_session_attrs })
     }
 
@@ -146,6 +154,7 @@ fn set_session(config: &mut Config, merged: &Merged) -> Result<(), OutboxError> 
     config.channel_binding(match merged.get("channel_binding") {
         None | Some("prefer") => ChannelBinding::Prefer,
         Some("disable") => ChannelBinding::Disable,
+        Some("require") if cfg!(feature = "tls") => ChannelBinding::Require,
         Some("require") => return Err(merged.lacks_tls("channel_binding", "require")),
         Some(_) => return Err(merged.complain("channel_binding", "is none of disable, prefer, require")),
     });

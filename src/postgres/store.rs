@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_postgres::{Client, Config, Transaction};
+use tokio_postgres::{Client, Transaction};
 
 use super::connection::{Connection, Wire};
 use super::identity::{Memory, System, Trail, reader};
@@ -19,12 +19,13 @@ use super::preflight::{Outcome, Preflight, inspect, inspect_write_back};
 use super::publication::{self, Change as PublicationChange, Look, Published};
 use super::relations::Relations;
 use super::schedule::{Means, Schedule};
-use super::session::{self, Driver, Session, is_unix, open_replication, place};
-use super::settings::Settings;
+use super::session::{self, Driver, Session, open_replication};
+use super::settings::{Endpoint, Settings};
 use super::slot;
 use super::table::{DeadLetterTable, OutboxTable, ScheduledTable, WriteBackTable};
 use super::takeover::Patience;
 use super::wal::StandbyStatus;
+use super::wire::{is_unix, place};
 use super::write_back::RowSession;
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
@@ -119,8 +120,8 @@ impl ReplicationSource {
     /// No server can be reached, the slot is in use, or something that only a person can mend is wrong.
     pub async fn open(&mut self) -> Result<ReplicationStore, OutboxError> {
         let mut last = OutboxError::usage("no host to connect to", "set PGHOST or the database URL");
-        for config in session::servers(&self.settings).await {
-            match self.open_at(&config).await {
+        for endpoint in session::servers(&self.settings).await {
+            match self.open_at(&endpoint).await {
                 Ok(store) => return Ok(store),
                 Err(error) if error.is_slot_in_use() => return Err(error),
                 // What only a person can mend is told, even if another host is merely away.
@@ -131,8 +132,8 @@ impl ReplicationSource {
         Err(last)
     }
 
-    async fn open_at(&mut self, config: &Config) -> Result<ReplicationStore, OutboxError> {
-        let session = Session::open(config).await?;
+    async fn open_at(&mut self, endpoint: &Endpoint) -> Result<ReplicationStore, OutboxError> {
+        let session = Session::open(endpoint).await?;
         let mut report = inspect(&session, &self.target).await?;
         inspect_write_back(&session, &self.target, &mut report).await?;
         if self.published.is_some() && report.fails_at(&["table", "mapping", "publication"]) {
@@ -151,11 +152,11 @@ impl ReplicationSource {
             )));
         }
         self.ensure_slot(&session, &preflight).await?;
-        let mut connection = open_replication(config).await?;
+        let mut connection = open_replication(endpoint).await?;
         let system = System::identify(&mut connection).await?;
         let reader = reader(&mut connection).await?;
         let (timeline, id) = (system.timeline, system.id.clone());
-        self.memory.meet(system, &place(config))?;
+        self.memory.meet(system, &place(&endpoint.config))?;
         let look = self.look(&session, &preflight).await?;
         let at = slot::position(&session, &self.target.slot).await?;
         self.memory.resume(at, &self.target)?;
@@ -164,10 +165,11 @@ impl ReplicationSource {
         self.memory.shared |= started.as_ref().is_err_and(OutboxError::is_slot_in_use);
         started?;
         tracing::info!(
-            server = place(config), slot = self.target.slot, confirmed = %at, system = id, timeline, binary,
+            server = place(&endpoint.config), connection = %session.security(), slot = self.target.slot, confirmed = %at,
+            system = id, timeline, binary,
             "reading the log"
         );
-        let letters = (config.clone(), self.dead_letters.read_by(reader));
+        let letters = (endpoint.clone(), self.dead_letters.read_by(reader));
         Ok(self.stream(connection, reader, session, letters, &preflight, look))
     }
 
@@ -176,14 +178,17 @@ impl ReplicationSource {
         connection: Connection<Box<dyn Wire>>,
         reader: i32,
         session: Session,
-        letters: (Config, DeadLetterTable),
+        letters: (Endpoint, DeadLetterTable),
         preflight: &Preflight,
         look: Look,
     ) -> ReplicationStore {
         let (client, driver) = session.into_parts();
         let client = Arc::new(client);
-        let late =
-            if self.may_sleep { LateReader::sleeping(is_unix(&letters.0)) } else { LateReader::default() };
+        let late = if self.may_sleep {
+            LateReader::sleeping(is_unix(&letters.0.config))
+        } else {
+            LateReader::default()
+        };
         let trail = Arc::clone(&self.memory.trail);
         trail.passed(look.place);
         self.vitals.database_answered();
@@ -199,7 +204,7 @@ impl ReplicationSource {
             vitals: Arc::clone(&self.vitals),
         };
         let mut schedule = Schedule::new(Means {
-            config: letters.0.clone(),
+            endpoint: letters.0.clone(),
             table: ScheduledTable::of(&self.target).read_by(reader),
             beside: Arc::clone(&client),
             vitals: Arc::clone(&self.vitals),
@@ -295,7 +300,7 @@ pub struct ReplicationStore {
     /// Of the session beside the stream.
     client: Arc<Client>,
     /// Where dead letters are kept, and how to get there.
-    letters: (Config, DeadLetterTable),
+    letters: (Endpoint, DeadLetterTable),
     /// How rows are written back, if they are.
     write_back: Vec<WriteBackTable>,
     /// Hears first when the server shuts down.
@@ -431,11 +436,11 @@ impl OutboxStore for ReplicationStore {
     }
 
     fn write_back(&self) -> Option<Box<dyn WriteBack>> {
-        let (config, tables) = (self.letters.0.clone(), self.write_back.clone());
+        let (endpoint, tables) = (self.letters.0.clone(), self.write_back.clone());
         if tables.is_empty() {
             None
         } else {
-            Some(Box::new(RowSession::new(config, tables, Arc::clone(&self.client))))
+            Some(Box::new(RowSession::new(endpoint, tables, Arc::clone(&self.client))))
         }
     }
 
@@ -448,8 +453,8 @@ impl ReplicationStore {
     /// Where the dead letters of this stream are kept, by a session of their own.
     #[must_use]
     pub fn dead_letters(&self) -> DeadLetterSession {
-        let (config, table) = self.letters.clone();
-        DeadLetterSession::new(config, table, Arc::clone(&self.client))
+        let (endpoint, table) = self.letters.clone();
+        DeadLetterSession::new(endpoint, table, Arc::clone(&self.client))
     }
 
     /// Passes on what may be passed on, and tells whether rows are being stored that must be stored first.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config, Statement};
+use tokio_postgres::{Client, Statement};
 
 use super::aside::Aside;
 use super::session::{Cells, sql_error};
+use super::settings::Endpoint;
 use super::table::WriteBackTable;
 use crate::error::OutboxError;
 use crate::message::RowKey;
@@ -45,10 +46,10 @@ struct Prepared {
 }
 
 impl RowSession {
-    pub(super) fn new(config: Config, tables: Vec<WriteBackTable>, beside: Arc<Client>) -> Self {
+    pub(super) fn new(endpoint: Endpoint, tables: Vec<WriteBackTable>, beside: Arc<Client>) -> Self {
         let sees_all = tables.iter().all(|table| table.sees_all);
         let settings = SETTINGS.to_owned() + if sees_all { NO_POLICIES } else { "" };
-        RowSession { aside: Aside::new(config, beside).beginning_with(settings), tables, prepared: None }
+        RowSession { aside: Aside::new(endpoint, beside).beginning_with(settings), tables, prepared: None }
     }
 
     async fn write(&mut self, rows: &[Arc<RowKey>]) -> Result<Vec<usize>, OutboxError> {

@@ -77,7 +77,7 @@ async fn open(half: Half, server: SocketAddr) -> Result<(), OutboxError> {
         Half::Sql => {
             let mut config = tokio_postgres::Config::new();
             config.hostaddr(server.ip()).port(server.port()).user("walpost").password("open sesame");
-            let session = Session::open(&config).await?;
+            let session = Session::open(&config.into()).await?;
             inspect(&session, &Target::default()).await.map(drop)
         }
     }

@@ -44,6 +44,7 @@ mod stall;
 mod support;
 mod tables;
 mod takeover;
+mod tls;
 mod verify;
 mod versions;
 mod workload;

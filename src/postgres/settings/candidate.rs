@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
 use super::merge::Merged;
+use super::tls::Tls;
 use super::{Os, passfile};
 use crate::error::OutboxError;
 
@@ -17,6 +19,7 @@ const DEFAULT_PORT: u16 = 5432;
 #[derive(Clone)]
 pub struct Candidate {
     pub(super) config: Config,
+    tls: Arc<Tls>,
     host: Host,
     port: u16,
     passfile: Option<PathBuf>,
@@ -44,6 +47,27 @@ impl Candidate {
         }
         config
     }
+
+    /// The same, with how a connection is to be encrypted.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint { config: self.config(), tls: Arc::clone(&self.tls) }
+    }
+}
+
+/// One server as a connection is made to it.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Exactly one host and port, at most one address, and the login.
+    pub(crate) config: Config,
+    pub(crate) tls: Arc<Tls>,
+}
+
+impl From<Config> for Endpoint {
+    /// Without encryption.
+    fn from(config: Config) -> Self {
+        Endpoint { config, tls: Arc::default() }
+    }
 }
 
 /// A host as it was written, before it became part of a candidate.
@@ -55,7 +79,13 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn into_candidate(self, common: &Config, passfile: Option<&Path>, os: &Os) -> Candidate {
+    pub(super) fn into_candidate(
+        self,
+        common: &Config,
+        tls: &Arc<Tls>,
+        passfile: Option<&Path>,
+        os: &Os,
+    ) -> Candidate {
         let mut config = common.clone();
         config.host(&self.host).port(self.port);
         if let Some(address) = self.address {
@@ -67,7 +97,8 @@ impl Server {
             Host::Tcp(self.host.clone())
         };
         let passfile_host = if self.host == os.socket_dir { "localhost".to_owned() } else { self.host };
-        Candidate { config, host, port: self.port, passfile: passfile.map(Path::to_owned), passfile_host }
+        let (tls, passfile) = (Arc::clone(tls), passfile.map(Path::to_owned));
+        Candidate { config, tls, host, port: self.port, passfile, passfile_host }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::error::OutboxError;
 enum Fate {
     /// It is used.
     Used,
-    /// It says nothing to a connection without TLS and GSSAPI, and may stay where it is.
+    /// It says nothing to a connection of ours, and may stay where it is.
     Idle,
     /// Somebody relies on it, and it can't be honoured yet: passing over it in silence would be a lie.
     Refused(&'static str),
@@ -47,22 +47,23 @@ const OPTIONS: [(&str, &str, Fate); 47] = [
     ("sslcertmode", "PGSSLCERTMODE", Used),
     ("gssencmode", "PGGSSENCMODE", Used),
     ("load_balance_hosts", "PGLOADBALANCEHOSTS", Used),
+    ("sslcert", "PGSSLCERT", Used),
+    ("sslkey", "PGSSLKEY", Used),
+    ("sslcrl", "PGSSLCRL", Used),
+    ("sslcrldir", "PGSSLCRLDIR", Used),
+    ("sslsni", "PGSSLSNI", Used),
+    ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", Used),
+    ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Used),
     ("client_encoding", "PGCLIENTENCODING", Idle),
-    ("sslcert", "PGSSLCERT", Idle),
-    ("sslkey", "PGSSLKEY", Idle),
+    // A key that is encrypted is refused when it is read, and no other needs it.
     ("sslpassword", "", Idle),
-    ("sslcrl", "PGSSLCRL", Idle),
-    ("sslcrldir", "PGSSLCRLDIR", Idle),
-    ("sslsni", "PGSSLSNI", Idle),
     ("sslcompression", "PGSSLCOMPRESSION", Idle),
-    ("sslkeylogfile", "", Idle),
-    ("ssl_min_protocol_version", "PGSSLMINPROTOCOLVERSION", Idle),
-    ("ssl_max_protocol_version", "PGSSLMAXPROTOCOLVERSION", Idle),
     ("min_protocol_version", "PGMINPROTOCOLVERSION", Idle),
     ("max_protocol_version", "PGMAXPROTOCOLVERSION", Idle),
     ("krbsrvname", "PGKRBSRVNAME", Idle),
     ("gsslib", "PGGSSLIB", Idle),
     ("gssdelegation", "PGGSSDELEGATION", Idle),
+    ("sslkeylogfile", "", Refused("would write the keys of the connection to a file: leave it out")),
     ("service", "PGSERVICE", Refused(SERVICE)),
     ("servicefile", "", Refused(SERVICE)),
     ("require_auth", "PGREQUIREAUTH", Refused("is not supported: leave it out")),
@@ -137,33 +138,14 @@ impl Merged {
                 return Err(self.complain(key, reason));
             }
         }
-        match self.get("sslmode") {
-            Some("disable" | "allow" | "prefer") => {}
-            Some(mode @ ("require" | "verify-ca" | "verify-full")) => {
-                return Err(self.lacks_tls("sslmode", mode));
+        match self.get("gssencmode") {
+            None | Some("disable" | "prefer") => {}
+            Some("require") => {
+                let what =
+                    "= require asks for encryption by GSSAPI, which is not supported: use TLS (sslmode)";
+                return Err(self.complain("gssencmode", what));
             }
-            Some(_) => {
-                let modes = "is none of disable, allow, prefer, require, verify-ca, verify-full";
-                return Err(self.complain("sslmode", modes));
-            }
-            // As libpq: trusting the system's authorities means verify-full.
-            None if self.get("sslrootcert") == Some("system") => {
-                return Err(self.lacks_tls("sslrootcert", "system"));
-            }
-            None => {}
-        }
-        for (key, refused, others) in [
-            ("sslnegotiation", "direct", &["postgres"][..]),
-            ("sslcertmode", "require", &["disable", "allow"]),
-            ("gssencmode", "require", &["disable", "prefer"]),
-        ] {
-            match self.get(key) {
-                Some(value) if value == refused => return Err(self.lacks_tls(key, refused)),
-                Some(value) if !others.contains(&value) => {
-                    return Err(self.complain(key, &format!("is none of {}, {refused}", others.join(", "))));
-                }
-                _ => {}
-            }
+            Some(_) => return Err(self.complain("gssencmode", "is none of disable, prefer, require")),
         }
         // The order of hosts is the only one that lets a standby relay predict where its slot is.
         match self.get("load_balance_hosts") {
@@ -181,15 +163,10 @@ impl Merged {
         }
     }
 
+    /// It asks for TLS, and this library was built without.
     pub(super) fn lacks_tls(&self, key: &str, value: &str) -> OutboxError {
-        self.complain(
-            key,
-            &format!("= {value} asks for an encrypted connection, which this version can't make"),
-        )
-        .with_advice(
-            "connect by a Unix socket, through an encrypting tunnel, or over a network that you trust with \
-                 sslmode=disable",
-        )
+        let what = format!("= {value} asks for an encrypted connection, which this build can't make");
+        self.complain(key, &what).with_advice("build Walpost with its feature `tls`")
     }
 }
 

@@ -1,0 +1,8 @@
+//! TLS to PostgreSQL, as libpq does it: the modes, whom is trusted, what is shown, and what a login is bound to.
+
+mod files;
+mod lab;
+mod middleman;
+mod modes;
+mod relay;
+mod trust;
