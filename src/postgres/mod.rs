@@ -13,6 +13,8 @@ mod aside;
 mod auth;
 mod connection;
 mod decode_error;
+#[cfg(feature = "cli")]
+mod examination;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod identity;
@@ -45,6 +47,8 @@ pub mod wal;
 mod write_back;
 
 pub use decode_error::DecodeError;
+#[cfg(feature = "cli")]
+pub(crate) use examination::examine;
 pub use letters::DeadLetterSession;
 #[cfg(feature = "cli")]
 pub(crate) use names::quote_literal;
@@ -55,6 +59,8 @@ pub use rows::{Backfill, make_slot_with_rows, replay, since};
 pub(crate) use session::Cells;
 pub use session::Session;
 pub use settings::Settings;
+#[cfg(feature = "cli")]
+pub(crate) use setup::made_sql;
 pub use setup::{drop_table_sql, lag_sql, setup_sql, setup_sql_without_slot, teardown_sql};
 pub use store::{ReplicationSource, ReplicationStore};
 pub use table::{Asked, Chosen, DeadLetterOffice, Discarded, Extent, Letter, LetterState, Rights, Settled};

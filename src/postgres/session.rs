@@ -116,10 +116,18 @@ impl Session {
     /// # Errors
     /// None does; the last one's error.
     pub async fn open_any(settings: &Settings) -> Result<Session, OutboxError> {
+        Ok(Session::open_first(settings).await?.0)
+    }
+
+    /// The same, and which server it was.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn open_first(settings: &Settings) -> Result<(Session, Config), OutboxError> {
         let mut last = OutboxError::usage("no host to connect to", "set PGHOST or the database URL");
         for config in servers(settings).await {
             match Session::open(&config).await {
-                Ok(session) => return Ok(session),
+                Ok(session) => return Ok((session, config)),
                 Err(error) => last = error,
             }
         }
@@ -297,19 +305,7 @@ pub(crate) fn sql_error(during: &str, error: tokio_postgres::Error) -> OutboxErr
 /// Opens the replication connection to the one server of `config`.
 pub(crate) async fn open_replication(config: &Config) -> Result<Connection<Box<dyn Wire>>, OutboxError> {
     let config = &watched(config);
-    let user = match config.get_user() {
-        Some(user) => user.to_owned(),
-        None => whoami::username().map_err(|error| {
-            OutboxError::connection("the name of the operating system's user is unknown", error)
-        })?,
-    };
-    let startup = Startup {
-        database: config.get_dbname().unwrap_or(&user).to_owned(),
-        password: config.get_password().map(<[u8]>::to_vec),
-        application_name: config.get_application_name().unwrap_or("walpost").to_owned(),
-        options: config.get_options().map(str::to_owned),
-        user,
-    };
+    let startup = startup(config)?;
     let start = async {
         let wire = open_wire(config).await?;
         Connection::start(wire, &startup).await
@@ -320,7 +316,24 @@ pub(crate) async fn open_replication(config: &Config) -> Result<Connection<Box<d
     }
 }
 
-async fn open_wire(config: &Config) -> Result<Box<dyn Wire>, OutboxError> {
+/// Who we are, by the settings.
+pub(super) fn startup(config: &Config) -> Result<Startup, OutboxError> {
+    let user = match config.get_user() {
+        Some(user) => user.to_owned(),
+        None => whoami::username().map_err(|error| {
+            OutboxError::connection("the name of the operating system's user is unknown", error)
+        })?,
+    };
+    Ok(Startup {
+        database: config.get_dbname().unwrap_or(&user).to_owned(),
+        password: config.get_password().map(<[u8]>::to_vec),
+        application_name: config.get_application_name().unwrap_or("walpost").to_owned(),
+        options: config.get_options().map(str::to_owned),
+        user,
+    })
+}
+
+pub(super) async fn open_wire(config: &Config) -> Result<Box<dyn Wire>, OutboxError> {
     let failed = |error| OutboxError::connection(cannot_connect(config), error);
     let port = config.get_ports().first().copied().unwrap_or(5432);
     if let Some(address) = config.get_hostaddrs().first() {
