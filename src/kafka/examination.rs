@@ -51,8 +51,15 @@ pub(crate) async fn examine(settings: &KafkaSettings, topics: &[TopicInUse]) -> 
         }
     };
     let mut found = vec![brokers::answering(settings, &answer)];
-    found.extend(brokers::unreachable(settings, &answer.brokers).await);
+    let reached = brokers::unreachable(settings, &answer.brokers).await;
+    let gone = reached.iter().filter(|found| found.is_failure()).count();
+    found.extend(reached);
     found.push(brokers::introduced(&answer));
+    if gone > 0 && gone == answer.brokers.len() {
+        let missed = "not looked at, since no broker can be reached where it says it is";
+        found.push(Finding::warn("topics", missed, "mend the addresses, then run this again"));
+        return found;
+    }
     match admin(settings) {
         Ok(admin) => {
             let subject = Subject { settings, admin, brokers: &answer.brokers };

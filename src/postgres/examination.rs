@@ -47,17 +47,19 @@ struct Subject<'a> {
     config: &'a Config,
     target: &'a Target,
     report: &'a Preflight,
+    /// The role lacks the right to replicate, which is told already.
+    no_right: bool,
 }
 
 /// Looks at everything in the database, and never fails: what can't be looked at is a finding.
 pub(crate) async fn examine(settings: &Settings, target: &Target, on_refusal: OnRefusal) -> Examination {
     let (session, config) = match Session::open_first(settings).await {
         Ok(opened) => opened,
-        Err(error) => return unreachable(target, error),
+        Err(error) => return unreachable(settings, target, error),
     };
     let bounded = format!("SET statement_timeout = {}", STATEMENT.as_millis());
     if let Err(error) = session.client().batch_execute(&bounded).await {
-        return unreachable(target, sql_error("asking the server", error));
+        return unreachable(settings, target, sql_error("asking the server", error));
     }
     let mut report = Preflight::default();
     // Bounded as a whole: a server that has stopped answering would be waited for look by look.
@@ -73,7 +75,8 @@ pub(crate) async fn examine(settings: &Settings, target: &Target, on_refusal: On
     };
     let mut findings = std::mem::take(&mut report.findings);
     findings.push(needed);
-    let subject = Subject { session: &session, config: &config, target, report: &report };
+    let no_right = findings.iter().any(|found| found.subject == "role" && found.is_failure());
+    let subject = Subject { session: &session, config: &config, target, report: &report, no_right };
     let topics = surroundings(&subject, &mut findings).await;
     Examination { findings, topics }
 }
@@ -129,10 +132,11 @@ fn silent() -> OutboxError {
 }
 
 /// Without a session there is nothing but what the settings say.
-fn unreachable(target: &Target, error: OutboxError) -> Examination {
+fn unreachable(settings: &Settings, target: &Target, error: OutboxError) -> Examination {
+    let role = settings.candidates().first().and_then(|server| server.config().get_user().map(str::to_owned));
     let missed = "not looked at, since there is no connection: server, role, tables, publication, slot and all else in it";
     let findings = vec![
-        login::refused(error),
+        login::refused(error, role.as_deref()),
         Finding::warn("database", missed, "mend the connection, then run this again"),
     ];
     Examination { findings, topics: recent::named(target) }

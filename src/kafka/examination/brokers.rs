@@ -1,7 +1,9 @@
 //! The brokers: who they let in, and whether each can be reached where it says it is.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -13,6 +15,8 @@ use crate::kafka::probe::{Answer, Introduction};
 
 /// How many brokers are tried; a cluster has a handful, and each answers like the others.
 const TRIED: usize = 50;
+/// After this long a broker is taken to listen.
+const LISTENS: Duration = Duration::from_millis(200);
 
 /// That they answer, and as whom.
 pub(super) fn answering(settings: &KafkaSettings, answer: &Answer) -> Finding {
@@ -56,7 +60,7 @@ pub(super) async fn unreachable(settings: &KafkaSettings, brokers: &[(i32, Strin
     for address in all {
         tries.spawn(async move {
             let why = match timeout(ANSWER, TcpStream::connect(&address)).await {
-                Ok(Ok(_)) => return None,
+                Ok(Ok(stream)) => hung_up(stream).await?,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer".to_owned(),
             };
@@ -91,6 +95,15 @@ pub(super) async fn unreachable(settings: &KafkaSettings, brokers: &[(i32, Strin
         found.push(Finding::good("brokers", text));
     }
     found
+}
+
+/// What stands in for a broker that is away may take a connection and drop it at once; a broker waits to be asked.
+async fn hung_up(mut stream: TcpStream) -> Option<String> {
+    match timeout(LISTENS, stream.read(&mut [0])).await {
+        Ok(Ok(0)) => Some("the connection is closed at once".to_owned()),
+        Ok(Err(error)) => Some(error.to_string()),
+        Ok(Ok(_)) | Err(_) => None,
+    }
 }
 
 /// With its port. Names of librdkafka's may bear a protocol.

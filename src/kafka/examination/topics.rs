@@ -257,7 +257,7 @@ fn sizes(subject: &Subject<'_>, topic: &TopicInUse, most: Option<i64>) -> Vec<Fi
     if *largest > most {
         let text =
             format!("a row for {name} has {largest} bytes, and the topic takes {most} (max.message.bytes)");
-        let wider = format!("max.message.bytes={}", largest + largest / 2);
+        let wider = format!("max.message.bytes={}", (largest + largest / 2).max(batch.min(message) + 1024));
         found.push(Finding::warn(SUBJECT, text, alter(subject.settings, name, &wider)));
     } else if batch.min(message) > most {
         let text = format!(

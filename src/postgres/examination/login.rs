@@ -19,9 +19,9 @@ use crate::postgres::session::{Cells, open_replication, open_wire, startup};
 const APART: Duration = Duration::from_secs(5);
 
 /// What to do about an ordinary session that was refused: by SQL where SQL mends it.
-pub(super) fn refused(error: OutboxError) -> Finding {
+pub(super) fn refused(error: OutboxError, role: Option<&str>) -> Finding {
     let text = error.to_string();
-    match mend(&text, error.sqlstate().unwrap_or_default()) {
+    match mend(&text, error.sqlstate().unwrap_or_default(), role) {
         Some(Mend::Line(line)) => {
             let advice = format!(
                 "put this line into pg_hba.conf (SHOW hba_file tells where), above lines that reject: {line} -- then: \
@@ -42,7 +42,7 @@ enum Mend {
 }
 
 /// By the server's words, since a code stands for several causes. Words in another language are left as they are.
-fn mend(text: &str, sqlstate: &str) -> Option<Mend> {
+fn mend(text: &str, sqlstate: &str, role: Option<&str>) -> Option<Mend> {
     let quoted = |before: &str| {
         let (_, rest) = text.split_once(before)?;
         Some(rest.split_once('"')?.0.to_owned())
@@ -61,9 +61,10 @@ fn mend(text: &str, sqlstate: &str) -> Option<Mend> {
         "53300" if text.contains("too many connections for database") => quoted("database \"").map(|name| {
             Mend::Sql(format!("ALTER DATABASE {} CONNECTION LIMIT -1;", quote_identifier(&name)))
         }),
-        "42501" if text.contains("permission denied for database") => quoted("for database \"").map(|name| {
-            Mend::Sql(format!("GRANT CONNECT ON DATABASE {} TO PUBLIC;", quote_identifier(&name)))
-        }),
+        "42501" if text.contains("permission denied for database") => {
+            let (name, role) = (quote_identifier(&quoted("for database \"")?), quote_identifier(role?));
+            Some(Mend::Sql(format!("GRANT CONNECT ON DATABASE {name} TO {role};")))
+        }
         _ => None,
     }
 }
@@ -96,8 +97,7 @@ pub(super) async fn look(subject: &Subject<'_>) -> Result<Vec<Finding>, OutboxEr
     };
     let found = match tokio::time::timeout(PATIENCE, opened).await {
         Ok(Ok(_)) => Finding::good("login", "a login for replication is let in"),
-        // That is told already.
-        Ok(Err(error)) if error.sqlstate() == Some("42501") => return Ok(Vec::new()),
+        Ok(Err(error)) if subject.no_right && error.sqlstate() == Some("42501") => return Ok(Vec::new()),
         Ok(Err(error)) => not_let_in(subject, error).await?,
         Err(_) => {
             let text = "a login for replication gets no answer";
@@ -255,9 +255,14 @@ mod tests {
                 "too many connections for role \"relay\"",
                 Mend::Sql("ALTER ROLE relay CONNECTION LIMIT -1;".to_owned()),
             ),
+            (
+                "42501",
+                "permission denied for database \"my shop\"",
+                Mend::Sql("GRANT CONNECT ON DATABASE \"my shop\" TO relay;".to_owned()),
+            ),
         ] {
-            assert_eq!(mend(text, sqlstate), Some(expected), "{text}");
+            assert_eq!(mend(text, sqlstate, Some("relay")), Some(expected), "{text}");
         }
-        assert_eq!(mend("nichts zu machen", "28000"), None);
+        assert_eq!(mend("nichts zu machen", "28000", None), None);
     }
 }

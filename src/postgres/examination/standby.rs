@@ -1,7 +1,7 @@
 //! Standbys: whether one that is promoted has the slot, and whether one that is away holds up the relay.
 //!
-//! Source: PostgreSQL documentation, "Logical Replication Failover" and "Replication Slot Synchronization". What is set on the standby itself
-//! can't be seen from here but for its feedback.
+//! Source: PostgreSQL documentation, "Logical Replication Failover" and "Replication Slot Synchronization". What is set on
+//! the standby itself can't be seen from here but for its feedback.
 
 use tokio_postgres::Row;
 
@@ -31,16 +31,18 @@ struct Standbys {
 async fn standbys(subject: &Subject<'_>) -> Result<Standbys, OutboxError> {
     // The column is not there before 17.
     let sql = format!(
-        "SELECT ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical' AND active ORDER BY 1), \
-         ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical' AND active \
-           AND xmin IS NULL AND catalog_xmin IS NULL ORDER BY 1), \
+        "WITH kept AS (SELECT s.* FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid \
+           WHERE s.slot_type = 'physical' AND r.application_name NOT LIKE 'pg\\_%') \
+         SELECT ARRAY(SELECT slot_name::text FROM kept ORDER BY 1), \
+         ARRAY(SELECT slot_name::text FROM kept WHERE xmin IS NULL AND catalog_xmin IS NULL ORDER BY 1), \
          (SELECT count(*) FROM pg_stat_replication r WHERE NOT EXISTS (SELECT FROM pg_replication_slots s \
            WHERE s.active_pid = r.pid AND s.slot_type = 'logical') AND r.application_name NOT LIKE 'pg\\_%'), \
          (SELECT (to_jsonb(s) ->> 'failover')::bool FROM pg_replication_slots s WHERE slot_name = {}), \
          coalesce(current_setting('synchronized_standby_slots', true), ''), \
-         ARRAY(SELECT wanted FROM unnest(string_to_array(replace(coalesce(current_setting('synchronized_standby_slots', true), ''), \
-           ' ', ''), ',')) wanted WHERE NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.slot_name = wanted \
-           AND s.slot_type = 'physical' AND s.active))",
+         ARRAY(SELECT wanted FROM string_to_table(replace(coalesce( \
+             current_setting('synchronized_standby_slots', true), ''), ' ', ''), ',') wanted \
+           WHERE wanted <> '' AND NOT EXISTS (SELECT FROM pg_replication_slots s WHERE s.slot_name = wanted \
+             AND s.slot_type = 'physical' AND s.active))",
         quote_literal(&subject.target.slot)
     );
     let row: Row = subject.row(&sql).await?;
