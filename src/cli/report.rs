@@ -63,7 +63,7 @@ fn line(found: &Finding) -> String {
     let first = format!("{word:<5} {:<12} {text}", found.subject);
     match advice {
         Some(advice) => {
-            let lines = advice.lines().map(|line| format!("\n{:<18} -> {line}", ""));
+            let lines = advice.lines().map(|line| format!("\n{:<18} -> {}", "", escape(line)));
             first + &lines.collect::<String>()
         }
         None => first,

@@ -68,22 +68,21 @@ pub(crate) async fn examine(settings: &Settings, target: &Target, on_refusal: On
         inspect_write_back(&session, target, &mut report).await?;
         inspect_dead_letters(&session, target, on_refusal).await
     };
-    let needed = match tokio::time::timeout(2 * PATIENCE, needed).await {
-        Ok(Ok(letters)) => letters,
-        Ok(Err(error)) => Finding::error("database", error),
-        Err(_) => Finding::error("database", silent()),
+    let (needed, silent) = match tokio::time::timeout(2 * PATIENCE, needed).await {
+        Ok(Ok(letters)) => (letters, false),
+        Ok(Err(error)) => (Finding::error("database", error), false),
+        Err(_) => (Finding::error("database", silent()), true),
     };
     let mut findings = std::mem::take(&mut report.findings);
     findings.push(needed);
     let no_right = findings.iter().any(|found| found.subject == "role" && found.is_failure());
     let subject = Subject { session: &session, config: &config, target, report: &report, no_right };
-    let topics = surroundings(&subject, &mut findings).await;
+    let topics = surroundings(&subject, Looks { findings: &mut findings, silent }).await;
     Examination { findings, topics }
 }
 
 /// Looks that need nothing of each other.
-async fn surroundings(subject: &Subject<'_>, findings: &mut Vec<Finding>) -> Vec<TopicInUse> {
-    let mut looks = Looks { findings, silent: false };
+async fn surroundings(subject: &Subject<'_>, mut looks: Looks<'_>) -> Vec<TopicInUse> {
     looks.take("login", login::look(subject)).await;
     looks.take("pooler", login::pooler(subject)).await;
     looks.take("clock", login::clock(subject)).await;

@@ -220,6 +220,12 @@ async fn what_a_failover_would_lose_is_told_on_18() {
     })
     .await;
     well.assert_well(&["standby", "idle timeout"]);
+    // On the standby itself all can be looked at, and that it is one is in the way.
+    let there = standby.url(&world.database.name);
+    let checked = Checked::of(world.command(["check"]).env("WALPOST_DATABASE_URL", there)).await;
+    assert!(checked.advice("primary", "fail", "the server is a standby").contains("target_session_attrs"));
+    let missed = |found: &serde_json::Value| found["text"].as_str().unwrap().contains("not looked at");
+    assert!(!checked.findings.iter().any(missed), "{:#?}", checked.findings);
 
     standby.stop_fast().await;
     let checked = check().await;

@@ -113,5 +113,5 @@ async fn emits(subject: &Subject<'_>) -> Result<Option<Finding>, OutboxError> {
         let mend: Vec<_> = functions.iter().map(grant).collect();
         Ok(Finding::fail(SUBJECT, text, mend.join(" ")).all_sql())
     };
-    subject.rows(sql).await?.iter().next().map(found).transpose()
+    subject.rows(sql).await?.first().map(found).transpose()
 }

@@ -50,7 +50,7 @@ pub(super) async fn look(subject: &Subject<'_>) -> Result<Vec<Finding>, OutboxEr
 
 /// Whether a name is among `synchronous_standby_names`, where `*` is every one.
 fn named(names: &str, relay: &str) -> bool {
-    let words = names.split(|letter: char| letter == ',' || letter == '(' || letter == ')');
+    let words = names.split([',', '(', ')']);
     words
         .map(|word| word.trim().trim_matches('"'))
         .any(|word| word == "*" || word.eq_ignore_ascii_case(relay))
