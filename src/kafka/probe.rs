@@ -5,14 +5,19 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::client::Client;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::settings::KafkaSettings;
 use crate::error::OutboxError;
+
+/// How long the first round of a question lasts; each later one twice as long.
+const FIRST_ROUND: Duration = Duration::from_secs(1);
 
 /// What the brokers say of themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +73,7 @@ pub(super) fn ask(
     config.set("statistics.interval.ms", "100");
     let producer: BaseProducer<Listener> =
         config.create_with_context(Listener::default()).map_err(|error| settings.refused(error))?;
-    let metadata = producer.client().fetch_metadata(None, timeout);
+    let metadata = fetch_metadata(producer.client(), None, timeout);
     // The reason waits in the queue of events.
     producer.poll(Duration::from_millis(10));
     let metadata = metadata.map_err(|error| {
@@ -88,6 +93,27 @@ pub(super) fn ask(
         // Known since the metadata came.
         cluster_id: producer.client().fetch_cluster_id(Duration::ZERO),
     })
+}
+
+/// Asks for metadata in rounds. librdkafka gives a question to a broker that is up; while none is, to the first of the list,
+/// which may be the one that is down.
+pub(super) fn fetch_metadata<C: ClientContext>(
+    client: &Client<C>,
+    topic: Option<&str>,
+    timeout: Duration,
+) -> KafkaResult<Metadata> {
+    let (since, mut round) = (Instant::now(), FIRST_ROUND);
+    loop {
+        let left = timeout.saturating_sub(since.elapsed());
+        let answer = client.fetch_metadata(topic, round.min(left));
+        let away = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code).is_some_and(|code| {
+            matches!(code, RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::BrokerTransportFailure)
+        });
+        round *= 2;
+        if !away || round > timeout || since.elapsed() >= timeout {
+            return answer;
+        }
+    }
 }
 
 /// An idempotent producer asks for its number by itself, before it has anything to write.

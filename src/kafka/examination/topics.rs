@@ -8,6 +8,7 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use super::{ANSWER, Finding, Subject, alter, options};
 use crate::kafka::guard::canonical;
+use crate::kafka::probe::fetch_metadata;
 
 const SUBJECT: &str = "topic";
 
@@ -75,7 +76,7 @@ pub(super) async fn look(subject: &Subject<'_>, topics: &[TopicInUse]) -> Vec<Fi
 /// What the metadata says, without anything being made by the question.
 fn describe(subject: &Subject<'_>, name: &str) -> There {
     use RDKafkaErrorCode as Code;
-    let metadata = match subject.admin.inner().fetch_metadata(Some(name), ANSWER) {
+    let metadata = match fetch_metadata(subject.admin.inner(), Some(name), ANSWER) {
         Ok(metadata) => metadata,
         Err(error) => {
             return match error.rdkafka_error_code() {
