@@ -74,9 +74,14 @@ pub(super) fn ask(
     let producer: BaseProducer<Listener> =
         config.create_with_context(Listener::default()).map_err(|error| settings.refused(error))?;
     let metadata = fetch_metadata(producer.client(), None, timeout);
-    // The reason waits in the queue of events.
-    producer.poll(Duration::from_millis(10));
     let metadata = metadata.map_err(|error| {
+        // The reason waits in the queue of events, among others.
+        for _ in 0..20 {
+            producer.poll(Duration::from_millis(10));
+            if producer.context().has_heard() {
+                break;
+            }
+        }
         let (code, why) = producer.context().reason(&error);
         let why = settings.secrets().veil(&why).into_owned();
         OutboxError::broker(&format!("no Kafka broker answers at {}", settings.brokers), code, why).with_advice(
@@ -139,6 +144,10 @@ pub(super) struct Listener {
 }
 
 impl Listener {
+    fn has_heard(&self) -> bool {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Always a code that is worth another try: an operator may just be starting the broker.
     fn reason(&self, fetch: &KafkaError) -> (i32, String) {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();

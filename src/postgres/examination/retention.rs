@@ -11,6 +11,8 @@ use crate::postgres::session::Cells;
 
 /// A rate over less than this says nothing of a day, in seconds.
 const TELLING: f64 = 3600.0;
+/// A rate over less than this says nothing at all, in seconds.
+const MOMENT: f64 = 60.0;
 /// A relay may be away for a night, in seconds.
 const NIGHT: f64 = 12.0 * 3600.0;
 /// What is given without a rate, and at least, in bytes.
@@ -53,6 +55,9 @@ impl Rate {
     }
 
     fn text(self) -> String {
+        if self.seconds < MOMENT {
+            return "it is too new to tell at which rate".to_owned();
+        }
         let hourly = self.bytes / self.seconds * 3600.0;
         #[allow(clippy::cast_possible_truncation, reason = "a figure for a person")]
         let hourly = size(hourly as i64);
