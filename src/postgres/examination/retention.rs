@@ -56,7 +56,7 @@ impl Rate {
 
     fn text(self) -> String {
         if self.seconds < MOMENT {
-            return "it is too new to tell at which rate".to_owned();
+            return "how fast it grows can't be told yet".to_owned();
         }
         let hourly = self.bytes / self.seconds * 3600.0;
         #[allow(clippy::cast_possible_truncation, reason = "a figure for a person")]
@@ -101,9 +101,8 @@ fn bounded(bound: i64, rate: Rate) -> Finding {
         ),
         None => format!(
             "a relay that is away loses its slot after {} of log (max_slot_wal_keep_size; how long that lasts can't be \
-             told yet: {})",
-            size(bound),
-            rate.text()
+             told yet)",
+            size(bound)
         ),
     };
     if lasts.map_or(bound < 1 << 30, |lasts| lasts < NIGHT) {
