@@ -46,7 +46,7 @@ async fn a_topic_that_would_refuse_records_is_told_with_the_change_that_mends_it
     let world = World::new("topics", 3).await;
     let client = world.database.client().await;
     let [copies, compact, missing, small, narrow] =
-        ["copies", "compact", "missing", "small", "narrow"].map(|name| unique(name));
+        ["copies", "compact", "missing", "small", "narrow"].map(unique);
     for topic in [&copies, &compact, &small, &narrow] {
         broker.create_topic(topic, 1).await;
     }
