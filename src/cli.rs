@@ -66,7 +66,7 @@ pub fn execute(
             Command::Setup(setup) => setup::setup(&config()?, setup.backfill()).await,
             Command::Replay(rows) => replay::replay(rows, &config()?).await,
             Command::Run(_) => run::run(config()?, &console).await,
-            Command::Check(_) => check::check(&config()?).await,
+            Command::Check(arguments) => check::check(&config()?, arguments.json).await,
             Command::Status(status) => status::status(&config()?, status.json).await,
             Command::DeadLetters(letters) => dead_letters::dead_letters(&letters.command, &config()?).await,
             Command::Teardown(teardown) => teardown::teardown(&config()?, teardown.drop_table).await,

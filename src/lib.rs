@@ -45,6 +45,7 @@ mod debezium;
 #[doc(hidden)]
 pub mod demo;
 pub mod error;
+mod finding;
 // Doors for `fuzz/`, `tests/hostile/` and `benches/`, which feed bytes to rooms that are private; for nobody else.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -73,7 +73,7 @@ fn help_and_version_go_to_stdout() {
             &["--drain-timeout", "[env: WALPOST_DRAIN_TIMEOUT]", "[default: 25s]", "Examples:"],
         ),
         (&["setup", "--help"], &["--print", "--table"]),
-        (&["check", "--help"], &["--brokers"]),
+        (&["check", "--help"], &["--brokers", "--json"]),
         (&["status", "--help"], &["--json"]),
         (&["dead-letters", "--help"], &["list", "show", "replay", "discard", "--on-refusal dead-letter"]),
         (&["dead-letters", "list", "--help"], &["--topic", "--all", "--json", "[env: WALPOST_SLOT]"]),

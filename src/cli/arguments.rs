@@ -56,6 +56,9 @@ pub enum Command {
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArguments),
     /// Check every precondition, and say how to mend what is missing
+    ///
+    /// Looks at the database, at Kafka, and at what surrounds a relay: rights, room, retention, standbys, poolers, topics.
+    /// Nothing is changed, and no record is written. The exit code is 1 if a check fails, and 0 if there are warnings only.
     Check(CheckArguments),
     /// Show how far the relay is: position, lag, retained log and what holds it back, who holds the slot
     Status(StatusArguments),
@@ -176,6 +179,9 @@ pub struct RunArguments {
 /// Arguments of `walpost check`.
 #[derive(Args)]
 pub struct CheckArguments {
+    /// Print one JSON array on stdout: of each check subject, outcome (ok, warn, fail), text, advice and sql
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     database: DatabaseArguments,
     #[command(flatten)]
@@ -246,7 +252,7 @@ impl Arguments {
             Command::Status(StatusArguments { database, .. })
             | Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer)?,
             Command::DeadLetters(letters) => letters.command.database().put_into(&mut layer)?,
-            Command::Check(CheckArguments { database, mapping, kafka, write_back, refusal }) => {
+            Command::Check(CheckArguments { database, mapping, kafka, write_back, refusal, .. }) => {
                 database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;

@@ -10,7 +10,8 @@ use clap::{Arg, Command, CommandFactory};
 use super::arguments::Arguments;
 use crate::config::layers;
 
-const MADE: &str = "<!-- Made from the command line's definition: `make docs` writes it, and the tests compare. -->";
+const MADE: &str =
+    "<!-- Made from the command line's definition: `make docs` writes it, and the tests compare. -->";
 
 const CONFIGURATION: &str = "\
 Every setting has three forms: a flag goes over an environment variable, that over a line of `walpost.toml` (in the working \
@@ -59,9 +60,12 @@ fn describe(parent: &Command, path: &str, page: &mut String) {
     for command in parent.get_subcommands().filter(|command| command.get_name() != "help") {
         let path = format!("{path} {}", command.get_name());
         writeln!(page, "\n## `{path}`\n").unwrap();
-        let about = command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
+        let about =
+            command.get_long_about().or(command.get_about()).map(ToString::to_string).unwrap_or_default();
         writeln!(page, "{}", paragraphs(&about)).unwrap();
-        for argument in command.get_arguments().filter(|argument| !is_setting(argument) && !is_general(argument)) {
+        for argument in
+            command.get_arguments().filter(|argument| !is_setting(argument) && !is_general(argument))
+        {
             page.push_str(&entry(argument));
         }
         describe(command, &path, page);
@@ -154,7 +158,10 @@ fn the_pages_say_what_the_command_line_takes() {
 #[test]
 fn each_setting_is_on_the_page() {
     let page = configuration();
-    let missing: BTreeSet<&str> =
-        layers::SETTINGS.iter().filter(|setting| !page.contains(&format!("`{}`", setting.key))).map(|s| s.key).collect();
+    let missing: BTreeSet<&str> = layers::SETTINGS
+        .iter()
+        .filter(|setting| !page.contains(&format!("`{}`", setting.key)))
+        .map(|s| s.key)
+        .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }

@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::error::OutboxError;
 use crate::postgres::{Backfill, Cells, Session, Target};
 use crate::postgres::{
-    inspect, inspect_dead_letters, make_slot_with_rows, setup_sql, setup_sql_without_slot,
+    inspect, inspect_dead_letters, made_sql, make_slot_with_rows, setup_sql, setup_sql_without_slot,
 };
 
 /// Prints the SQL instead of running it.
@@ -32,6 +32,7 @@ pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), Out
         report::print(&before);
         return Err(error);
     }
+    let there = Made::look(&session, &config.target).await?;
     if backfill == Backfill::None || slot_exists {
         session.run_script("setting up", &sql).await?;
     } else {
@@ -50,7 +51,8 @@ pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), Out
     }
     let mut found = inspect(&session, &config.target).await?.findings;
     found.push(inspect_dead_letters(&session, &config.target, config.refusal.on_refusal).await?);
-    report::print(&found);
+    Made::look(&session, &config.target).await?.print_beyond(&there);
+    report::print_problems(&found);
     report::verdict(&found)?;
     output::say(
         "\nThe relay's login needs a password, unless it has one: ALTER ROLE walpost PASSWORD '...';",
@@ -60,6 +62,28 @@ pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), Out
         config.target.tables()
     ));
     Ok(())
+}
+
+/// What is there of all that set-up makes: kind and name.
+struct Made(Vec<(String, String)>);
+
+impl Made {
+    async fn look(session: &Session, target: &Target) -> Result<Made, OutboxError> {
+        let rows = session.client().query(&made_sql(target), &[]).await;
+        let rows = rows.map_err(|error| OutboxError::connection("looking at what is there", error))?;
+        let pair = |row: &tokio_postgres::Row| Ok((row.cell(0)?, row.cell(1)?));
+        rows.iter().map(pair).collect::<Result<_, _>>().map(Made)
+    }
+
+    fn print_beyond(&self, before: &Made) {
+        let new: Vec<_> = self.0.iter().filter(|one| !before.0.contains(one)).collect();
+        for (kind, name) in &new {
+            output::say(&format!("made  {kind:<12} {name}"));
+        }
+        if new.is_empty() {
+            output::say("ok    setup        all of it is there already");
+        }
+    }
 }
 
 /// The tables that set-up does not make, and so must be there before; whether there are any.

@@ -14,6 +14,8 @@ mod clock;
 mod context;
 mod dead_man;
 mod delivery;
+#[cfg(feature = "cli")]
+mod examination;
 mod guard;
 mod introduction;
 mod partitioner;
@@ -25,6 +27,8 @@ mod settings;
 mod watch;
 mod window;
 
+#[cfg(feature = "cli")]
+pub(crate) use examination::{TopicInUse, examine};
 #[cfg(feature = "cli")]
 pub(crate) use guard::{canonical, is_secret};
 pub use probe::{ProbeReport, probe};

@@ -1,16 +1,23 @@
 //! Whether brokers answer, for `walpost check`.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::client::Client;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
+use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::settings::KafkaSettings;
 use crate::error::OutboxError;
+
+/// How long the first round of a question lasts; each later one twice as long.
+const FIRST_ROUND: Duration = Duration::from_secs(1);
 
 /// What the brokers say of themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,19 +36,52 @@ pub struct ProbeReport {
 pub async fn probe(settings: &KafkaSettings, timeout: Duration) -> Result<ProbeReport, OutboxError> {
     let settings = settings.clone();
     // librdkafka blocks until the answer or the end of patience.
-    tokio::task::spawn_blocking(move || ask(&settings, timeout))
+    let answer = tokio::task::spawn_blocking(move || ask(&settings, timeout, None))
         .await
-        .map_err(|error| OutboxError::connection("the question to Kafka was abandoned", error))?
+        .map_err(|error| OutboxError::connection("the question to Kafka was abandoned", error))??;
+    let brokers = answer.brokers.into_iter().map(|(_, address)| address).collect();
+    Ok(ProbeReport { cluster_id: answer.cluster_id, brokers })
 }
 
-fn ask(settings: &KafkaSettings, timeout: Duration) -> Result<ProbeReport, OutboxError> {
-    let config = settings.prepare()?.config;
+/// What the brokers say to a producer.
+pub(super) struct Answer {
+    pub(super) cluster_id: Option<String>,
+    /// Number and address of each.
+    pub(super) brokers: Vec<(i32, String)>,
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only `walpost check` tells it"))]
+    pub(super) introduction: Introduction,
+}
+
+/// What became of a producer that has asked for its number, without which it may write nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Introduction {
+    Known,
+    /// For good, with the broker's code.
+    Refused(i32, String),
+    /// Neither in time.
+    Silent,
+}
+
+/// Blocks until the answer or the end of patience; then, if wanted, until the producer has its number.
+pub(super) fn ask(
+    settings: &KafkaSettings,
+    timeout: Duration,
+    introduced: Option<Duration>,
+) -> Result<Answer, OutboxError> {
+    let mut config = settings.prepare()?.config;
+    // They tell when the number is there.
+    config.set("statistics.interval.ms", "100");
     let producer: BaseProducer<Listener> =
         config.create_with_context(Listener::default()).map_err(|error| settings.refused(error))?;
-    let metadata = producer.client().fetch_metadata(None, timeout);
-    // The reason waits in the queue of events.
-    producer.poll(Duration::from_millis(10));
+    let metadata = fetch_metadata(producer.client(), None, timeout);
     let metadata = metadata.map_err(|error| {
+        // The reason waits in the queue of events, among others.
+        for _ in 0..20 {
+            producer.poll(Duration::from_millis(10));
+            if producer.context().has_heard() {
+                break;
+            }
+        }
         let (code, why) = producer.context().reason(&error);
         let why = settings.secrets().veil(&why).into_owned();
         OutboxError::broker(&format!("no Kafka broker answers at {}", settings.brokers), code, why).with_advice(
@@ -49,20 +89,68 @@ fn ask(settings: &KafkaSettings, timeout: Duration) -> Result<ProbeReport, Outbo
              here, and for a secured broker security.protocol, sasl.* and ssl.* (`-X`)",
         )
     })?;
-    let brokers = metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port()));
-    let report = ProbeReport { cluster_id: None, brokers: brokers.collect() };
-    // Known since the metadata came.
-    Ok(ProbeReport { cluster_id: producer.client().fetch_cluster_id(Duration::ZERO), ..report })
+    let brokers = metadata.brokers().iter();
+    Ok(Answer {
+        brokers: brokers
+            .map(|broker| (broker.id(), format!("{}:{}", broker.host(), broker.port())))
+            .collect(),
+        introduction: introduced.map_or(Introduction::Silent, |patience| introduce(&producer, patience)),
+        // Known since the metadata came.
+        cluster_id: producer.client().fetch_cluster_id(Duration::ZERO),
+    })
 }
 
-/// Remembers the first error that says more than "all are down".
+/// Asks for metadata in rounds. librdkafka gives a question to a broker that is up; while none is, to the first of the list,
+/// which may be the one that is down.
+pub(super) fn fetch_metadata<C: ClientContext>(
+    client: &Client<C>,
+    topic: Option<&str>,
+    timeout: Duration,
+) -> KafkaResult<Metadata> {
+    let (since, mut round) = (Instant::now(), FIRST_ROUND);
+    loop {
+        let left = timeout.saturating_sub(since.elapsed());
+        let answer = client.fetch_metadata(topic, round.min(left));
+        let away = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code).is_some_and(|code| {
+            matches!(code, RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::BrokerTransportFailure)
+        });
+        round *= 2;
+        if !away || round > timeout || since.elapsed() >= timeout {
+            return answer;
+        }
+    }
+}
+
+/// An idempotent producer asks for its number by itself, before it has anything to write.
+fn introduce(producer: &BaseProducer<Listener>, patience: Duration) -> Introduction {
+    let since = Instant::now();
+    while since.elapsed() < patience {
+        if let Some((code, why)) = producer.client().fatal_error() {
+            return Introduction::Refused(code as i32, why);
+        }
+        if producer.context().introduced.load(Relaxed) {
+            return Introduction::Known;
+        }
+        producer.poll(Duration::from_millis(20));
+    }
+    Introduction::Silent
+}
+
+/// Remembers the first error that says more than "all are down", and that the producer has its number.
 #[derive(Default)]
-struct Listener(Mutex<Option<String>>);
+pub(super) struct Listener {
+    heard: Mutex<Option<String>>,
+    introduced: AtomicBool,
+}
 
 impl Listener {
+    fn has_heard(&self) -> bool {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Always a code that is worth another try: an operator may just be starting the broker.
     fn reason(&self, fetch: &KafkaError) -> (i32, String) {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let code = RDKafkaErrorCode::BrokerTransportFailure as i32;
         (code, heard.unwrap_or_else(|| fetch.to_string()))
     }
@@ -71,9 +159,15 @@ impl Listener {
 impl ClientContext for Listener {
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
+    fn stats(&self, statistics: Statistics) {
+        if statistics.eos.is_some_and(|state| state.producer_id >= 0) {
+            self.introduced.store(true, Relaxed);
+        }
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
             heard.get_or_insert_with(|| reason.to_owned());
         }
     }

@@ -7,9 +7,11 @@ use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{self, ChannelBinding, ScramSha256};
 use postgres_protocol::message::backend::{AuthenticationSaslBody, Message};
 use postgres_protocol::message::frontend;
+use tokio_postgres::Config;
 use tokio_postgres::config::ChannelBinding as Wanted;
 
 use super::connection::{Connection, Startup, Wire, cannot_encode, fields_error};
+use super::wire::Opened;
 use crate::error::OutboxError;
 
 const DURING: &str = "logging in";
@@ -28,6 +30,12 @@ pub(super) struct Binding {
 }
 
 impl Binding {
+    /// What there is over this wire.
+    pub(super) fn of(config: &Config, opened: &Opened) -> Self {
+        let (wanted, is_tls) = (config.get_channel_binding(), opened.security.is_tls());
+        Binding { wanted, is_tls, end_point: opened.end_point.clone() }
+    }
+
     /// How to log in with a password, given what the server offers.
     fn choose(
         &self,

@@ -14,6 +14,8 @@ mod auth;
 mod begun;
 mod connection;
 mod decode_error;
+#[cfg(feature = "cli")]
+mod examination;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod identity;
@@ -49,6 +51,8 @@ mod wire;
 mod write_back;
 
 pub use decode_error::DecodeError;
+#[cfg(feature = "cli")]
+pub(crate) use examination::examine;
 pub use letters::DeadLetterSession;
 #[cfg(feature = "cli")]
 pub(crate) use names::quote_literal;
@@ -59,6 +63,8 @@ pub use rows::{Backfill, make_slot_with_rows, replay, since};
 pub(crate) use session::Cells;
 pub use session::Session;
 pub use settings::Settings;
+#[cfg(feature = "cli")]
+pub(crate) use setup::made_sql;
 pub use setup::{drop_table_sql, lag_sql, setup_sql, setup_sql_without_slot, teardown_sql};
 pub use store::{ReplicationSource, ReplicationStore};
 pub use table::{Asked, Chosen, DeadLetterOffice, Discarded, Extent, Letter, LetterState, Rights, Settled};

@@ -6,6 +6,7 @@
 mod later;
 mod publication;
 mod seal;
+mod server;
 mod slot;
 mod survey;
 mod write_back;
@@ -17,31 +18,12 @@ pub(crate) use survey::{Survey, TableColumn};
 pub use write_back::inspect as inspect_write_back;
 
 use super::names::Target;
-use super::session::{Cells, Session, sql_error};
+use super::session::{Session, sql_error};
 use super::table::{self, ColumnTypes, DeadLetterOffice};
 use super::wire::{Reach, Security, Verified};
 use crate::error::OutboxError;
+pub use crate::finding::{Finding, Outcome};
 use crate::refusal::OnRefusal;
-
-/// The result of one look.
-#[derive(Debug)]
-pub struct Finding {
-    /// What was looked at.
-    pub subject: &'static str,
-    /// What was seen.
-    pub outcome: Outcome,
-}
-
-/// Good, doubtful, or in the way.
-#[derive(Debug)]
-pub enum Outcome {
-    /// As it should be.
-    Good(String),
-    /// It works, but not as somebody may expect: what, and the mend.
-    Warning(String, String),
-    /// A relay can't run; the error's advice is the mend.
-    Failure(OutboxError),
-}
 
 /// What the looks have found, and what a relay needs to know of it.
 #[derive(Debug, Default)]
@@ -64,16 +46,20 @@ pub struct Preflight {
 
 impl Preflight {
     fn good(&mut self, subject: &'static str, text: impl Into<String>) {
-        self.findings.push(Finding { subject, outcome: Outcome::Good(text.into()) });
+        self.findings.push(Finding::good(subject, text));
     }
 
     fn warn(&mut self, subject: &'static str, text: impl Into<String>, advice: impl Into<String>) {
-        self.findings.push(Finding { subject, outcome: Outcome::Warning(text.into(), advice.into()) });
+        self.findings.push(Finding::warn(subject, text, advice));
     }
 
     fn fail(&mut self, subject: &'static str, text: impl Into<String>, advice: impl Into<String>) {
-        let outcome = Outcome::Failure(OutboxError::definite(text, advice));
-        self.findings.push(Finding { subject, outcome });
+        self.findings.push(Finding::fail(subject, text, advice));
+    }
+
+    /// A failure that is mended by nothing but these statements.
+    fn fail_by_sql(&mut self, subject: &'static str, text: impl Into<String>, sql: impl Into<String>) {
+        self.findings.push(Finding::fail(subject, text, sql).all_sql());
     }
 
     /// Whether the slot is there.
@@ -94,7 +80,7 @@ impl Preflight {
 
     /// Whether the first failure is of one of these.
     pub(crate) fn fails_at(&self, subjects: &[&str]) -> bool {
-        let failure = self.findings.iter().find(|found| matches!(found.outcome, Outcome::Failure(_)));
+        let failure = self.findings.iter().find(|found| found.is_failure());
         failure.is_some_and(|found| subjects.contains(&found.subject))
     }
 
@@ -103,7 +89,7 @@ impl Preflight {
     /// # Errors
     /// That failure.
     pub(crate) fn passed(self) -> Result<Self, OutboxError> {
-        let failure = self.findings.iter().position(|found| matches!(found.outcome, Outcome::Failure(_)));
+        let failure = self.findings.iter().position(Finding::is_failure);
         let mut findings = self.findings;
         match failure.map(|index| findings.swap_remove(index).outcome) {
             Some(Outcome::Failure(error)) => Err(error),
@@ -118,15 +104,23 @@ impl Preflight {
 /// The session broke, or a catalog can't be read.
 pub async fn inspect(session: &Session, target: &Target) -> Result<Preflight, OutboxError> {
     let mut report = Preflight::default();
-    connection(session, &mut report);
-    server(session, &mut report).await?;
-    role(session, &mut report).await?;
-    survey::inspect(session, target, &mut report).await?;
-    publication::inspect(session, target, &mut report).await?;
-    slot::inspect(session, target, &mut report).await?;
-    seal::inspect(session, target, &mut report).await?;
-    later::inspect(session, target, &mut report).await?;
+    look(session, target, &mut report).await?;
     Ok(report)
+}
+
+/// The same, keeping what was found before something could not be looked up.
+pub(crate) async fn look(
+    session: &Session,
+    target: &Target,
+    report: &mut Preflight,
+) -> Result<(), OutboxError> {
+    connection(session, report);
+    server::inspect(session, report).await?;
+    survey::inspect(session, target, report).await?;
+    publication::inspect(session, target, report).await?;
+    slot::inspect(session, target, report).await?;
+    seal::inspect(session, target, report).await?;
+    later::inspect(session, target, report).await
 }
 
 /// Looks at the table of dead letters: what is missing is in the way only when messages shall be parked there.
@@ -140,23 +134,28 @@ pub async fn inspect_dead_letters(
 ) -> Result<Finding, OutboxError> {
     let office = DeadLetterOffice::of(target);
     let rights = office.rights(session).await?;
-    let outcome = match (office.require(rights.as_ref(), &table::RELAY_RIGHTS), on_refusal) {
-        (Err(error), OnRefusal::DeadLetter) => Outcome::Failure(error),
-        (Err(_), OnRefusal::Halt) if rights.is_none() => {
-            Outcome::Good(format!("no table {}; none is needed to halt at a refusal", office.table()))
-        }
+    let found = match (office.require(rights.as_ref(), &table::RELAY_RIGHTS), on_refusal) {
+        (Err(error), OnRefusal::DeadLetter) => Finding::error(LETTERS, error),
+        (Err(_), OnRefusal::Halt) if rights.is_none() => Finding::good(
+            LETTERS,
+            format!("no table {}; none is needed to halt at a refusal", office.table()),
+        ),
         (Err(error), OnRefusal::Halt) => {
-            let advice = error.advice().unwrap_or_default().to_owned();
-            Outcome::Warning(error.to_string(), advice)
+            Finding::warn(LETTERS, error.to_string(), error.advice().unwrap_or_default())
         }
-        (Ok(()), _) => match office.count_open(session).await? {
-            0 => Outcome::Good(format!("{}: none waits", office.table())),
-            1 => Outcome::Warning("1 message waits as a dead letter".to_owned(), LIST.to_owned()),
-            count => Outcome::Warning(format!("{count} messages wait as dead letters"), LIST.to_owned()),
-        },
+        (Ok(()), _) => {
+            return Ok(match office.count_open(session).await? {
+                0 => Finding::good(LETTERS, format!("{}: none waits", office.table())),
+                1 => Finding::warn(LETTERS, "1 message waits as a dead letter", LIST),
+                count => Finding::warn(LETTERS, format!("{count} messages wait as dead letters"), LIST),
+            });
+        }
     };
-    Ok(Finding { subject: "dead letters", outcome })
+    // Of a table that is there, what is missing are rights.
+    Ok(if rights.is_some() { found.all_sql() } else { found })
 }
+
+const LETTERS: &str = "dead letters";
 
 /// How to see the open letters.
 const LIST: &str = "walpost dead-letters list";
@@ -189,75 +188,5 @@ fn exposure(security: Security, reach: Reach) -> Option<&'static str> {
             "passwords and rows can be read on the way: let the server have TLS (ssl = on), and add \
              sslmode=verify-full&sslrootcert=FILE to the database URL; or sslmode=disable, if the network is to be trusted",
         ),
-    }
-}
-
-async fn server(session: &Session, report: &mut Preflight) -> Result<(), OutboxError> {
-    let sql = "SELECT current_setting('server_version_num')::int4, current_setting('server_version'), \
-               current_setting('wal_level'), pg_is_in_recovery()";
-    let Some(row) = rows(session, sql).await?.pop() else { return Ok(()) };
-    report.server_version = row.cell(0)?;
-    let version: String = row.cell(1)?;
-    if report.server_version < 140_000 {
-        let text = format!("the server is PostgreSQL {version}");
-        report.fail("server", text, "upgrade to PostgreSQL 14 or later");
-    } else {
-        report.good("server", format!("PostgreSQL {version}"));
-    }
-    if row.cell(3)? {
-        // A standby may be promoted at any moment; the relay waits for it.
-        let error = OutboxError::transient("the server is a standby").with_advice(
-            "connect to the primary; with several hosts in the database URL, add target_session_attrs=read-write",
-        );
-        report.findings.push(Finding { subject: "primary", outcome: Outcome::Failure(error) });
-    }
-    match row.cell::<String, _>(2)?.as_str() {
-        "logical" => report.good("wal_level", "logical"),
-        other => report.fail(
-            "wal_level",
-            format!("wal_level is {other}, and must be logical"),
-            "ALTER SYSTEM SET wal_level = 'logical'; then restart the server",
-        ),
-    }
-    Ok(())
-}
-
-async fn role(session: &Session, report: &mut Preflight) -> Result<(), OutboxError> {
-    // Managed services lend the attribute through a role that one is a member of.
-    let sql = "SELECT rolname::text, rolreplication OR rolsuper OR EXISTS (SELECT FROM pg_roles m \
-               WHERE m.rolname IN ('rds_replication') AND pg_has_role(r.oid, m.oid, 'member')), \
-               has_database_privilege(current_database(), 'CONNECT') \
-               FROM pg_roles r WHERE rolname = current_user";
-    let Some(row) = rows(session, sql).await?.pop() else { return Ok(()) };
-    let (name, replication): (String, bool) = (row.cell(0)?, row.cell(1)?);
-    if replication {
-        report.good("role", format!("{name} may replicate"));
-    } else {
-        let advice = format!("ALTER ROLE {} REPLICATION;", super::names::quote_identifier(&name));
-        report.fail("role", format!("role {name} may not replicate"), advice);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_can_be_read_or_taken_over_on_the_way_is_doubtful() {
-        let tls = |verified| Security::Tls { version: "TLSv1.3", verified };
-        for (security, [local, by_choice, far]) in [
-            (Security::UnixSocket, [false, false, false]),
-            (Security::Plain, [false, false, true]),
-            (tls(Verified::Nothing), [false, true, true]),
-            (tls(Verified::Authority), [false, false, false]),
-            (tls(Verified::Name), [false, false, false]),
-        ] {
-            for (reach, expected) in
-                [(Reach::Local, local), (Reach::FarByChoice, by_choice), (Reach::Far, far)]
-            {
-                assert_eq!(exposure(security, reach).is_some(), expected, "{security:?} {reach:?}");
-            }
-        }
     }
 }

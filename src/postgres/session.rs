@@ -111,10 +111,18 @@ impl Session {
     /// # Errors
     /// None does; the last one's error.
     pub async fn open_any(settings: &Settings) -> Result<Session, OutboxError> {
+        Ok(Session::open_first(settings).await?.0)
+    }
+
+    /// The same, and which server it was.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn open_first(settings: &Settings) -> Result<(Session, Endpoint), OutboxError> {
         let mut last = OutboxError::usage("no host to connect to", "set PGHOST or the database URL");
         for endpoint in servers(settings).await {
             match Session::open(&endpoint).await {
-                Ok(session) => return Ok(session),
+                Ok(session) => return Ok((session, endpoint)),
                 Err(error) => last = error,
             }
         }
@@ -307,23 +315,9 @@ pub(crate) fn sql_error(during: &str, error: tokio_postgres::Error) -> OutboxErr
 pub(crate) async fn open_replication(endpoint: &Endpoint) -> Result<Connection<Box<dyn Wire>>, OutboxError> {
     let endpoint = &watched(endpoint);
     let config = &endpoint.config;
-    let user = match config.get_user() {
-        Some(user) => user.to_owned(),
-        None => whoami::username().map_err(|error| {
-            OutboxError::connection("the name of the operating system's user is unknown", error)
-        })?,
-    };
-    let startup = Startup {
-        database: config.get_dbname().unwrap_or(&user).to_owned(),
-        password: config.get_password().map(<[u8]>::to_vec),
-        application_name: config.get_application_name().unwrap_or("walpost").to_owned(),
-        options: config.get_options().map(str::to_owned),
-        user,
-    };
-    let startup = &startup;
+    let startup = &startup(config)?;
     let log_in = wire::log_in(endpoint, |opened: Opened| async move {
-        let wanted = config.get_channel_binding();
-        let binding = Binding { wanted, is_tls: opened.security.is_tls(), end_point: opened.end_point };
+        let binding = Binding::of(config, &opened);
         Connection::start(opened.wire, startup, &binding).await
     });
     in_time(config, log_in).await
@@ -340,6 +334,22 @@ async fn in_time<T>(
     }
 }
 
+/// Who we are, by the settings.
+pub(super) fn startup(config: &Config) -> Result<Startup, OutboxError> {
+    let user = match config.get_user() {
+        Some(user) => user.to_owned(),
+        None => whoami::username().map_err(|error| {
+            OutboxError::connection("the name of the operating system's user is unknown", error)
+        })?,
+    };
+    Ok(Startup {
+        database: config.get_dbname().unwrap_or(&user).to_owned(),
+        password: config.get_password().map(<[u8]>::to_vec),
+        application_name: config.get_application_name().unwrap_or("walpost").to_owned(),
+        options: config.get_options().map(str::to_owned),
+        user,
+    })
+}
 fn connect_timeout(config: &Config) -> Duration {
     // As in libpq, none is no limit; the settings have a default of their own.
     config.get_connect_timeout().copied().unwrap_or(Duration::MAX)

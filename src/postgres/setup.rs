@@ -145,6 +145,28 @@ pub fn lag_sql(target: &Target) -> Result<String, OutboxError> {
     render(LAG, target)
 }
 
+/// A query for what is there of all that the files make: kind and name of each.
+#[cfg(feature = "cli")]
+pub(crate) fn made_sql(target: &Target) -> String {
+    let schemas: Vec<_> = target.outboxes().map(|outbox| quote_literal(&outbox.table.schema)).collect();
+    let schemas = schemas.join(", ");
+    let tables: Vec<_> = target.outboxes().map(|outbox| quote_literal(&outbox.table.name)).collect();
+    format!(
+        "SELECT 'table', format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+           WHERE n.nspname IN ({schemas}) AND c.relkind IN ('r', 'p') AND c.relname IN ('dead_letters', 'scheduled', \
+             'walpost_seal', {}) \
+         UNION ALL SELECT CASE prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, format('%I.%I', n.nspname, proname) \
+           FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace WHERE n.nspname IN ({schemas}) \
+             AND proname IN ('publish', 'emit', 'retain') \
+         UNION ALL SELECT 'publication', quote_ident(pubname) FROM pg_publication WHERE pubname = {} \
+         UNION ALL SELECT 'role', rolname::text FROM pg_roles WHERE rolname = 'walpost' \
+         UNION ALL SELECT 'slot', slot_name::text FROM pg_replication_slots WHERE slot_name = {}",
+        tables.join(", "),
+        quote_literal(&target.publication),
+        quote_literal(&target.slot)
+    )
+}
+
 /// A file with the main table's name.
 fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
     render_for(sql, target, &target.main)

@@ -7,6 +7,9 @@
 
 mod authorization;
 mod bytes;
+mod check;
+mod check_kafka;
+mod check_servers;
 mod container;
 mod ddl;
 mod dead_letters;

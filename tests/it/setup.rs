@@ -32,10 +32,15 @@ async fn succeeds(world: &World, args: &[&str]) -> String {
 #[tokio::test]
 async fn setup_and_teardown_may_be_run_twice() {
     let world = bare("twice").await;
-    for _ in 0..2 {
-        let said = succeeds(&world, &["setup"]).await;
-        assert!(said.contains("outbox.messages") && !said.contains("FAIL"), "{said}");
+    // What was made, and no more than that.
+    let said = succeeds(&world, &["setup"]).await;
+    for made in ["table        outbox.messages", "publication  walpost", "function     outbox.publish"] {
+        assert!(said.contains(&format!("made  {made}")), "{said}");
     }
+    assert!(said.contains(&format!("made  slot         {}", world.slot)) && !said.contains("ok "), "{said}");
+    let said = succeeds(&world, &["setup"]).await;
+    assert!(said.contains("outbox.messages") && !said.contains("made ") && !said.contains("FAIL"), "{said}");
+    assert!(said.contains("all of it is there already"), "{said}");
     let said = succeeds(&world, &["check"]).await;
     assert!(!said.contains("FAIL") && said.contains("slot"), "{said}");
     for _ in 0..2 {

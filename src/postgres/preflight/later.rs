@@ -1,6 +1,6 @@
 //! The table of rows that are sent later: looked at only if the outbox says of its rows when they are due, or if rows wait.
 
-use super::{Outcome, Preflight};
+use super::Preflight;
 use crate::error::OutboxError;
 use crate::postgres::names::Target;
 use crate::postgres::session::Session;
@@ -23,10 +23,9 @@ pub(super) async fn inspect(
         if has_due {
             let text = format!("rows may be due later, and can't be held back: {error}");
             let advice = error.advice().unwrap_or_default().to_owned();
-            report.findings.push(super::Finding {
-                subject: SUBJECT,
-                outcome: Outcome::Failure(OutboxError::definite(text, advice)),
-            });
+            let found = super::Finding::fail(SUBJECT, text, advice);
+            // Of a table that is there, what is missing are rights.
+            report.findings.push(if rights.is_some() { found.all_sql() } else { found });
         }
         return Ok(());
     }

@@ -1,10 +1,12 @@
 //! The publication: whether it carries every row of every outbox table.
 
-use super::{Preflight, rows};
+use super::{Finding, Preflight, rows};
 use crate::error::OutboxError;
 use crate::postgres::names::{Outbox, Target, quote_identifier, quote_literal};
 use crate::postgres::session::{Cells, Session};
 use crate::postgres::table::Layout;
+
+const SUBJECT: &str = "publication";
 
 /// Looks at it.
 pub(super) async fn inspect(
@@ -46,12 +48,15 @@ async fn membership(session: &Session, target: &Target, report: &mut Preflight) 
          FROM pg_publication p WHERE p.pubname = {name}"
     );
     let Some(row) = rows(session, &sql).await?.pop() else {
-        let advice = format!(
-            "run `walpost setup`, or: CREATE PUBLICATION {shown} FOR TABLE {} WITH (publish = 'insert', \
-             publish_via_partition_root = true); a slot that is older than the publication must be made anew",
+        let mend = format!(
+            "CREATE PUBLICATION {shown} FOR TABLE {} WITH (publish = 'insert', publish_via_partition_root = true);",
             target.tables()
         );
-        report.fail("publication", format!("publication {shown} does not exist"), advice);
+        let advice = format!(
+            "run `walpost setup`, or: {mend} a slot that is older than the publication must be made anew"
+        );
+        let text = format!("publication {shown} does not exist");
+        report.findings.push(Finding::fail(SUBJECT, text, advice).with_sql(mend));
         return Ok(());
     };
     let (all, insert, via_root): (bool, bool, bool) = (row.cell(0)?, row.cell(1)?, row.cell(2)?);
@@ -66,8 +71,8 @@ async fn membership(session: &Session, target: &Target, report: &mut Preflight) 
         return Ok(());
     }
     if !insert {
-        let advice = format!("ALTER PUBLICATION {shown} SET (publish = 'insert');");
-        report.fail("publication", format!("publication {shown} does not publish inserts"), advice);
+        let mend = format!("ALTER PUBLICATION {shown} SET (publish = 'insert');");
+        report.fail_by_sql(SUBJECT, format!("publication {shown} does not publish inserts"), mend);
         return Ok(());
     }
     judge(&members, &shown, via_root, report);
@@ -79,40 +84,43 @@ fn judge(members: &[Member<'_>], shown: &str, via_root: bool, report: &mut Prefl
     let mut good = Vec::new();
     for Member { outbox: Outbox { table, .. }, kind, published } in members {
         if !published {
+            let mend = format!("ALTER PUBLICATION {shown} ADD TABLE {table};");
             let advice = format!(
-                "ALTER PUBLICATION {shown} ADD TABLE {table}; -- what was committed before that is not sent: compare its \
-                 rows with the topics, and insert again those that are missing"
+                "{mend} -- what was committed before that is not sent: compare its rows with the topics, and insert \
+                 again those that are missing"
             );
-            report.fail("publication", format!("publication {shown} does not publish {table}"), advice);
+            let text = format!("publication {shown} does not publish {table}");
+            report.findings.push(Finding::fail(SUBJECT, text, advice).with_sql(mend));
         } else if kind == "p" && !via_root {
             // Partitions would come under their own names, new ones under names that nobody knows yet.
-            let advice = format!("ALTER PUBLICATION {shown} SET (publish_via_partition_root = true);");
+            let mend = format!("ALTER PUBLICATION {shown} SET (publish_via_partition_root = true);");
             let text = format!("{table} is partitioned, and publication {shown} publishes its partitions");
-            report.fail("publication", text, advice);
+            report.fail_by_sql(SUBJECT, text, mend);
         } else {
             good.push(table.to_string());
         }
     }
     if !good.is_empty() {
-        report.good("publication", format!("{shown} publishes inserts into {}", good.join(", ")));
+        report.good(SUBJECT, format!("{shown} publishes inserts into {}", good.join(", ")));
     }
 }
 
 fn told_of_others(others: Option<String>, all: bool, shown: &str, report: &mut Preflight) {
     match others {
         Some(_) if all => report.warn(
-            "publication",
+            SUBJECT,
             format!("publication {shown} is for all tables: the server sends rows that are not used"),
             "make one for the outbox tables alone with `walpost setup`",
         ),
-        Some(others) => report.warn(
-            "publication",
-            format!("publication {shown} also publishes {others}, whose rows are ignored"),
-            format!(
-                "if they are outboxes, name them with --table as well; else: ALTER PUBLICATION {shown} DROP TABLE {others}; \
-                 -- or, if it names their schema, make one for the outbox tables alone with `walpost setup`"
-            ),
-        ),
+        Some(others) => {
+            let mend = format!("ALTER PUBLICATION {shown} DROP TABLE {others};");
+            let text = format!("publication {shown} also publishes {others}, whose rows are ignored");
+            let advice = format!(
+                "if they are outboxes, name them with --table as well; else: {mend} -- or, if it names their schema, \
+                 make one for the outbox tables alone with `walpost setup`"
+            );
+            report.findings.push(Finding::warn(SUBJECT, text, advice).with_sql(mend));
+        }
         None => {}
     }
 }
@@ -144,11 +152,9 @@ async fn published_part(
         )
     };
     if let Some(filter) = row.cell::<Option<String>, _>(0)? {
-        report.warn(
-            "publication",
-            format!("publication {shown} sends only rows of {table} for which {filter}"),
-            format!("if no row shall be left out: {mend} rows that were left out do not come again"),
-        );
+        let text = format!("publication {shown} sends only rows of {table} for which {filter}");
+        let advice = format!("if no row shall be left out: {mend} rows that were left out do not come again");
+        report.findings.push(Finding::warn(SUBJECT, text, advice).with_sql(mend.clone()));
     }
     let listed: Vec<String> = row.cell(1)?;
     let Some(survey) = report.tables.get_mut(index) else { return Ok(()) };
@@ -161,7 +167,7 @@ async fn published_part(
         Err(error) => {
             let error = error.in_table(table);
             let text = format!("publication {shown} holds back a column that is needed: {error}");
-            report.fail("publication", text, mend);
+            report.fail_by_sql(SUBJECT, text, mend);
         }
         Ok(layout) => {
             let absent = layout.absent();
@@ -173,7 +179,7 @@ async fn published_part(
                     "publication {shown} holds back {}: messages go on without it",
                     hidden.join(", ")
                 );
-                report.warn("publication", text, mend);
+                report.findings.push(Finding::warn(SUBJECT, text, mend).all_sql());
             }
         }
     }

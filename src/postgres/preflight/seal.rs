@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Preflight, rows};
+use super::{Finding, Preflight, rows};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
 use crate::postgres::names::{Target, quote_identifier, quote_literal};
@@ -13,8 +13,8 @@ use crate::postgres::session::{Cells, Session};
 pub(crate) struct Seal {
     /// None if there is none: set up by an earlier version, or not by this program.
     pub(crate) secret: Option<Uuid>,
-    /// There is one that the relay may not read: the table.
-    pub(crate) hidden: Option<String>,
+    /// There is one that the relay may not read: the table, and the grants that mend it.
+    hidden: Option<(String, String)>,
     /// How far the log was when it was read.
     pub(crate) as_of: Lsn,
 }
@@ -22,18 +22,12 @@ pub(crate) struct Seal {
 impl Seal {
     /// Why an event can't be judged, if there is a secret that can't be read.
     pub(crate) fn refusal(&self) -> Option<OutboxError> {
-        let table = self.hidden.as_ref()?;
+        let (table, grants) = self.hidden.as_ref()?;
         Some(OutboxError::definite(
             format!("the log holds an event, and {table} can't be read, by which events are known"),
-            grant(table),
+            grants,
         ))
     }
-}
-
-fn grant(table: &str) -> String {
-    format!(
-        "GRANT SELECT ON {table} TO <the relay's role>; and USAGE on its schema; or run `walpost setup` again"
-    )
 }
 
 /// Reads it. A relay that sends rows alone can do without.
@@ -44,8 +38,9 @@ pub(super) async fn inspect(
 ) -> Result<(), OutboxError> {
     let table = format!("{}.walpost_seal", quote_identifier(&target.main.table.schema));
     let sql = format!(
-        "SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT'), \
-         CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END::text \
+        "SELECT has_schema_privilege(n.oid, 'USAGE'), \
+         CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END::text, \
+         has_table_privilege(c.oid, 'SELECT'), current_user::text \
          FROM (SELECT) one LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND nspname = {}) \
          ON relname = 'walpost_seal'",
         quote_literal(&target.main.table.schema)
@@ -53,17 +48,23 @@ pub(super) async fn inspect(
     let Some(row) = rows(session, &sql).await?.pop() else { return Ok(()) };
     let as_of: Option<String> = row.cell(1)?;
     report.seal.as_of = as_of.and_then(|text| text.parse().ok()).unwrap_or_default();
-    match row.cell::<Option<bool>, _>(0)? {
-        Some(true) => {
+    let (usage, select): (Option<bool>, Option<bool>) = (row.cell(0)?, row.cell(2)?);
+    match usage.zip(select) {
+        Some((true, true)) => {
             let row = rows(session, &format!("SELECT secret FROM {table}")).await?.pop();
             report.seal.secret = row.map(|row| row.cell(0)).transpose()?;
         }
-        Some(false) => {
+        Some((usage, select)) => {
             let text = format!(
                 "{table} can't be read: an event of `emit`, or a row that is replayed, stops the relay"
             );
-            report.warn("seal", text, grant(&table));
-            report.seal.hidden = Some(table);
+            let role = quote_identifier(&row.cell::<String, _>(3)?);
+            let schema = quote_identifier(&target.main.table.schema);
+            let usage = (!usage).then(|| format!("GRANT USAGE ON SCHEMA {schema} TO {role};"));
+            let select = (!select).then(|| format!("GRANT SELECT ON {table} TO {role};"));
+            let grants = usage.into_iter().chain(select).collect::<Vec<_>>().join(" ");
+            report.findings.push(Finding::warn("seal", text, grants.clone()).all_sql());
+            report.seal.hidden = Some((table, grants));
         }
         None => {}
     }

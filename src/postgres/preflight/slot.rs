@@ -1,6 +1,6 @@
 //! The slot: whether it is there, ours, and able to go on.
 
-use super::{Finding, Outcome, Preflight, rows};
+use super::{Finding, Preflight, rows};
 use crate::error::OutboxError;
 use crate::postgres::names::{Target, quote_identifier, quote_literal};
 use crate::postgres::session::{Cells, Session};
@@ -52,7 +52,7 @@ pub(super) async fn inspect(
         );
     } else if text(4) == "lost" {
         let error = lost(target, text(6), text(7));
-        report.findings.push(Finding { subject: "slot", outcome: Outcome::Failure(error) });
+        report.findings.push(Finding::error("slot", error));
     } else {
         let held = report.slot_holder.map(|pid| format!(", in use by PID {pid}"));
         report.good("slot", format!("{slot}{}", held.unwrap_or_default()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 
-use super::{Finding, Outcome, Preflight, rows};
+use super::{Finding, Preflight, rows};
 use crate::debezium::ColumnFacts;
 use crate::error::OutboxError;
 use crate::mapping::{Account, PartAccount};
@@ -104,8 +104,8 @@ async fn table(
     if !matches!(kind.as_str(), "r" | "p") {
         report.fail("table", format!("{table} is no table"), "name a table with --table");
     } else if !is_fit {
-        let advice = format!("ALTER TABLE {table} SET LOGGED;");
-        report.fail("table", format!("{table} is not in the write-ahead log"), advice);
+        let mend = format!("ALTER TABLE {table} SET LOGGED;");
+        report.fail_by_sql("table", format!("{table} is not in the write-ahead log"), mend);
     } else {
         report.good("table", table.to_string());
     }
@@ -165,8 +165,8 @@ fn layout(outbox: &Outbox, index: usize, report: &mut Preflight) {
             report.good("mapping", text);
         }
         Err(error) => {
-            let outcome = Outcome::Failure(error.in_outbox(outbox, &survey.described()));
-            report.findings.push(Finding { subject: "mapping", outcome });
+            let error = error.in_outbox(outbox, &survey.described());
+            report.findings.push(Finding::error("mapping", error));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What rows need so that they can be written back: a key, the columns of the mark, the rights, and nobody who hides them.
 
-use super::{Finding, Outcome, Preflight, Survey, rows};
+use super::{Finding, Preflight, Survey, rows};
 use crate::error::OutboxError;
 use crate::mapping::{Mapping, Mark, MarkValue};
 use crate::postgres::names::{Outbox, Target, quote_identifier, quote_literal};
@@ -86,8 +86,7 @@ async fn table(
     let mut found = WriteBackTable::new(table.clone(), key, mode, &clauses(&typed), is_id);
     found.sees_all = sees_all;
     if let Err(error) = found.prepare(session.client()).await {
-        let outcome = Outcome::Failure(found.failed(error));
-        report.findings.push(Finding { subject: "write-back", outcome });
+        report.findings.push(Finding::error("write-back", found.failed(error)));
         return Ok(None);
     }
     let quoted =
@@ -266,9 +265,10 @@ async fn rights(
         if !grants.is_empty() {
             mend.push_str(&format!("GRANT {} ON {table} TO {role};", grants.join(", ")));
         }
-        report.fail("write-back", format!("role {role} may not write rows of {table} back"), mend.trim_end());
+        let text = format!("role {role} may not write rows of {table} back");
+        report.fail_by_sql("write-back", text, mend.trim_end());
     } else if !lacking.unsent.is_empty() {
-        report.fail(
+        report.fail_by_sql(
             "write-back",
             format!(
                 "the publication holds back {}, by which rows are found again",
@@ -277,14 +277,13 @@ async fn rights(
             format!("ALTER PUBLICATION {} SET TABLE {table};", quote_identifier(&target.publication)),
         );
     } else if active && !passes {
-        report.fail(
-            "write-back",
-            format!("row level security may hide rows of {table} from role {role}: they would never be written back"),
-            format!(
-                "CREATE POLICY walpost ON {table} TO {role} USING (true); where a policy restricts what others permit: \
-                 ALTER ROLE {role} BYPASSRLS;"
-            ),
+        let text = format!(
+            "row level security may hide rows of {table} from role {role}: they would never be written back"
         );
+        let mend = format!("CREATE POLICY walpost ON {table} TO {role} USING (true);");
+        let advice =
+            format!("{mend} where a policy restricts what others permit: ALTER ROLE {role} BYPASSRLS;");
+        report.findings.push(Finding::fail("write-back", text, advice).with_sql(mend));
     } else {
         return Ok(Some(!active));
     }

@@ -11,6 +11,7 @@ const CREATE_ACLS: i16 = 30;
 const DELETE_ACLS: i16 = 31;
 /// A topic, by its literal name.
 const TOPIC: u8 = 2;
+const CLUSTER: u8 = 4;
 /// A group of consumers.
 const GROUP: u8 = 3;
 const LITERAL: u8 = 3;
@@ -19,6 +20,7 @@ const ANONYMOUS: &str = "User:ANONYMOUS";
 const READ: u8 = 3;
 const WRITE: u8 = 4;
 const DESCRIBE: u8 = 8;
+const IDEMPOTENT_WRITE: u8 = 12;
 const DENY: u8 = 2;
 const ALLOW: u8 = 3;
 /// In a filter.
@@ -27,6 +29,17 @@ const ANY: u8 = 1;
 /// From now on nobody may write to the topic; reading stays allowed.
 pub(crate) async fn close(broker: &KafkaBroker, topic: &str) {
     create(broker, TOPIC, topic, &[(READ, ALLOW), (DESCRIBE, ALLOW), (WRITE, DENY)]).await;
+}
+
+/// From now on nobody may even ask about the topic.
+pub(crate) async fn hide(broker: &KafkaBroker, topic: &str) {
+    create(broker, TOPIC, topic, &[(WRITE, DENY), (DESCRIBE, DENY)]).await;
+}
+
+/// From now on no idempotent producer is let in, and nobody may change the lists any more.
+pub(crate) async fn close_to_producers(broker: &KafkaBroker) {
+    create(broker, TOPIC, "*", &[(WRITE, DENY)]).await;
+    create(broker, CLUSTER, "kafka-cluster", &[(IDEMPOTENT_WRITE, DENY)]).await;
 }
 
 /// From now on nobody may read the topic; to ask about it stays allowed.

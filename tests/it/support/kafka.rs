@@ -31,6 +31,8 @@ struct Size {
     record: Option<&'static str>,
     /// Whether it knows access control lists; who is in none may do everything.
     guarded: bool,
+    /// Whether it makes a topic that somebody asks for.
+    makes_topics: bool,
 }
 
 // Quick to start rather than quick at length; on two cores every thread of a collector is one too many.
@@ -38,6 +40,7 @@ const SMALL: Size = Size {
     java: &["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"],
     record: None,
     guarded: false,
+    makes_topics: false,
 };
 const LARGE: Size = Size {
     java: &["-Xmx3g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"],
@@ -67,11 +70,12 @@ impl Size {
             ("allow.everyone.if.no.acl.found", "true"),
         ];
         let guard = guard.into_iter().filter(move |_| self.guarded);
+        let made = [("auto.create.topics.enable", "true")].into_iter().filter(move |_| self.makes_topics);
         names
             .into_iter()
             .zip(std::iter::repeat(self.record))
             .filter_map(|(name, most)| Some((name, most?.to_owned())))
-            .chain(guard.map(|(name, value)| (name, value.to_owned())))
+            .chain(guard.chain(made).map(|(name, value)| (name, value.to_owned())))
     }
 }
 
@@ -129,10 +133,19 @@ impl KafkaBroker {
 
     /// A broker of the test's own that has a second door, to which a breakable wire leads.
     pub(crate) async fn start_behind_proxy() -> BehindProxy {
+        Self::start_wired(SMALL).await
+    }
+
+    /// The same that makes topics and knows access control lists.
+    pub(crate) async fn start_open_handed_behind_proxy() -> BehindProxy {
+        Self::start_wired(Size { guarded: true, makes_topics: true, ..SMALL }).await
+    }
+
+    async fn start_wired(size: Size) -> BehindProxy {
         let port = free_port();
         let proxy = Proxy::start(format!("127.0.0.1:{port}")).await;
         let wired = Some(Wired { port, advertised: proxy.address() });
-        let kafka = Self::launch(wired, SMALL).await.unwrap_or_else(|error| panic!("Kafka: {error}"));
+        let kafka = Self::launch(wired, size).await.unwrap_or_else(|error| panic!("Kafka: {error}"));
         BehindProxy { brokers: proxy.address().to_string(), kafka, proxy }
     }
 

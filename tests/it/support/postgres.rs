@@ -86,6 +86,24 @@ impl PostgresServer {
         started.unwrap_or_else(|error| panic!("{}: {error}", bin.display()))
     }
 
+    /// A server of this machine whose settings are in its files, so that ALTER SYSTEM and a restart change them.
+    pub(crate) async fn start_with_file(settings: &str) -> PostgresServer {
+        let bin = local_postgres::binaries().unwrap_or_else(|error| panic!("{error}"));
+        let (folder, port) = (Scratch::new("postgres"), free_port());
+        let local =
+            local_postgres::prepare(&bin, &folder, port, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let file = folder.path().join("data/postgresql.conf");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, format!("{text}\nfsync = off\n{settings}\n")).unwrap();
+        let host = Host::Local(local);
+        host.launch();
+        let url = format!("postgresql://postgres@127.0.0.1:{port}/postgres");
+        let socket = Some((folder.path().to_owned(), port));
+        let server = PostgresServer { host, url, socket, room: None, _folder: Some(folder) };
+        server.ready().await.unwrap_or_else(|error| panic!("PostgreSQL: {error}"));
+        server
+    }
+
     /// A server of this machine whose files lie on a disk of so many megabytes.
     pub(crate) async fn start_on_disk(megabytes: u32) -> PostgresServer {
         let bin = local_postgres::binaries().unwrap_or_else(|error| panic!("{error}"));
