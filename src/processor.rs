@@ -185,7 +185,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
             self.road.progress.keepalive(self.road.vitals.received());
         }
         self.road.vitals.enter(State::Streaming, "");
-        self.road.vitals.handed_over(0);
+        self.road.vitals.stream_begins();
         tokio::select! {
             biased;
             () = &mut shutdown => return self.drain().await,
@@ -291,7 +291,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
                 break;
             }
         }
-        self.road.vitals.handed_over(self.road.unacknowledged());
+        self.road.tell_sent();
         self.road.note_progress();
         Ok(pause)
     }
@@ -299,6 +299,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
     /// The line stops at this change. It stays where it is: should a stop come first, it is met again.
     fn stopped_at(&mut self, change: Change, refusal: OutboxError) -> Stop {
         self.batch.push_front(change);
+        self.road.tell_sent();
         Stop::Refused(refusal)
     }
 
@@ -319,6 +320,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
             Ok(Offer::Taken) => {
                 self.road.rows.sent(self.road.progress.next_ticket(), message);
                 self.road.progress.taken();
+                self.road.sent += 1;
                 (self.alone, self.last_taken) = (suspect, position);
                 Ok(Offer::Taken)
             }
@@ -336,7 +338,9 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         if self.road.is_settled() {
             return Ok(());
         }
-        for ticket in self.road.rows.take_written() {
+        let written = self.road.rows.take_written();
+        self.road.vitals.tally().written_back.add(written.len() as u64);
+        for ticket in written {
             if !mutants::active(Mutant::ConfirmBeforeMark) {
                 self.settled(ticket);
             }

@@ -80,6 +80,11 @@ impl Window {
         Some(ticket)
     }
 
+    /// Bytes that records without a receipt take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.records == 0
     }

@@ -34,6 +34,7 @@ mod schedule;
 mod session;
 pub mod settings;
 mod setup;
+mod sight;
 mod slot;
 mod store;
 mod table;

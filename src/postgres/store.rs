@@ -21,6 +21,7 @@ use super::relations::Relations;
 use super::schedule::{Means, Schedule};
 use super::session::{self, Driver, Session, is_unix, open_replication, place};
 use super::settings::Settings;
+use super::sight;
 use super::slot;
 use super::table::{DeadLetterTable, OutboxTable, ScheduledTable, WriteBackTable};
 use super::takeover::Patience;
@@ -38,6 +39,8 @@ use crate::write_back::WriteBack;
 const SILENCE: Duration = Duration::from_secs(40);
 /// After this much silence a status asks for an answer.
 const ASK_AFTER: Duration = Duration::from_secs(5);
+/// While no stream is open, the slot is looked at for metrics this often at most.
+const SEEN_AGAIN: Duration = Duration::from_secs(5);
 /// How long a status may take to leave.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -133,6 +136,10 @@ impl ReplicationSource {
 
     async fn open_at(&mut self, config: &Config) -> Result<ReplicationStore, OutboxError> {
         let session = Session::open(config).await?;
+        if self.vitals.since_slot_seen().is_none_or(|since| since >= SEEN_AGAIN) {
+            // A relay that stands by, or can't begin, tells of the slot as well.
+            sight::look(session.client(), &self.target, &self.vitals).await;
+        }
         let mut report = inspect(&session, &self.target).await?;
         inspect_write_back(&session, &self.target, &mut report).await?;
         if self.published.is_some() && report.fails_at(&["table", "mapping", "publication"]) {

@@ -28,6 +28,8 @@ pub(super) struct Road<S, P> {
     pub(super) rows: Rows,
     /// Come, and not taken in yet.
     pub(super) receipts: Vec<Receipt>,
+    /// Handed to the publisher, and not told yet.
+    pub(super) sent: u64,
     pub(super) status: StatusClock,
     pub(super) vitals: Arc<Vitals>,
 }
@@ -36,7 +38,7 @@ impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
     pub(super) fn new(store: S, publisher: P, status: StatusClock) -> Self {
         let (progress, receipts, vitals) = (Progress::default(), Vec::new(), Arc::default());
         let rows = Rows::new(store.write_back());
-        Road { store, publisher, progress, rows, receipts, status, vitals }
+        Road { store, publisher, progress, rows, receipts, sent: 0, status, vitals }
     }
 
     /// The loop takes a turn.
@@ -62,6 +64,11 @@ impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
             result = self.publisher.receipts(&mut self.receipts) => result,
             result = self.rows.turn() => result,
         }
+    }
+
+    pub(super) fn tell_sent(&mut self) {
+        self.vitals.handed_over(self.unacknowledged());
+        self.vitals.sent(std::mem::take(&mut self.sent));
     }
 
     pub(super) fn note_progress(&mut self) {
