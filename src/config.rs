@@ -4,6 +4,7 @@
 //! not known is an error that says which one was probably meant: a setting that is passed over in
 //! silence is found out by an outage.
 
+mod collector;
 mod debezium;
 mod environment;
 mod file;
@@ -26,6 +27,7 @@ use crate::postgres::{Outbox, TableName, Target};
 use crate::refusal::{OnRefusal, RetryConfig};
 use crate::write_back::WriteBackMode;
 
+pub use collector::{Collector, Traces};
 pub use environment::Environment;
 pub use layers::{Layer, Layers};
 pub use log_filter::log_filter;
@@ -46,6 +48,8 @@ pub struct Config {
     pub refusal: RefusalConfig,
     /// What is told meanwhile.
     pub observe: Observe,
+    /// Whether and where spans are sent.
+    pub traces: Traces,
 }
 
 /// What is promised about messages.
@@ -110,6 +114,7 @@ impl Config {
             delivery: Delivery::resolve(layers)?,
             refusal,
             observe: Observe::resolve(layers)?,
+            traces: Traces::resolve(layers, environment)?,
             database: database(layers, environment, os)?,
         })
     }

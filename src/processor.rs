@@ -190,7 +190,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
             self.road.progress.keepalive(self.road.vitals.received());
         }
         self.road.vitals.enter(State::Streaming, "");
-        self.road.vitals.handed_over(0);
+        self.road.vitals.stream_begins();
         tokio::select! {
             biased;
             () = &mut shutdown => return self.drain().await,
@@ -302,7 +302,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
                 break;
             }
         }
-        self.road.vitals.handed_over(self.road.unacknowledged());
+        self.road.tell_sent();
         self.road.note_progress();
         Ok(pause)
     }
@@ -310,6 +310,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
     /// The line stops at this change. It stays where it is: should a stop come first, it is met again.
     fn stopped_at(&mut self, change: Change, refusal: OutboxError) -> Stop {
         self.batch.push_front(change);
+        self.road.tell_sent();
         Stop::Refused(refusal)
     }
 
@@ -348,7 +349,9 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         if self.road.is_settled() {
             return Ok(());
         }
-        for ticket in self.road.rows.take_written() {
+        let written = self.road.rows.take_written();
+        self.road.vitals.tally().written_back.add(written.len() as u64);
+        for ticket in written {
             if !mutants::active(Mutant::ConfirmBeforeMark) {
                 self.settled(ticket);
             }

@@ -131,6 +131,10 @@ impl<E: Ends> Supervisor<E> {
                 Ok(()) => break Ok(()),
                 Err(error) => error,
             };
+            self.vitals.tally().failed(&error);
+            if error.is_message() {
+                self.vitals.tally().refused.add(1);
+            }
             if self.vitals.phase().state == State::Draining {
                 break self.failed_stop(error);
             }

@@ -1,9 +1,13 @@
-//! What a running relay tells people and machines: the log, a progress line, health over HTTP.
+//! What a running relay tells people and machines: the log, a progress line, health and metrics over HTTP, spans.
 
 mod app;
 mod console;
+mod exposition;
 pub mod health;
 mod http;
+mod metrics;
+mod otlp;
+mod process;
 mod progress;
 
 use std::io::IsTerminal;
@@ -14,6 +18,7 @@ use crate::error::OutboxError;
 pub use app::App;
 pub use console::Console;
 pub use http::{Health, listen};
+pub use otlp::Exporter;
 pub use progress::{Progress, Snapshot};
 
 /// Starts the log on stderr and hands back the screen that it is written to.

@@ -2,13 +2,21 @@
 //!
 //! The loop writes here and never reads; health, the progress line and tests read and never write.
 
+mod latency;
+mod tally;
+
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use crate::lsn::Lsn;
+use crate::spans::Spans;
+use latency::Latency;
+
+pub use latency::{BUCKETS, Histogram};
+pub use tally::{Counter, DeskSight, FAILURES, Level, SlotSight, Tally};
 
 /// Which phase of its life a relay is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +83,13 @@ pub struct Vitals {
     committed_us: AtomicU64,
     oldest_ms: AtomicU64,
     oldest_committed_us: AtomicU64,
+    /// When the first transaction was committed that was begun since records were last handed over; 0 if none was.
+    batch_us: AtomicU64,
+    latency: Latency,
+    tally: Tally,
+    slot: Mutex<Option<(Instant, SlotSight)>>,
+    desk: Mutex<Option<(Instant, DeskSight)>>,
+    spans: Option<Spans>,
 }
 
 /// A question that the table of dead letters has not answered.
@@ -110,15 +125,81 @@ impl Default for Vitals {
             committed_us: AtomicU64::new(0),
             oldest_ms: AtomicU64::new(0),
             oldest_committed_us: AtomicU64::new(0),
+            batch_us: AtomicU64::new(0),
+            latency: Latency::default(),
+            tally: Tally::default(),
+            slot: Mutex::default(),
+            desk: Mutex::default(),
+            spans: None,
         }
     }
 }
 
 impl Vitals {
+    /// Asks for a span of each record whose row belongs to a trace.
+    #[must_use]
+    pub fn with_spans(mut self, spans: Spans) -> Self {
+        self.spans = Some(spans);
+        self
+    }
+
+    /// Where spans go, if anybody wants them.
+    #[must_use]
+    pub fn spans(&self) -> Option<&Spans> {
+        self.spans.as_ref()
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Both ends are open, and nothing is in flight.
+    pub fn stream_begins(&self) {
+        self.tally.streams.add(1);
+        self.latency.forget();
+        self.handed_over(0);
+    }
+
+    /// The server has told of the slot.
+    pub fn see_slot(&self, sight: SlotSight) {
+        *locked(&self.slot) = Some((Instant::now(), sight));
+    }
+
+    /// What the server told of the slot, unless that is older than `most`: then it would look like the present.
+    #[must_use]
+    pub fn slot(&self, most: Duration) -> Option<SlotSight> {
+        locked(&self.slot).as_ref().filter(|(at, _)| at.elapsed() <= most).map(|(_, sight)| sight.clone())
+    }
+
+    /// How long the server has not been asked about the slot; `None` before it was.
+    #[must_use]
+    pub fn since_slot_seen(&self) -> Option<Duration> {
+        locked(&self.slot).as_ref().map(|(at, _)| at.elapsed())
+    }
+
+    /// The server has told what waits beside the outbox.
+    pub fn see_desk(&self, sight: DeskSight) {
+        *locked(&self.desk) = Some((Instant::now(), sight));
+    }
+
+    /// What waits beside the outbox, unless that is older than `most`.
+    #[must_use]
+    pub fn desk(&self, most: Duration) -> Option<DeskSight> {
+        locked(&self.desk).as_ref().filter(|(at, _)| at.elapsed() <= most).map(|(_, sight)| *sight)
+    }
+
+    /// How long records took from commit to acknowledgement.
+    #[must_use]
+    pub fn latency(&self) -> Histogram {
+        self.latency.histogram()
+    }
+
     /// Enters a state; entering the same one again for the same reason changes nothing.
     pub fn enter(&self, state: State, reason: impl Into<String>) {
         let reason = reason.into();
-        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut phase = locked(&self.phase);
         if phase.state != state {
             *phase = Phase { state, since: Instant::now(), reason };
         } else if phase.reason != reason {
@@ -129,24 +210,24 @@ impl Vitals {
     /// The present state.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.phase).clone()
     }
 
     /// Notes that the broker can't be reached and why, or with `None` that it answers.
     pub fn set_broker_fault(&self, fault: Option<String>) {
-        let mut broker = self.broker.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut broker = locked(&self.broker);
         *broker = fault.map(|why| (broker.as_ref().map_or_else(Instant::now, |(since, _)| *since), why));
     }
 
     /// Since when the broker can't be reached, and why.
     #[must_use]
     pub fn broker_fault(&self) -> Option<(Instant, String)> {
-        self.broker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.broker).clone()
     }
 
     /// Notes since when and why published rows are not written back, or with `None` that they are.
     pub fn set_write_back_fault(&self, fault: Option<(Instant, &str)>) {
-        let mut noted = self.write_back.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut noted = locked(&self.write_back);
         if noted.is_some() || fault.is_some() {
             *noted = fault.map(|(since, why)| (since, why.to_owned()));
         }
@@ -155,7 +236,7 @@ impl Vitals {
     /// Since when published rows are not written back, and why.
     #[must_use]
     pub fn write_back_fault(&self) -> Option<(Instant, String)> {
-        self.write_back.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        locked(&self.write_back).clone()
     }
 
     /// The loop has taken a turn.
@@ -194,6 +275,7 @@ impl Vitals {
     /// Receipts have come; `in_flight` records are still without one.
     pub fn acknowledged(&self, count: u64, in_flight: u64) {
         self.published.fetch_add(count, Relaxed);
+        self.latency.acknowledged(count, micros(SystemTime::now()));
         self.acked_ms.store(self.age_ms(), Relaxed);
         self.in_flight.store(in_flight, Relaxed);
     }
@@ -204,6 +286,17 @@ impl Vitals {
             self.acked_ms.store(self.age_ms(), Relaxed);
             self.oldest_changed();
         }
+    }
+
+    /// So many records were handed over since the last call, or the stream's beginning.
+    pub fn sent(&self, records: u64) {
+        let begun = self.batch_us.swap(0, Relaxed);
+        if records == 0 {
+            return;
+        }
+        // The rest of a transaction that was begun in an earlier batch.
+        let committed = if begun == 0 { self.committed_us.load(Relaxed) } else { begun };
+        self.latency.sent(committed, records);
     }
 
     /// How long the broker has owed a receipt without sending any; zero when it owes none.
@@ -230,7 +323,18 @@ impl Vitals {
 
     /// A transaction was begun that was committed at that time.
     pub fn set_committed_at(&self, at: SystemTime) {
-        self.committed_us.store(micros(at), Relaxed);
+        let at = micros(at);
+        self.committed_us.store(at, Relaxed);
+        // Only the loop writes here, so that nothing comes in between.
+        if self.batch_us.load(Relaxed) == 0 {
+            self.batch_us.store(at, Relaxed);
+        }
+    }
+
+    /// When the transaction was committed that was begun last.
+    #[must_use]
+    pub fn committed_at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_micros(self.committed_us.load(Relaxed))
     }
 
     /// How far what is being published now lies behind the present; zero when all is published.
@@ -332,6 +436,10 @@ impl Vitals {
     fn since(&self, mark: &AtomicU64) -> Duration {
         Duration::from_millis(self.age_ms().saturating_sub(mark.load(Relaxed)))
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Microseconds since 1970-01-01 UTC.

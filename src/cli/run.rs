@@ -8,16 +8,17 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use super::signals;
-use crate::config::Config;
 use crate::config::layers::LISTEN;
+use crate::config::{Config, Traces};
 use crate::error::OutboxError;
 use crate::processor::Pace;
 use crate::relay::Relay;
-use crate::telemetry::{self, App, Console, Health, Progress};
+use crate::spans::Spans;
+use crate::telemetry::{self, App, Console, Exporter, Health, Progress};
 use crate::vitals::Vitals;
 
 pub(super) async fn run(config: Config, console: &Console) -> Result<(), OutboxError> {
-    let vitals = Arc::new(Vitals::default());
+    let (vitals, exporter) = vitals(&config.traces);
     // Bound before anything else: a relay that can't tell how it is should not begin.
     let _health = match &config.observe.listen {
         Some(address) => Some(listen(address, &App::new(Arc::clone(&vitals))).await?),
@@ -34,7 +35,30 @@ pub(super) async fn run(config: Config, console: &Console) -> Result<(), OutboxE
         pace: Pace { drain_deadline: config.delivery.drain_timeout, ..Pace::default() },
         alone: true,
     };
-    on_its_own_thread(relay.run(vitals, shutdown)).await
+    let result = on_its_own_thread(relay.run(vitals, shutdown)).await;
+    if let Some(exporter) = exporter {
+        exporter.finish().await;
+    }
+    result
+}
+
+/// What the relay tells of itself, and who hands on its spans, if anybody wants them.
+fn vitals(traces: &Traces) -> (Arc<Vitals>, Option<Exporter>) {
+    match traces {
+        Traces::Off => {}
+        Traces::Impossible(why) => {
+            let advice = "set --otlp-endpoint to a collector that takes OTLP over HTTP, or to off";
+            tracing::warn!(advice, "no spans are sent: {why}");
+        }
+        Traces::To(collector) => {
+            let (spans, receiver) = Spans::channel();
+            let vitals = Arc::new(Vitals::default().with_spans(spans));
+            let exporter = Exporter::start(collector.as_ref().clone(), receiver, Arc::clone(&vitals));
+            tracing::info!(collector = collector.authority, "sending spans of sampled traces");
+            return (vitals, Some(exporter));
+        }
+    }
+    (Arc::default(), None)
 }
 
 /// Runs it on one thread that does nothing else: health is answered beside it, whatever it does, and reading is not

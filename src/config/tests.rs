@@ -57,7 +57,7 @@ fn text(template: Option<&Template>) -> String {
 
 /// Every setting: two values, and how the second one is seen in the configuration.
 type Seen = fn(&Config) -> String;
-const EVERY_SETTING: [(&str, &str, &str, Seen); 30] = [
+const EVERY_SETTING: [(&str, &str, &str, Seen); 31] = [
     ("database_url", "dbname=a", "dbname=shop", |config| {
         config.database.candidates()[0]
             .config()
@@ -121,6 +121,10 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 30] = [
     ("multiplier", "3", "1.5", |config| config.refusal.retry.multiplier.to_string()),
     ("max_delay", "1h", "90s", |config| format!("{}s", config.refusal.retry.max_delay.as_secs())),
     ("listen", "127.0.0.1:1", "[::1]:0", |config| config.observe.listen.clone().unwrap_or_default()),
+    ("otlp_endpoint", "http://a:1", "http://[::1]:2", |config| match &config.traces {
+        Traces::To(collector) => format!("http://{}", collector.authority),
+        _ => String::new(),
+    }),
     ("log_format", "text", "json", |config| {
         format!("{:?}", config.observe.log_format.unwrap()).to_lowercase()
     }),

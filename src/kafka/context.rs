@@ -10,7 +10,7 @@ use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext,
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::{debug, info, trace, warn};
 
-use super::delivery::{Inbox, failure, is_victim};
+use super::delivery::{Inbox, Place, failure, is_victim};
 use super::guard::Secrets;
 use super::partitioner::Choice;
 use super::watch::Watch;
@@ -79,7 +79,8 @@ impl ProducerContext<Choice> for Context {
         match result {
             Ok(message) => {
                 self.watch.delivered();
-                self.inbox.delivered(number, message.partition());
+                let place = Place { partition: message.partition(), offset: message.offset() };
+                self.inbox.delivered(number, place);
             }
             Err((error, message)) => self.failed(message.topic(), error, number),
         }

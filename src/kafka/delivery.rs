@@ -14,7 +14,14 @@ use tokio::sync::Notify;
 use crate::error::OutboxError;
 
 /// What became of the record with that number in the window.
-pub(super) type Report = (usize, Result<i32, OutboxError>);
+pub(super) type Report = (usize, Result<Place, OutboxError>);
+
+/// Where the broker has put a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+}
 
 /// Reports on their way from the poll thread to the caller.
 #[derive(Default)]
@@ -37,9 +44,9 @@ struct State {
 
 impl Inbox {
     /// Adds the report of a record that every replica has.
-    pub(super) fn delivered(&self, number: usize, partition: i32) {
+    pub(super) fn delivered(&self, number: usize, place: Place) {
         let mut state = self.lock();
-        state.reports.push((number, Ok(partition)));
+        state.reports.push((number, Ok(place)));
         let was_empty = state.reports.len() == 1;
         drop(state);
         if was_empty {
@@ -153,6 +160,8 @@ pub(super) fn overtaken() -> OutboxError {
 mod tests {
     use super::*;
 
+    const HERE: Place = Place { partition: 0, offset: 0 };
+
     #[test]
     fn dropped_records_carry_the_reason_of_the_stop() {
         let why = || "Cluster authorization failed".to_owned();
@@ -196,7 +205,7 @@ mod tests {
     #[tokio::test]
     async fn reports_come_in_order_and_the_end_is_told_last() {
         let inbox = Inbox::default();
-        inbox.delivered(0, 0);
+        inbox.delivered(0, HERE);
         assert!(!inbox.has_failed());
         assert!(inbox.failed(1, error(), false) && inbox.has_failed());
         assert!(!inbox.failed(2, error(), false), "only one failure is the first");
@@ -209,7 +218,7 @@ mod tests {
     async fn victims_wait_for_the_culprit_but_not_for_ever() {
         let inbox = Inbox::default();
         assert!(inbox.failed(5, error(), true) && inbox.has_failed());
-        inbox.delivered(3, 0);
+        inbox.delivered(3, HERE);
         inbox.turn();
         assert_eq!(taken(&inbox).await, [3]);
         inbox.failed(4, error(), false);
@@ -233,7 +242,7 @@ mod tests {
                 _ = inbox.take(&mut reports) => panic!("there is nothing to take"),
                 () = std::future::ready(()) => {}
             }
-            inbox.delivered(number, 0);
+            inbox.delivered(number, HERE);
             assert_eq!(taken(&inbox).await, [number]);
         }
     }

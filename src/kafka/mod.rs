@@ -24,6 +24,7 @@ mod producer;
 #[cfg(feature = "cli")]
 mod reader;
 mod settings;
+mod traces;
 mod watch;
 mod window;
 

@@ -16,6 +16,7 @@ use super::delivery::{Inbox, Report, failure, overtaken};
 use super::introduction::Introductions;
 use super::partitioner::Choice;
 use super::settings::{KafkaSettings, LARGEST};
+use super::traces::Traces;
 use super::watch::Watch;
 use super::window::{Window, footprint};
 use crate::error::OutboxError;
@@ -53,6 +54,8 @@ pub struct KafkaPublisher {
     introductions: Introductions,
     dead_man: Option<DeadMan>,
     clock: Seen,
+    traces: Option<Traces>,
+    vitals: Arc<Vitals>,
 }
 
 impl KafkaPublisher {
@@ -63,8 +66,12 @@ impl KafkaPublisher {
     pub fn open(settings: &KafkaSettings, vitals: Arc<Vitals>) -> Result<Self, OutboxError> {
         let prepared = settings.prepare()?;
         let inbox = Arc::new(Inbox::default());
-        let context =
-            Context::new(Arc::clone(&inbox), Watch::new(vitals), settings.secrets(), prepared.choice);
+        let context = Context::new(
+            Arc::clone(&inbox),
+            Watch::new(Arc::clone(&vitals)),
+            settings.secrets(),
+            prepared.choice,
+        );
         let producer: KafkaProducer =
             prepared.config.create_with_context(context).map_err(|error| settings.refused(error))?;
         let producer = Arc::new(producer);
@@ -87,6 +94,8 @@ impl KafkaPublisher {
             introductions: Introductions::default(),
             dead_man: None,
             clock: Seen::now(),
+            traces: Traces::wanted(&vitals),
+            vitals,
         })
     }
 
@@ -101,7 +110,13 @@ impl KafkaPublisher {
         Ok(self)
     }
 
-    fn touch(&self, busy: bool) {
+    /// Once a turn of the loop, not for each record.
+    fn touch(&self) {
+        self.vitals.tally().in_flight_bytes.set(self.window.bytes() as u64);
+        self.touch_dead_man(!self.window.is_empty());
+    }
+
+    fn touch_dead_man(&self, busy: bool) {
         if let Some(dead_man) = &self.dead_man {
             dead_man.touch(busy);
         }
@@ -160,6 +175,9 @@ impl KafkaPublisher {
             Choice::observed(record.spread, || self.producer.send(base).map_err(|(error, _)| error));
         let Err(error) = sent else {
             self.introductions.sent(record.topic, record.partition.or(chosen), self.window.next());
+            if let Some(traces) = &mut self.traces {
+                traces.begin(self.window.next(), record);
+            }
             self.window.push(ticket, bytes);
             return Ok(Offer::Taken);
         };
@@ -194,7 +212,7 @@ impl OutboxPublisher for KafkaPublisher {
         if !self.window.admits(bytes) || !self.introductions.admits(record.topic) {
             return Ok(Offer::Full);
         }
-        self.touch(true);
+        self.touch_dead_man(true);
         let offer = self.check(record, bytes).and_then(|()| self.send(ticket, record, bytes));
         // A message that was refused on the spot has not been sent: nothing can slip past it but what the
         // caller lets pass.
@@ -214,7 +232,7 @@ impl OutboxPublisher for KafkaPublisher {
     /// Cancel-safe: a receipt is either appended or still waiting. The room of a record is free again
     /// once its receipt is appended.
     async fn receipts(&mut self, into: &mut Vec<Receipt>) -> Result<(), OutboxError> {
-        self.touch(!self.window.is_empty());
+        self.touch();
         let polled = tokio::select! {
             polled = self.inbox.take(&mut self.reports) => polled,
             by = self.clock.put_back() => return Err(put_back(by)),
@@ -224,23 +242,28 @@ impl OutboxPublisher for KafkaPublisher {
         }
         for (number, delivered) in self.reports.drain(..) {
             let Some(ticket) = self.window.remove(number) else { continue };
-            let mut result = delivered.map(|partition| self.introductions.acknowledged(number, partition));
+            let place = delivered.as_ref().ok().copied();
+            let mut result = delivered.map(|place| self.introductions.acknowledged(number, place.partition));
             if result.is_err() {
                 self.failed_at = Some(self.failed_at.map_or(number, |failed| failed.min(number)));
             } else if self.failed_at.is_some_and(|failed| failed < number) {
                 // It was on the wire already; counting it would leave a gap behind it.
                 result = Err(overtaken());
             }
+            if let Some(traces) = &mut self.traces {
+                traces.end(number, place.filter(|_| result.is_ok()));
+            }
             into.push(Receipt { ticket, result });
         }
         self.introductions.expire();
-        self.touch(!self.window.is_empty());
+        self.touch();
         Ok(())
     }
 }
 
 impl Drop for KafkaPublisher {
     fn drop(&mut self) {
+        self.vitals.tally().in_flight_bytes.set(0);
         // At once, so that nothing is sent any more while the poll thread is on its way out.
         self.producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
     }

@@ -85,6 +85,11 @@ impl Window {
         self.entries.front().map(|entry| entry.ticket)
     }
 
+    /// Bytes that records without a receipt take in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.records == 0
     }

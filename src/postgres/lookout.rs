@@ -3,6 +3,7 @@
 //! ```text
 //!   every 2 s    who holds the slot?            ──► the lease: this relay may publish for 8 s more
 //!   every 10 s   what does the publication do?  ──► a verdict when rows may have been skipped
+//!                how much waits beside it?      ──► metrics
 //! ```
 //!
 //! A relay that was paused or cut off must not publish what it still holds once another one reads the slot. So it
@@ -19,9 +20,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_postgres::Client;
 
 use super::identity::Trail;
-use super::names::{Target, quote_literal};
+use super::names::Target;
 use super::publication::{self, Change, Published};
-use super::session::{Cells, sql_error};
+use super::sight;
+use super::table::Desk;
 use crate::error::OutboxError;
 use crate::vitals::Vitals;
 
@@ -29,6 +31,8 @@ use crate::vitals::Vitals;
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// How often the publication is looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A table that did not answer at once is left alone for so long.
+const LET_BE: Duration = Duration::from_secs(60);
 /// So long after the last proof that the slot is ours we may publish. Less than the silence after which another
 /// relay ends the session of one that seems dead (`takeover`), by more than the time between two proofs.
 pub(super) const LEASE: Duration = Duration::from_secs(8);
@@ -145,15 +149,16 @@ async fn walk(
     let mut ticks = interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut looked, mut warned) = (Instant::now(), false);
+    let (desk, mut count_at) = (Desk::of(&beat.target), looked);
     loop {
         ticks.tick().await;
         let mut asked = Moment::now();
-        let mut holder = holder_of(client, &beat.target).await?;
+        let mut holder = holder_of(client, &beat).await?;
         if holder.is_none() {
             // The server has ended the stream, and the stream says why if it is given the time.
             tokio::time::sleep_until(Instant::now() + LAST_WORDS).await;
             asked = Moment::now();
-            holder = holder_of(client, &beat.target).await?;
+            holder = holder_of(client, &beat).await?;
         }
         if holder != Some(beat.reader) {
             taken.store(holder.is_some(), Relaxed);
@@ -165,6 +170,10 @@ async fn walk(
             looked = Instant::now();
             look(client, &mut beat, &mut warned).await?;
         }
+        if Instant::now() >= count_at {
+            let answered = sight::desk(client, &desk, &beat.vitals).await;
+            count_at = Instant::now() + if answered { beat.look_every } else { LET_BE };
+        }
     }
 }
 
@@ -172,12 +181,10 @@ pub(super) fn no_longer_held(slot: &str) -> OutboxError {
     OutboxError::transient(format!("slot {slot} is no longer held by this relay"))
 }
 
-async fn holder_of(client: &Client, target: &Target) -> Result<Option<i32>, OutboxError> {
-    let slot = quote_literal(&target.slot);
-    let sql = format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = {slot}");
-    let row = client.query_opt(&sql, &[]).await;
-    let row = row.map_err(|error| sql_error("asking who holds the slot", error))?;
-    Ok(row.map(|row| row.cell(0)).transpose()?.flatten())
+async fn holder_of(client: &Client, beat: &Beat) -> Result<Option<i32>, OutboxError> {
+    let Some((holder, sight)) = sight::slot(client, &beat.target).await? else { return Ok(None) };
+    beat.vitals.see_slot(sight);
+    Ok(holder)
 }
 
 async fn look(client: &Client, beat: &mut Beat, warned: &mut bool) -> Result<(), OutboxError> {

@@ -37,6 +37,7 @@ mod schedule;
 mod session;
 pub mod settings;
 mod setup;
+mod sight;
 mod slot;
 mod store;
 mod table;

@@ -21,6 +21,7 @@ use super::relations::Relations;
 use super::schedule::{Means, Schedule};
 use super::session::{self, Driver, Session, open_replication};
 use super::settings::{Endpoint, Settings};
+use super::sight;
 use super::slot;
 use super::table::{DeadLetterTable, OutboxTable, ScheduledTable, WriteBackTable};
 use super::takeover::Patience;
@@ -39,6 +40,8 @@ use crate::write_back::WriteBack;
 const SILENCE: Duration = Duration::from_secs(40);
 /// After this much silence a status asks for an answer.
 const ASK_AFTER: Duration = Duration::from_secs(5);
+/// While no stream is open, the slot is looked at for metrics this often at most.
+const SEEN_AGAIN: Duration = Duration::from_secs(5);
 /// How long a status may take to leave.
 const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -134,6 +137,10 @@ impl ReplicationSource {
 
     async fn open_at(&mut self, endpoint: &Endpoint) -> Result<ReplicationStore, OutboxError> {
         let session = Session::open(endpoint).await?;
+        if self.vitals.since_slot_seen().is_none_or(|since| since >= SEEN_AGAIN) {
+            // A relay that stands by, or can't begin, tells of the slot as well.
+            sight::look(session.client(), &self.target, &self.vitals).await;
+        }
         let mut report = inspect(&session, &self.target).await?;
         inspect_write_back(&session, &self.target, &mut report).await?;
         if self.published.is_some() && report.fails_at(&["table", "mapping", "publication"]) {

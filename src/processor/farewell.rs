@@ -72,7 +72,9 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
                 Ok(Err(_)) | Err(_) => return,
             }
         }
-        for ticket in self.road.rows.take_written() {
+        let written = self.road.rows.take_written();
+        self.road.vitals.tally().written_back.add(written.len() as u64);
+        for ticket in written {
             self.settled(ticket);
         }
         self.road.note_progress();

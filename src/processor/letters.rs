@@ -93,6 +93,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         message: &OutboxMessage,
         refusal: &OutboxError,
     ) {
+        self.road.vitals.tally().refused.add(1);
         self.put_aside(position, message, refusal.reason(), 1);
     }
 
@@ -194,6 +195,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         }
         self.road.attend(self.kept.replayed(&positions)).await?;
         tracing::info!(letters = positions.len(), "dead letters sent again");
+        self.road.vitals.tally().replayed.add(positions.len() as u64);
         self.road.vitals.letters_settled();
         self.letters.sent.retain(|sent| !sent.acknowledged);
         Ok(())
@@ -240,6 +242,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
                 Err(error) => return Err(Stop::Failed(error)),
             }
         }
+        self.road.tell_sent();
         Ok(())
     }
 
@@ -252,6 +255,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         reach: Reach,
     ) -> Result<(), OutboxError> {
         tracing::warn!(position = %replay.letter.position, error, advice, "a dead letter was refused again");
+        self.road.vitals.tally().refused.add(1);
         self.road.attend(self.kept.refused_again(replay, error, reach)).await?;
         self.road.vitals.letters_settled();
         Ok(())

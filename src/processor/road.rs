@@ -33,6 +33,8 @@ pub(super) struct Road<S, P> {
     pub(super) oldest: Option<Ticket>,
     /// See [`Pace::most_behind`](super::Pace::most_behind).
     pub(super) most_behind: u64,
+    /// Handed to the publisher, and not told yet.
+    pub(super) sent: u64,
     pub(super) status: StatusClock,
     pub(super) vitals: Arc<Vitals>,
 }
@@ -42,7 +44,7 @@ impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
         let (status, most_behind) = (StatusClock::new(pace), pace.most_behind);
         let (progress, receipts, vitals) = (Progress::default(), Vec::new(), Arc::default());
         let rows = Rows::new(store.write_back());
-        Road { store, publisher, progress, rows, receipts, oldest: None, most_behind, status, vitals }
+        Road { store, publisher, progress, rows, receipts, oldest: None, sent: 0, most_behind, status, vitals }
     }
 
     /// The loop takes a turn.
@@ -75,6 +77,7 @@ impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
     pub(super) fn sent(&mut self) {
         self.oldest = self.oldest.or(Some(self.progress.next_ticket()));
         self.progress.taken();
+        self.sent += 1;
     }
 
     /// Looks which record has waited longest for its receipt.
@@ -89,6 +92,11 @@ impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
     /// Whether one partition has fallen so far behind the others that these have to wait for it.
     pub(super) fn is_spread(&self) -> bool {
         self.oldest.is_some_and(|oldest| self.progress.next_ticket().0 - oldest.0 >= self.most_behind)
+    }
+
+    pub(super) fn tell_sent(&mut self) {
+        self.vitals.handed_over(self.unacknowledged());
+        self.vitals.sent(std::mem::take(&mut self.sent));
     }
 
     pub(super) fn note_progress(&mut self) {

@@ -270,6 +270,7 @@ impl Rows {
         if matches!(self.way, Way::None) {
             return;
         }
+        vitals.tally().unwritten.set(self.owed());
         let now = Instant::now();
         if let Way::Busy(_, since) = &self.way
             && self.trouble.is_none()

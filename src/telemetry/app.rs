@@ -1,7 +1,7 @@
 //! What the listener answers with: one state behind all routes, and the routes in two groups.
 //!
 //! ```text
-//!   open      /healthz  /readyz            for whoever runs the process: figures and reasons
+//!   open      /healthz  /readyz  /metrics  for whoever runs the process: figures and reasons
 //!   guarded   /api/state                   for people: behind the token, if there is one
 //! ```
 //!
@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 
-use super::health;
+use super::{exposition, health, metrics};
 use crate::vitals::Vitals;
 
 /// What all routes share. Cloning is cheap: axum does so for each request.
@@ -68,7 +68,10 @@ impl App {
 
     /// All routes.
     pub(super) fn routes(self) -> Router {
-        let open = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
+        let open = Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(figures));
         let guarded = Router::new()
             .route("/api/state", get(state))
             .route_layer(middleware::from_fn_with_state(self.clone(), guard));
@@ -95,6 +98,10 @@ async fn healthz(State(app): State<App>) -> Response {
 async fn readyz(State(app): State<App>) -> Response {
     let answer = health::ready(app.vitals());
     (status(answer.good), Json(answer)).into_response()
+}
+
+async fn figures(State(app): State<App>) -> Response {
+    ([(CONTENT_TYPE, exposition::CONTENT_TYPE)], metrics::text(app.vitals())).into_response()
 }
 
 /// The same as `/readyz`, for a page: an answer, and not a verdict.

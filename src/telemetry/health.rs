@@ -20,6 +20,10 @@ const STILL_AFTER: Duration = Duration::from_secs(10);
 /// A silent server is asked after five seconds, and answers the next status, two seconds later.
 const SILENT_AFTER: Duration = Duration::from_secs(12);
 
+/// The stages that may stand still, in the order of the checks.
+pub const STAGES: [&str; 6] =
+    ["loop", "later delivery", "reading", "dead letters", "write-back", "publishing"];
+
 /// The answer to `/healthz`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Healthy {
@@ -44,7 +48,7 @@ pub struct Ready {
     pub state: &'static str,
     /// How long it has been in that state, or the stage has stood still.
     pub since_seconds: f64,
-    /// The stage that stands still: `loop`, `later delivery`, `reading`, `dead letters`, `write-back` or `publishing`.
+    /// The stage that stands still: one of [`STAGES`].
     pub stage: Option<&'static str>,
     /// What keeps messages from flowing, or why the relay is in its state.
     pub reason: Option<String>,

@@ -34,6 +34,7 @@ mod later_faults;
 mod life;
 mod mapping;
 mod mapping_letters;
+mod metrics;
 mod peers;
 mod publication;
 mod restart;

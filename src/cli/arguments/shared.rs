@@ -210,7 +210,7 @@ pub struct RelayArguments {
     /// [env: WALPOST_DRAIN_TIMEOUT] [file: drain_timeout]
     #[arg(long, value_name = "TIME")]
     drain_timeout: Option<String>,
-    /// Where health is answered over HTTP: host:port, or off [default: 127.0.0.1:8480]
+    /// Where health and metrics are answered over HTTP: host:port, or off [default: 127.0.0.1:8480]
     ///
     /// Port 0 takes a free one and logs it. The answers hold no payload, but anybody who reaches the
     /// address may read them.
@@ -218,6 +218,14 @@ pub struct RelayArguments {
     /// [env: WALPOST_LISTEN] [file: listen]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// A collector for spans of records whose rows belong to a trace: http://host:port, or off
+    ///
+    /// OTLP over HTTP. A row's header traceparent goes to the record untouched either way; with a collector, the way from
+    /// commit to acknowledgement becomes a span of that trace. Without this setting OTEL_EXPORTER_OTLP_ENDPOINT counts.
+    ///
+    /// [env: WALPOST_OTLP_ENDPOINT] [file: otlp_endpoint]
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
 }
 
 /// What becomes of a row that is published.
@@ -349,6 +357,7 @@ impl RelayArguments {
         layer.put(&layers::DELIVERY, self.delivery.as_ref());
         layer.put(&layers::DRAIN_TIMEOUT, self.drain_timeout.as_ref());
         layer.put(&layers::LISTEN, self.listen.as_ref());
+        layer.put(&layers::OTLP_ENDPOINT, self.otlp_endpoint.as_ref());
     }
 }
 

@@ -9,6 +9,7 @@ mod dead_letter_office;
 mod dead_letter_requests;
 mod dead_letters;
 mod derive;
+mod desk;
 pub(crate) mod emitted;
 mod event;
 mod layout;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 pub use dead_letter_office::DeadLetterOffice;
 pub(crate) use dead_letters::DeadLetterTable;
+pub(crate) use desk::Desk;
 pub(crate) use layout::{Later, Layout};
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub(crate) use misfit::{LayoutError, listed};

@@ -1,0 +1,131 @@
+//! What is counted since the process began, and what the server last told beside the stream. Metrics read it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::error::OutboxError;
+use crate::lsn::Lsn;
+
+/// A number that only grows, as long as the process lives.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Counts so many more.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Relaxed);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A number that is what it is now.
+#[derive(Debug, Default)]
+pub struct Level(AtomicU64);
+
+impl Level {
+    /// It is that now.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The counters. Each is written once a batch or less, never for a single row.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// How often both ends were open and streaming began.
+    pub streams: Counter,
+    /// What ended a stream, or kept one from beginning: [`FAILURES`], in their order.
+    failures: [Counter; FAILURES.len()],
+    /// How often a record was refused, by the broker or before it was sent. The same one counts again with each try.
+    pub refused: Counter,
+    /// Dead letters that were sent after all.
+    pub replayed: Counter,
+    /// Bytes that records in flight take in memory.
+    pub in_flight_bytes: Level,
+    /// Rows that are published, and not yet marked or deleted.
+    pub unwritten: Level,
+    /// Rows that were marked or deleted.
+    pub written_back: Counter,
+    /// Spans that a collector has taken.
+    pub spans_exported: Counter,
+    /// Spans that were dropped: the collector did not take them, or there was no room to wait.
+    pub spans_dropped: Counter,
+}
+
+/// The kinds of failures, by what helps.
+pub const FAILURES: [&str; 4] = ["transient", "message", "definite", "usage"];
+
+impl Tally {
+    /// A stream has ended with that, or could not begin. That another relay holds the slot is no failure.
+    pub fn failed(&self, error: &OutboxError) {
+        let kind = match error {
+            _ if error.is_slot_in_use() => return,
+            _ if error.is_transient() => 0,
+            _ if error.is_message() => 1,
+            _ if error.is_usage() => 3,
+            _ => 2,
+        };
+        self.failures[kind].add(1);
+    }
+
+    /// How often a stream has ended so, by the name of the kind.
+    pub fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        FAILURES.into_iter().zip(&self.failures).map(|(name, counter)| (name, counter.get()))
+    }
+}
+
+/// What the server keeps for the slot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotSight {
+    /// Where the server's log ends.
+    pub current: Lsn,
+    /// From where on it is kept for the slot.
+    pub restart: Option<Lsn>,
+    /// What the slot has confirmed.
+    pub confirmed: Option<Lsn>,
+    /// How many more bytes may be written until the slot is lost; `None` if there is no limit.
+    pub safe_bytes: Option<u64>,
+    /// `reserved`, `extended`, `unreserved` or `lost` (PostgreSQL documentation, "pg_replication_slots").
+    pub wal_status: Option<String>,
+    /// Somebody reads it.
+    pub is_active: bool,
+}
+
+/// What waits in the tables beside the outbox. Unknown where there is no such table, or it may not be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DeskSight {
+    /// Dead letters that are neither sent nor discarded.
+    pub dead_letters: Option<u64>,
+    /// Rows that are sent later.
+    pub held: Option<u64>,
+    /// When the first of them is due, in seconds since 1970.
+    pub next_due: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_by_what_helps_and_standing_by_is_none() {
+        let tally = Tally::default();
+        tally.failed(&OutboxError::transient("away"));
+        tally.failed(&OutboxError::slot_in_use("held"));
+        tally.failed(&OutboxError::message("too large", "less"));
+        tally.failed(&OutboxError::definite("gone", "mend"));
+        tally.failed(&OutboxError::definite("gone", "mend"));
+        tally.failed(&OutboxError::usage("no", "yes"));
+        let counted: Vec<_> = tally.failures().collect();
+        assert_eq!(counted, [("transient", 1), ("message", 1), ("definite", 2), ("usage", 1)]);
+    }
+}
