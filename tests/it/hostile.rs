@@ -38,6 +38,11 @@ impl Impostor {
         });
         Impostor { address, statuses, said, task }
     }
+
+    /// The way to him, who looks into what is said.
+    fn url(&self, server: &PostgresServer, database: &str) -> String {
+        format!("{}?sslmode=disable", server.url_at(self.address, database))
+    }
 }
 
 impl Drop for Impostor {
@@ -131,7 +136,7 @@ async fn endure(name: &str, before: Vec<u8>, again_and_again: Vec<u8>) {
     let impostor = Impostor::start(server.address(), before, again_and_again).await;
     let mut relay = world
         .command(["run", "--drain-timeout", "2s"])
-        .env("WALPOST_DATABASE_URL", server.url_at(impostor.address, &world.database.name))
+        .env("WALPOST_DATABASE_URL", impostor.url(server, &world.database.name))
         .spawn();
     relay.wait_for_log("streaming", PATIENCE).await;
     let (streaming, address) = (Instant::now(), relay.listen_address().await);
@@ -200,7 +205,7 @@ async fn empty_frames_without_end_end_each_connection() {
     let impostor = Impostor::start(server.address(), Vec::new(), frame(b'd', b"").repeat(1000)).await;
     let mut relay = world
         .command(["run", "--drain-timeout", "2s"])
-        .env("WALPOST_DATABASE_URL", server.url_at(impostor.address, &world.database.name))
+        .env("WALPOST_DATABASE_URL", impostor.url(server, &world.database.name))
         .spawn();
     relay.wait_for_log("replication message ends inside its tag", PATIENCE).await;
     // The fault is told once. What comes after it is the same, and the slot is free for each new connection.
