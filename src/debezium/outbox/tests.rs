@@ -97,7 +97,24 @@ fn every_reproduced_option_is_seen() {
         placement("lane", Place::Partition, "lane"),
     ];
     assert_eq!(placed, expected);
+    // Where Java splits, nothing follows the last mark.
+    let placed =
+        router("table.fields.additional.placement=no:envelope:,type:header,payload:header,type:header,")
+            .placements;
+    let expected = [
+        ("no", Place::Envelope),
+        ("type", Place::Header),
+        ("payload", Place::Header),
+        ("type", Place::Header),
+    ];
+    assert_eq!(placed, expected.map(|(column, place)| placement(column, place, column)));
     let source = |option: &str| connect(&format!("{option}\n")).expect(option);
+    assert_eq!(source("event.converting.failure.handling.mode=skip").modes.failures, Failures::PassedOver);
+    assert_eq!(source("event.converting.failure.handling.mode=fail").modes.failures, Failures::Stop);
+    assert_eq!(source("producer.override.max.request.size=5000000").largest(), Some(5_000_000));
+    let tables =
+        source("table.include.list=public.a,Shop.b\nschema.include.list=PUBLIC, shop\nslot.stream.params=");
+    assert_eq!(tables.tables(), Some("\"public\".\"a\", \"Shop\".\"b\""));
     assert_eq!(source("extended.headers.enabled=false").run_id, None);
     assert_eq!(source("slot.name=a").slot(), "a");
     assert_eq!(source("publication.name=a").publication(), "a");
@@ -182,6 +199,30 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("plugin.name=decoderbufs", "plugin.name", "pgoutput"),
     ("connector.class=io.debezium.connector.mysql.MySqlConnector", "connector.class", "PostgreSQL"),
     ("errors.tolerance=all", "errors.tolerance", "silence"),
+    ("exactly.once.support=required", "exactly.once.support", "transactions"),
+    ("exactly.once.source.support=enabled", "exactly.once.source.support", "transactions"),
+    ("slot.stream.params=origin=none", "slot.stream.params", "other rows"),
+    ("producer.override.max.request.size=big", "producer.override.max.request.size", "number"),
+    ("schema.include.list=shop", "schema.include.list", "--table"),
+    ("table.include.list=public.a\nschema.include.list=shop", "schema.include.list", "--table"),
+    ("schema.exclude.list=shop", "schema.exclude.list", "--table"),
+    ("table.exclude.list=public.a", "table.exclude.list", "--table"),
+    ("event.converting.failure.handling.mode=drop", "event.converting.failure.handling.mode", "warn or skip"),
+    (
+        "transforms.outbox.table.fields.additional.placement=a:envelope,b:envelope:a",
+        "transforms.outbox.table.fields.additional.placement",
+        "two fields `a`",
+    ),
+    (
+        "transforms.outbox.table.fields.additional.placement=payload:envelope",
+        "transforms.outbox.table.fields.additional.placement",
+        "two fields `payload`",
+    ),
+    (
+        "transforms.outbox.table.fields.additional.placement=a:header,,b:header",
+        "transforms.outbox.table.fields.additional.placement",
+        "not of the form",
+    ),
     ("skipped.operations=c,t", "skipped.operations", "inserts"),
     ("producer.override.partitioner.class=x.Y", "producer.override.partitioner.class", "partitions"),
     ("time.precision.mode=fortnights", "time.precision.mode", "adaptive"),
