@@ -13,9 +13,13 @@ struct Stop {
     says: &'static str,
 }
 
+/// Of a column in the envelope, whose schema the router keeps.
+const RESCALED: &str = "ALTER TABLE rescaled ALTER worth TYPE numeric(9,4); \
+    INSERT INTO rescaled (aggregatetype, aggregateid, type, payload, sure) VALUES ('order', '1', 't', '{}', 1)";
+
 const EXPANDED: &str = "transforms.outbox.table.expand.json.payload=true\n";
 
-const STOPS: [Stop; 6] = [
+const STOPS: [Stop; 9] = [
     Stop {
         name: "beyond_int64",
         lines: EXPANDED,
@@ -42,6 +46,24 @@ const STOPS: [Stop; 6] = [
         row: ("'order'", "{}"),
         says: "is not of type INT64",
     },
+    Stop {
+        name: "no_number",
+        lines: "event.converting.failure.handling.mode=fail\n",
+        row: ("'order'", "{}"),
+        says: "Failed to properly convert data value",
+    },
+    Stop {
+        name: "never_null",
+        lines: "",
+        row: ("'order'", "{}"),
+        says: "null used for required field: \"sure\"",
+    },
+    Stop {
+        name: "rescaled",
+        lines: "transforms.outbox.table.fields.additional.placement=worth:envelope\n",
+        row: ("'order'", "{}"),
+        says: "mismatching scale",
+    },
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,15 +74,19 @@ async fn debezium_stops_at_these_rows() {
     for Stop { name, row: (route, payload), .. } in &STOPS {
         let sql = format!(
             "CREATE TABLE {name} (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), aggregatetype text, aggregateid text, \
-             type text, zoned timestamptz DEFAULT now(), payload jsonb); CREATE PUBLICATION of_{name} FOR TABLE {name}"
+             type text, zoned timestamptz DEFAULT now(), payload jsonb, sure numeric(12,2) NOT NULL, \
+             worth numeric(6,2) DEFAULT 1.25, odd numeric(12,2)); CREATE PUBLICATION of_{name} FOR TABLE {name}"
         );
         client.batch_execute(&sql).await.unwrap();
         create_slot(&client, &format!("stop_{name}"), "pgoutput").await;
+        let sure = if *name == "never_null" { "'NaN'" } else { "1" };
         let sql = format!(
-            "INSERT INTO {name} (aggregatetype, aggregateid, type, payload) VALUES ({route}, '1', 't', '{payload}')"
+            "INSERT INTO {name} (aggregatetype, aggregateid, type, payload, sure, odd) VALUES ({route}, '1', 't', '{payload}', \
+             {sure}, 'NaN')"
         );
         client.batch_execute(&sql).await.unwrap();
     }
+    client.batch_execute(RESCALED).await.unwrap();
     let place = lab.place(&database);
     for Stop { name, lines, .. } in &STOPS {
         let text = format!(
