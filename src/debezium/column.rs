@@ -353,8 +353,7 @@ impl Scale {
         Ok(match self {
             Scale::Millis => Datum::Int(micros()?.div_euclid(1_000)),
             Scale::Micros => Datum::Int(micros()?),
-            // Beyond the years from 1677 to 2262 there are none, nor for the infinities.
-            Scale::Nanos => Datum::Int(micros()?.checked_mul(1_000).ok_or(Fault::Nothing)?),
+            Scale::Nanos => Datum::Int(moment.epoch_nanos().ok_or(Fault::Nothing)?),
             Scale::Iso => Datum::Text(moment.iso(None)),
         })
     }

@@ -55,7 +55,8 @@ const ONLY: [(&str, &[&str], &str); 22] = [
     ("producer.interceptor.classes", &[""], "it changes records"),
 ];
 
-const TRANSACTIONS: &str = "records are sent at least once, and not in transactions (take it out of a copy of the file if that will do)";
+const TRANSACTIONS: &str =
+    "records come at least once, not in transactions; take it out of a copy of the file if that will do";
 
 const SERIALIZERS: &[&str] = &[
     "org.apache.kafka.common.serialization.StringSerializer",

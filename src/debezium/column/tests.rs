@@ -151,13 +151,14 @@ fn what_can_not_be_converted_is_absent_or_stops() {
         (sure.clone(), Modes::default(), "NaN", "none"),
         (price, stop, "NaN", "none"),
         (by_default(&sure, "1.5"), stop, "NaN", "none"),
-        (stamp.clone(), nanos, "infinity", "null"),
+        (stamp.clone(), nanos, "infinity", "9223372036854775807"),
+        (stamp.clone(), nanos, "-infinity", "-9223372036854775808"),
         (stamp.clone(), nanos, "2262-04-12 00:00:00", "null"),
         (stamp.clone(), nanos, "2262-04-11 23:00:00", "9223369200000000000"),
         // There the converter gives null by itself.
-        (stamp.clone(), stop_nanos, "-infinity", "null"),
-        (ColumnFacts { nullable: false, ..stamp.clone() }, nanos, "infinity", "none"),
-        (facts(1115, "_timestamp"), nanos, "{infinity,NULL}", "[null,null]"),
+        (stamp.clone(), stop_nanos, "1677-01-01 00:00:00", "null"),
+        (ColumnFacts { nullable: false, ..stamp.clone() }, nanos, "2262-04-12 00:00:00", "none"),
+        (facts(1115, "_timestamp"), nanos, "{\"2262-04-12 00:00:00\",NULL}", "[null,null]"),
         (stamp, nanos, "yesterday", "none"),
     ] {
         assert_eq!(seen(&facts, modes, text).0, expected, "{text} {modes:?} {facts:?}");

@@ -84,6 +84,49 @@ fn every_reproduced_option_is_seen() {
     assert!(router("route.tombstone.on.empty.payload=true").tombstones);
     assert!(router("table.field.additional.missing=ignore").may_miss);
     assert_eq!(router("table.expand.json.payload=TRUE").expand, Some(Expand { keeps_nulls: false }));
+    let source = |option: &str| connect(&format!("{option}\n")).expect(option);
+    assert_eq!(source("event.converting.failure.handling.mode=skip").modes.failures, Failures::PassedOver);
+    assert_eq!(source("event.converting.failure.handling.mode=fail").modes.failures, Failures::Stop);
+    assert_eq!(source("producer.override.max.request.size=5000000").largest(), Some(5_000_000));
+    let tables =
+        source("table.include.list=public.a,Shop.b\nschema.include.list=PUBLIC, shop\nslot.stream.params=");
+    assert_eq!(tables.tables(), Some("\"public\".\"a\", \"Shop\".\"b\""));
+    assert_eq!(source("extended.headers.enabled=false").run_id, None);
+    assert_eq!(source("slot.name=a").slot(), "a");
+    assert_eq!(source("publication.name=a").publication(), "a");
+    assert_eq!(source("table.include.list=public\\\\.outbox").tables(), Some("\"public\".\"outbox\""));
+    let tables = source("table.include.list=public.a, Shop.b");
+    assert_eq!(tables.tables(), Some("\"public\".\"a\", \"Shop\".\"b\""));
+    assert_eq!(source("decimal.handling.mode=string").modes.decimals, Decimals::Text);
+    assert_eq!(source("time.precision.mode=connect").modes.precision, Precision::Connect);
+    assert_eq!(source("binary.handling.mode=base64-url-safe").modes.binary, Binary::Base64UrlSafe);
+}
+
+#[test]
+fn converters_are_those_of_the_formats() {
+    let json = |schemas| Converter::Json { schemas, numeric: false };
+    let converters = server(
+        "debezium.format.key=simplestring\ndebezium.format.schemas.enable=false\n\
+                             debezium.format.header.schemas.enable=true\n",
+    )
+    .expect("a contract")
+    .converters;
+    assert_eq!(
+        (converters.key, converters.value, converters.header),
+        (Converter::Text, json(false), json(true))
+    );
+    let converters = server("debezium.format.header=clientprovided\n\
+         debezium.format.header.class=org.apache.kafka.connect.storage.StringConverter\ndebezium.format.value=binary\n\
+         debezium.format.value.delegate.converter.type=org.apache.kafka.connect.json.JsonConverter\n\
+         debezium.format.value.delegate.converter.type.schemas.enable=false\n").expect("a contract").converters;
+    assert_eq!(converters.header, Converter::Text);
+    assert_eq!(converters.value, Converter::Bytes(Some(Box::new(json(false)))));
+}
+
+/// Columns that go somewhere besides, with their aliases.
+#[test]
+fn placements_are_split_as_in_java() {
+    let router = |option: &str| connect(&format!("transforms.outbox.{option}\n")).expect(option);
     let placed = router("table.fields.additional.placement=type:header, no:envelope:number ,lane:partition")
         .placements;
     let placement = |column: &str, place, alias: &str| Placement {
@@ -108,39 +151,6 @@ fn every_reproduced_option_is_seen() {
         ("type", Place::Header),
     ];
     assert_eq!(placed, expected.map(|(column, place)| placement(column, place, column)));
-    let source = |option: &str| connect(&format!("{option}\n")).expect(option);
-    assert_eq!(source("event.converting.failure.handling.mode=skip").modes.failures, Failures::PassedOver);
-    assert_eq!(source("event.converting.failure.handling.mode=fail").modes.failures, Failures::Stop);
-    assert_eq!(source("producer.override.max.request.size=5000000").largest(), Some(5_000_000));
-    let tables =
-        source("table.include.list=public.a,Shop.b\nschema.include.list=PUBLIC, shop\nslot.stream.params=");
-    assert_eq!(tables.tables(), Some("\"public\".\"a\", \"Shop\".\"b\""));
-    assert_eq!(source("extended.headers.enabled=false").run_id, None);
-    assert_eq!(source("slot.name=a").slot(), "a");
-    assert_eq!(source("publication.name=a").publication(), "a");
-    assert_eq!(source("table.include.list=public\\\\.outbox").tables(), Some("\"public\".\"outbox\""));
-    let tables = source("table.include.list=public.a, Shop.b");
-    assert_eq!(tables.tables(), Some("\"public\".\"a\", \"Shop\".\"b\""));
-    assert_eq!(source("decimal.handling.mode=string").modes.decimals, Decimals::Text);
-    assert_eq!(source("time.precision.mode=connect").modes.precision, Precision::Connect);
-    assert_eq!(source("binary.handling.mode=base64-url-safe").modes.binary, Binary::Base64UrlSafe);
-    let json = |schemas| Converter::Json { schemas, numeric: false };
-    let converters = server(
-        "debezium.format.key=simplestring\ndebezium.format.schemas.enable=false\n\
-                             debezium.format.header.schemas.enable=true\n",
-    )
-    .expect("a contract")
-    .converters;
-    assert_eq!(
-        (converters.key, converters.value, converters.header),
-        (Converter::Text, json(false), json(true))
-    );
-    let converters = server("debezium.format.header=clientprovided\n\
-         debezium.format.header.class=org.apache.kafka.connect.storage.StringConverter\ndebezium.format.value=binary\n\
-         debezium.format.value.delegate.converter.type=org.apache.kafka.connect.json.JsonConverter\n\
-         debezium.format.value.delegate.converter.type.schemas.enable=false\n").expect("a contract").converters;
-    assert_eq!(converters.header, Converter::Text);
-    assert_eq!(converters.value, Converter::Bytes(Some(Box::new(json(false)))));
 }
 
 #[test]
