@@ -108,9 +108,11 @@ impl Config {
         if refusal.on_refusal == OnRefusal::DeadLetter {
             letters_can_be_kept(&target, &layers.get(&layers::ON_REFUSAL))?;
         }
+        let kafka = kafka(layers)?;
+        debezium::largest_is_said(layers, &target, &kafka)?;
         Ok(Config {
             target,
-            kafka: kafka(layers)?,
+            kafka,
             delivery: Delivery::resolve(layers)?,
             refusal,
             observe: Observe::resolve(layers)?,

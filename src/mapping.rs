@@ -269,6 +269,14 @@ impl Mapping {
         }
     }
 
+    /// The column that the message's id is of.
+    pub(crate) fn id_column(&self) -> Option<&str> {
+        match &self.contract {
+            Some(contract) => Some(contract.id_column()),
+            None => self.id.as_ref().and_then(Template::bare).map(|source| source.column.as_str()),
+        }
+    }
+
     /// Which headers of our own its records have.
     pub(crate) fn header_set(&self) -> OwnHeaders {
         match (self.own_headers, &self.contract) {

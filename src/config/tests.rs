@@ -183,6 +183,8 @@ fn a_connector_names_table_slot_and_publication_unless_settings_do() {
     assert!(!config.target.main.mapping.own_headers && !format!("{config:?}").contains("sesame"));
     let config = with_connector(own, &[preset, ("--map-own-headers", "yes")]).unwrap();
     assert!(config.target.main.mapping.own_headers);
+    let flags = [preset, ("--map-mark", "sent=now"), ("--write-back", "mark")];
+    assert_eq!(with_connector(own, &flags).unwrap().target.main.mapping.mark.len(), 1);
 }
 
 #[test]
@@ -202,11 +204,26 @@ fn a_connector_is_refused_with_its_file_and_option() {
             "--map-key: the connector's configuration says",
         ),
         (r#""slot.name": "A""#, vec![preset], "--debezium-config: `A` is not the name of a replication slot"),
+        (
+            r#""producer.override.max.request.size": 5000000"#,
+            vec![preset],
+            "--debezium-config: its producer takes records of 5000000 bytes",
+        ),
     ] {
         let Err(error) = with_connector(more, &flags) else { panic!("{what}") };
         assert!(error.is_usage() && !format!("{error:?}").contains("sesame"), "{error:?}");
         let is_told = error.to_string().contains(what.trim_start_matches("connector.json: "));
         assert!(is_told && error.advice().is_some(), "{what}: {error:?}");
+    }
+    // As large as Java's own, or as the operator says.
+    for (size, property) in [("1048576", None), ("5000000", Some("message.max.bytes=2000000"))] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let options = "topic.prefix=p\ntransforms=o\ntransforms.o.type=EventRouter\nkey.converter=StringConverter\n\
+                       value.converter=StringConverter\nproducer.override.max.request.size=";
+        fs::write(file.path(), format!("{options}{size}\n")).unwrap();
+        let flags = [preset, ("--debezium-config", file.path().to_str().unwrap())];
+        let given = Given { flags: &flags, properties: property.as_slice(), ..Given::default() };
+        assert!(resolve(&given).is_ok(), "{size}");
     }
     let gone = [preset, ("--debezium-config", "/nowhere/c.json")];
     let error = resolve(&Given { flags: &gone, ..Given::default() }).unwrap_err();

@@ -5,7 +5,7 @@
 
 use super::datum::Datum;
 use super::default::default_of;
-use super::modes::{Binary, Decimals, Modes, Precision};
+use super::modes::{Binary, Decimals, Failures, Modes, Precision};
 use super::number::Decimal;
 use super::schema::{Schema, Type};
 use super::time::{self, Moment};
@@ -33,6 +33,18 @@ pub(crate) struct ColumnFacts {
 pub(super) struct Column {
     pub(super) schema: Schema,
     form: Form,
+    failures: Failures,
+}
+
+/// Why a text gives no value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The connector's converter fails at it.
+    Failure,
+    /// The converter has nothing for it, which is null where the column may be.
+    Nothing,
+    /// It is none of the type.
+    Misread,
 }
 
 /// How a text becomes a value.
@@ -75,17 +87,27 @@ impl Column {
         let (schema, form) = typed(facts, modes).ok_or_else(|| facts.type_name.clone())?;
         let default = facts.default.as_deref().and_then(|text| default_of(facts, text, &form));
         let optional = facts.nullable;
-        Ok(Column { schema: Schema { optional, default, ..schema }, form })
+        Ok(Column { schema: Schema { optional, default, ..schema }, form, failures: modes.failures })
     }
 
-    /// The value of a row; `None` for a text that is none of the type.
+    /// The value of a row; `None` for a text that is none of the type, or one at which the connector stops.
     pub(super) fn read(&self, text: Option<&str>) -> Option<Datum> {
-        match (text, &self.schema.default) {
-            (Some(text), _) => self.form.read(text),
-            // An event has the default in the place of null.
-            (None, Some(default)) => Some(default.clone()),
-            (None, None) => Some(Datum::Null),
+        let Some(text) = text else { return Some(self.absent()) };
+        match self.form.read(text) {
+            Ok(datum) => Some(datum),
+            Err(Fault::Nothing) if self.schema.optional => Some(self.absent()),
+            Err(Fault::Misread) => None,
+            // The event goes on without the value.
+            Err(_) => {
+                let may_be_absent = self.schema.optional || self.schema.default.is_some();
+                (self.failures == Failures::PassedOver && may_be_absent).then(|| self.absent())
+            }
         }
+    }
+
+    /// What stands in an event for null: the default, if there is one.
+    fn absent(&self) -> Datum {
+        self.schema.default.clone().unwrap_or(Datum::Null)
     }
 
     /// The time since 1970 in milliseconds that the column tells, if it is a time that the router takes.
@@ -256,7 +278,24 @@ fn timestamp(digits: i32, precision: Precision) -> (Schema, Form) {
 
 impl Form {
     /// The value that a text of PostgreSQL stands for.
-    pub(super) fn read(&self, text: &str) -> Option<Datum> {
+    pub(super) fn read(&self, text: &str) -> Result<Datum, Fault> {
+        match self {
+            Form::Decimal(_) | Form::Variable | Form::DecimalText => self.decimal(text),
+            Form::Timestamp(scale) => scale.timestamp(Moment::parse(text).ok_or(Fault::Misread)?),
+            Form::List(form) => {
+                let element = |element: Option<String>| match element.map(|text| form.read(&text)) {
+                    None | Some(Err(Fault::Nothing)) => Ok(Datum::Null),
+                    Some(read) => read,
+                };
+                let elements = array::elements(text).ok_or(Fault::Misread)?;
+                elements.into_iter().map(element).collect::<Result<_, _>>().map(Datum::List)
+            }
+            _ => self.plain(text).ok_or(Fault::Misread),
+        }
+    }
+
+    /// The same where each text of the type is a value.
+    fn plain(&self, text: &str) -> Option<Datum> {
         Some(match self {
             Form::Bool => Datum::Bool(text == "t" || text == "true"),
             Form::Int => Datum::Int(text.parse().ok()?),
@@ -264,25 +303,19 @@ impl Form {
             Form::Double | Form::DecimalDouble => Datum::Double(text.parse().ok()?),
             Form::Text => Datum::Text(text.to_owned()),
             Form::Bytes(binary) => binary.datum(unhex(text)?),
-            Form::Decimal(_) | Form::Variable | Form::DecimalText => self.decimal(text)?,
             Form::Days => Datum::Int(time::date(text)?),
             Form::IsoDate => Datum::Text(format!("{}Z", time::iso_date(time::date(text)?))),
             Form::Time(scale) => scale.time(time::time_of_day(text)?),
-            Form::Timestamp(scale) => scale.timestamp(Moment::parse(text)?)?,
             Form::Zoned(_) if text == "infinity" || text == "-infinity" => Datum::Text(text.to_owned()),
             Form::Zoned(digits) => Datum::Text(Moment::parse_zoned(text)?.iso(*digits)),
             Form::ZonedTime => Datum::Text(format!("{}Z", time::iso_time(time::zoned_time(text)?, None))),
-            Form::List(form) => {
-                let element = |element: Option<String>| match element {
-                    Some(text) => form.read(&text),
-                    None => Some(Datum::Null),
-                };
-                Datum::List(array::elements(text)?.into_iter().map(element).collect::<Option<_>>()?)
+            Form::Decimal(_) | Form::Variable | Form::DecimalText | Form::Timestamp(_) | Form::List(_) => {
+                return None;
             }
         })
     }
 
-    fn decimal(&self, text: &str) -> Option<Datum> {
+    fn decimal(&self, text: &str) -> Result<Datum, Fault> {
         let special = match text {
             "NaN" => Some("NAN"),
             "Infinity" => Some("POSITIVE_INFINITY"),
@@ -290,19 +323,18 @@ impl Form {
             _ => None,
         };
         match (self, special) {
-            (Form::DecimalText, Some(special)) => return Some(Datum::Text(special.to_owned())),
-            (Form::DecimalText, None) => return Some(Datum::Text(text.to_owned())),
-            // Debezium stops here, since bytes can't say it.
-            (_, Some(_)) => return Some(Datum::Text(text.to_owned())),
+            (Form::DecimalText, special) => return Ok(Datum::Text(special.unwrap_or(text).to_owned())),
+            // Bytes can't say it.
+            (_, Some(_)) => return Err(Fault::Failure),
             (_, None) => {}
         }
-        let number = Decimal::parse(text)?;
+        let number = Decimal::parse(text).ok_or(Fault::Misread)?;
         if let Form::Decimal(scale) = self {
-            return number.with_scale(*scale).map(Datum::Decimal);
+            return number.with_scale(*scale).map(Datum::Decimal).ok_or(Fault::Misread);
         }
         let number = number.stripped();
         let members = [("scale", Datum::Int(number.scale.into())), ("value", Datum::Bytes(number.bytes()))];
-        Some(Datum::Struct(members.map(|(name, value)| (name.to_owned(), value)).into()))
+        Ok(Datum::Struct(members.map(|(name, value)| (name.to_owned(), value)).into()))
     }
 }
 
@@ -316,11 +348,12 @@ impl Scale {
         }
     }
 
-    fn timestamp(self, moment: Moment) -> Option<Datum> {
-        Some(match self {
-            Scale::Millis => Datum::Int(moment.epoch_micros()?.div_euclid(1_000)),
-            Scale::Micros => Datum::Int(moment.epoch_micros()?),
-            Scale::Nanos => Datum::Int(moment.epoch_micros()?.checked_mul(1_000)?),
+    fn timestamp(self, moment: Moment) -> Result<Datum, Fault> {
+        let micros = || moment.epoch_micros().ok_or(Fault::Misread);
+        Ok(match self {
+            Scale::Millis => Datum::Int(micros()?.div_euclid(1_000)),
+            Scale::Micros => Datum::Int(micros()?),
+            Scale::Nanos => Datum::Int(moment.epoch_nanos().ok_or(Fault::Nothing)?),
             Scale::Iso => Datum::Text(moment.iso(None)),
         })
     }

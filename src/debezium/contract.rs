@@ -41,6 +41,7 @@ pub(crate) struct Contract {
     pub(super) names: Names,
     /// What the connector reads.
     pub(super) tables: Option<String>,
+    pub(super) largest: Option<u64>,
     pub(super) slot: String,
     pub(super) publication: String,
 }
@@ -117,6 +118,16 @@ impl Contract {
     /// The publication that it reads through.
     pub(crate) fn publication(&self) -> &str {
         &self.publication
+    }
+
+    /// The size in bytes of the largest record that its producer takes, if that is written.
+    pub(crate) fn largest(&self) -> Option<u64> {
+        self.largest
+    }
+
+    /// The column that the event's id is of.
+    pub(crate) fn id_column(&self) -> &str {
+        &self.id
     }
 
     /// The column that records may have their time from.

@@ -24,7 +24,7 @@ pub(super) fn default_of(facts: &ColumnFacts, expression: &str, form: &Form) -> 
         _ => text.to_owned(),
     };
     // The connector has no value for a default that is a struct.
-    if *form == Form::Variable { None } else { form.read(&text) }
+    if *form == Form::Variable { None } else { form.read(&text).ok() }
 }
 
 /// What stands for a function, and whether spaces around the expression are cut off.

@@ -26,7 +26,7 @@ pub(super) fn refuse(options: &mut Options) -> Result<(), WrongOption> {
 }
 
 /// Options that may only have one of these values.
-const ONLY: [(&str, &[&str], &str); 19] = [
+const ONLY: [(&str, &[&str], &str); 22] = [
     (
         "connector.class",
         &["io.debezium.connector.postgresql.PostgresConnector", "PostgresConnector"],
@@ -43,6 +43,9 @@ const ONLY: [(&str, &[&str], &str); 19] = [
     ("include.unknown.datatypes", &["false"], "it adds columns of unknown types"),
     ("provide.transaction.metadata", &["false"], "it adds a topic of transactions"),
     ("slot.drop.on.stop", &["false"], "what is committed while nobody reads would be lost"),
+    ("slot.stream.params", &[""], "the server may send other rows by it"),
+    ("exactly.once.support", &["requested"], TRANSACTIONS),
+    ("exactly.once.source.support", &["disabled", "preparing"], TRANSACTIONS),
     ("producer.override.key.serializer", SERIALIZERS, "it would serialize once more"),
     ("producer.override.value.serializer", SERIALIZERS, "it would serialize once more"),
     ("producer.override.partitioner.class", &[], "it chooses partitions"),
@@ -51,6 +54,9 @@ const ONLY: [(&str, &[&str], &str); 19] = [
     ("producer.partitioner.class", &[], "it chooses partitions"),
     ("producer.interceptor.classes", &[""], "it changes records"),
 ];
+
+const TRANSACTIONS: &str =
+    "records come at least once, not in transactions; take it out of a copy of the file if that will do";
 
 const SERIALIZERS: &[&str] = &[
     "org.apache.kafka.common.serialization.StringSerializer",
@@ -65,8 +71,8 @@ const REFUSED: [(&str, &str); 8] = [
     ("column.", "it leaves columns out, or changes their values or schemas"),
     ("datatype.propagate.source.type", "it adds parameters to schemas"),
     ("engine.factory", "another engine may do anything"),
-    ("producer.override.transactional.id", "records are not sent in transactions"),
-    ("producer.transactional.id", "records are not sent in transactions"),
+    ("producer.override.transactional.id", TRANSACTIONS),
+    ("producer.transactional.id", TRANSACTIONS),
 ];
 
 /// Whether an option has no influence on records: where things are, how fast, how often, how loud.
@@ -123,7 +129,7 @@ const STARTS: [&str; 45] = [
     "topic.tracking.",
 ];
 
-const EXACT: [&str; 75] = [
+const EXACT: [&str; 69] = [
     "auto.include.jmx.reporter",
     "bootstrap.servers",
     "client.dns.lookup",
@@ -134,10 +140,7 @@ const EXACT: [&str; 75] = [
     "connections.max.idle.ms",
     "connector.client.config.override.policy",
     "create.slot.command.timeout",
-    "event.converting.failure.handling.mode",
     "event.processing.failure.handling.mode",
-    "exactly.once.source.support",
-    "exactly.once.support",
     "executor.shutdown.timeout.ms",
     "flush.lsn.source",
     "group.id",
@@ -176,8 +179,6 @@ const EXACT: [&str; 75] = [
     "retriable.restart.connector.wait.ms",
     "retry.backoff.ms",
     "scheduled.rebalance.max.delay.ms",
-    "schema.exclude.list",
-    "schema.include.list",
     "schema.refresh.mode",
     "send.buffer.bytes",
     "session.timeout.ms",
@@ -185,7 +186,6 @@ const EXACT: [&str; 75] = [
     "sourceinfo.struct.maker",
     "statistics.metrics.enabled",
     "streaming.delay.ms",
-    "table.exclude.list",
     "table.ignore.builtin",
     "task.shutdown.graceful.timeout.ms",
     "termination.wait",

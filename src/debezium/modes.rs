@@ -2,12 +2,13 @@
 
 use super::datum::{Datum, base64};
 
-/// `decimal.handling.mode`, `time.precision.mode` and `binary.handling.mode`.
+/// `decimal.handling.mode`, `time.precision.mode`, `binary.handling.mode` and `event.converting.failure.handling.mode`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Modes {
     pub(super) decimals: Decimals,
     pub(super) precision: Precision,
     pub(super) binary: Binary,
+    pub(super) failures: Failures,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +37,15 @@ pub(super) enum Binary {
     Base64,
     Base64UrlSafe,
     Hex,
+}
+
+/// What becomes of a value for which the connector has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Failures {
+    /// The event goes without it.
+    #[default]
+    PassedOver,
+    Stop,
 }
 
 impl Binary {

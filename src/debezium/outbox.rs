@@ -1,8 +1,10 @@
 //! From options to a contract: the router's, the connector's, and those that must not be there.
 
+use std::collections::HashSet;
+
 use super::contract::{Contract, Converters, Expand, Names, Place, Placement, Runner};
 use super::known;
-use super::modes::{Binary, Decimals, Modes, Precision};
+use super::modes::{Binary, Decimals, Failures, Modes, Precision};
 use super::options::{Options, WrongOption};
 use super::route::{Route, WrongRoute};
 
@@ -52,6 +54,7 @@ impl Contract {
             converters: Converters::take(&mut options)?,
             names: Names::default(),
             tables: tables(&mut options)?,
+            largest: largest(&mut options)?,
             slot: options.text("slot.name", "debezium")?,
             publication: options.text("publication.name", "dbz_publication")?,
         };
@@ -122,7 +125,8 @@ fn placements(options: &mut Options, name: &str) -> Result<Vec<Placement>, Wrong
     let written = options.written(name);
     let Some(text) = options.take(name)? else { return Ok(Vec::new()) };
     let placement = |item: &str| {
-        let parts: Vec<_> = item.split(':').map(str::trim).collect();
+        // As in Java, where parts that are empty at the end are none.
+        let parts: Vec<_> = item.trim_end_matches(':').split(':').map(str::trim).collect();
         let wrong = |why: String| WrongOption::new(&written, why);
         let (column, place, alias) = match parts.as_slice() {
             [column, place] => (*column, *place, *column),
@@ -137,7 +141,16 @@ fn placements(options: &mut Options, name: &str) -> Result<Vec<Placement>, Wrong
         };
         Ok(Placement { column: column.to_owned(), place, alias: alias.to_owned() })
     };
-    text.split(',').map(placement).collect()
+    let placed: Vec<_> = text.trim_end_matches(',').split(',').map(placement).collect::<Result<_, _>>()?;
+    let mut fields = HashSet::from(["payload"]);
+    let mut enveloped = placed.iter().filter(|placed| placed.place == Place::Envelope);
+    match enveloped.find(|placed| !fields.insert(&placed.alias)) {
+        Some(Placement { alias, .. }) => {
+            let why = format!("the envelope would have two fields `{alias}`, at which Debezium stops");
+            Err(WrongOption::new(written, why))
+        }
+        None => Ok(placed),
+    }
 }
 
 fn modes(options: &mut Options) -> Result<Modes, WrongOption> {
@@ -156,32 +169,67 @@ fn modes(options: &mut Options) -> Result<Modes, WrongOption> {
         ("base64-url-safe", Binary::Base64UrlSafe),
         ("hex", Binary::Hex),
     ];
+    let failures = [("warn", Failures::PassedOver), ("skip", Failures::PassedOver), ("fail", Failures::Stop)];
     Ok(Modes {
         decimals: options.word("decimal.handling.mode", Decimals::default(), &decimals)?,
         precision: options.word("time.precision.mode", Precision::default(), &precision)?,
         binary: options.word("binary.handling.mode", Binary::default(), &binary)?,
+        failures: options.word("event.converting.failure.handling.mode", Failures::default(), &failures)?,
     })
 }
 
 /// The tables of `table.include.list`, written as in SQL. An item of the list is a regular expression, which must not say
 /// more than a name.
 fn tables(options: &mut Options) -> Result<Option<String>, WrongOption> {
+    let names = named_tables(options)?;
+    for name in ["table.exclude.list", "schema.exclude.list", "schema.include.list"] {
+        let written = options.written(name);
+        let text = options.take(name)?.unwrap_or_default();
+        let schemas: Vec<_> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+        let is_listed = |schema: &str| schemas.iter().any(|item| item.eq_ignore_ascii_case(schema));
+        let changes_nothing = name == "schema.include.list"
+            && !names.is_empty()
+            && names.iter().all(|(schema, _)| is_listed(schema));
+        if !schemas.is_empty() && !changes_nothing {
+            let why = "which tables it leaves is not reproduced: take it out of a copy of the file, and name the tables, \
+                       by `table.include.list` or by --table";
+            return Err(WrongOption::new(written, why));
+        }
+    }
+    let tables: Vec<_> = names.iter().map(|(schema, table)| format!("\"{schema}\".\"{table}\"")).collect();
+    Ok(Some(tables.join(", ")).filter(|tables| !tables.is_empty()))
+}
+
+/// Schemas and names.
+fn named_tables(options: &mut Options) -> Result<Vec<(String, String)>, WrongOption> {
     let written = options.written("table.include.list");
-    let Some(text) = options.take("table.include.list")? else { return Ok(None) };
+    let Some(text) = options.take("table.include.list")? else { return Ok(Vec::new()) };
     let plain = |part: &str| {
         let plain = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | ' ');
         !part.is_empty() && part.chars().all(plain)
     };
-    let quoted = |item: &str| match item.replace("\\.", ".").split_once('.') {
-        Some((schema, table)) if plain(schema) && plain(table) => Ok(format!("\"{schema}\".\"{table}\"")),
+    let named = |item: &str| match item.replace("\\.", ".").split_once('.') {
+        Some((schema, table)) if plain(schema) && plain(table) => Ok((schema.to_owned(), table.to_owned())),
         _ => {
             let why = format!("`{item}` is not the plain name of one table, schema.table");
             Err(WrongOption::new(&written, why))
         }
     };
-    let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-    let tables: Vec<_> = items.map(quoted).collect::<Result<_, _>>()?;
-    Ok(Some(tables.join(", ")).filter(|tables| !tables.is_empty()))
+    text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(named).collect()
+}
+
+/// The size of the largest record that the producer takes, in bytes; `None` for the producer's own, 1 MiB.
+fn largest(options: &mut Options) -> Result<Option<u64>, WrongOption> {
+    let mut largest = None;
+    for name in ["producer.max.request.size", "producer.override.max.request.size"] {
+        let written = options.written(name);
+        if let Some(text) = options.take(name)? {
+            let bytes =
+                text.trim().parse().map_err(|_| WrongOption::new(written, "it is no number of bytes"))?;
+            largest = Some(bytes);
+        }
+    }
+    Ok(largest)
 }
 
 impl Runner {

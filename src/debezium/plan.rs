@@ -264,6 +264,8 @@ impl Plan {
             }
             _ => None,
         };
+        // As with a partition, NULL is no version, whatever the column's default.
+        let version = self.version.as_ref().and_then(|used| text(used.place)?.parse().ok());
         let partition = match &self.partition {
             Some(used) if is_connect => match text(used.place) {
                 Some(text) => {
@@ -276,7 +278,7 @@ impl Plan {
         Ok(Event {
             topic: routed_by.map(|text| self.contract.route.topic(text)).unwrap_or_default(),
             key: converters.key.bytes(Some(&self.key.shape), &key),
-            value: self.value(&read, routed_by.unwrap_or_default())?,
+            value: self.value(&read, routed_by.unwrap_or_default(), version)?,
             headers: self.headers(&id, &read)?,
             id: id.java_text(),
             partition,
@@ -311,6 +313,7 @@ impl Plan {
         &self,
         read: &impl Fn(&Used) -> Result<Datum, Misread>,
         routed_by: &str,
+        version: Option<i32>,
     ) -> Result<Option<Vec<u8>>, Misread> {
         let converter = &self.contract.converters.value;
         let (shape, payload) = self.payload(read(&self.payload)?);
@@ -322,7 +325,7 @@ impl Plan {
         // Nothing sees the schema of an envelope but a converter that writes it.
         let envelope = match shape {
             Some(shape) if self.contract.has_envelope() && converter.shows_schemas() => {
-                Some(self.envelope(shape, read, routed_by)?)
+                Some(self.envelope(shape, routed_by, version))
             }
             _ => None,
         };
@@ -345,18 +348,9 @@ impl Plan {
     }
 
     /// The schema of an envelope around a payload.
-    fn envelope(
-        &self,
-        payload: &Shape,
-        read: &impl Fn(&Used) -> Result<Datum, Misread>,
-        routed_by: &str,
-    ) -> Result<Shape, Misread> {
+    fn envelope(&self, payload: &Shape, routed_by: &str, version: Option<i32>) -> Shape {
         let mut fields = vec![("payload".to_owned(), payload.schema.clone())];
         fields.extend(self.envelope.iter().map(|(name, used)| (name.clone(), used.column.schema.clone())));
-        let version = match self.version.as_ref().map(read).transpose()? {
-            Some(Datum::Int(number)) => i32::try_from(number).ok(),
-            _ => None,
-        };
         let kept_for = match self.version {
             Some(_) => format!("{version:?}"),
             None => payload.json().to_owned(),
@@ -364,7 +358,7 @@ impl Plan {
         let named_after = self.contract.names.first(kept_for, routed_by);
         let (before, after) = &self.schema_name;
         let name = Some(format!("{before}{named_after}{after}"));
-        Ok(Shape::of(Schema { name, version, ..Schema::of(Type::Struct(fields)) }))
+        Shape::of(Schema { name, version, ..Schema::of(Type::Struct(fields)) })
     }
 
     /// The payload, expanded if that is asked for, and what is known of its schema.

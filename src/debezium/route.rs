@@ -185,6 +185,8 @@ fn class(letters: &mut Peekable<Chars<'_>>, out: &mut String) -> Result<(), Stri
                 }
                 _ => return odd(),
             },
+            // A range that begins or ends with a hyphen; here it would be a difference.
+            '-' if letters.peek() == Some(&'-') => return Err("it has two hyphens in a class".to_owned()),
             '-' => out.push('-'),
             '~' | '^' => {
                 out.push('\\');
@@ -282,6 +284,7 @@ mod tests {
             ("\\bx", "x"),
             ("[a&&[b]]", "x"),
             ("[]a]", "x"),
+            ("[+--]", "x"),
             ("(", "x"),
             ("a\\", "x"),
             ("a{x}", "x"),

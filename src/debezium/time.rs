@@ -25,6 +25,15 @@ impl Moment {
         i64::try_from(i128::from(self.days) * i128::from(DAY_US) + i128::from(self.micros)).ok()
     }
 
+    /// Nanoseconds since 1970, which there are from 1677 to 2262; the infinities are the ends of the numbers.
+    pub(super) fn epoch_nanos(self) -> Option<i64> {
+        match self.epoch_micros()? {
+            INFINITY_US => Some(i64::MAX),
+            MINUS_INFINITY_US => Some(i64::MIN),
+            micros => micros.checked_mul(1_000),
+        }
+    }
+
     /// `yyyy-mm-dd hh:mm:ss[.ffffff][ BC]`, or an infinity.
     pub(super) fn parse(text: &str) -> Option<Self> {
         match text {

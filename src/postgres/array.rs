@@ -2,7 +2,12 @@
 
 /// The elements of an array that is not an array of arrays; `None` is null.
 pub(crate) fn elements(text: &str) -> Option<Vec<Option<String>>> {
-    let mut rest = text.strip_prefix('{')?;
+    // Bounds other than 1 stand before it: `[0:1]={a,b}`.
+    let unbound = match text.strip_prefix('[') {
+        Some(bound) => bound.split_once("]=")?.1,
+        None => text,
+    };
+    let mut rest = unbound.strip_prefix('{')?;
     let mut elements = Vec::new();
     if rest == "}" {
         return Some(elements);
@@ -53,7 +58,8 @@ mod tests {
             elements(r#"{"a,b","say \"hi\" \\ }"}"#),
             Some(vec![some("a,b"), some("say \"hi\" \\ }")])
         );
-        for wrong in ["", "a", "{a", "{a,}", "{\"a}", "{{a},{b}}", "{a}b", "[0:1]={a,b}"] {
+        assert_eq!(elements("[-1:0]={a,\"]={\"}"), Some(vec![some("a"), some("]={")]));
+        for wrong in ["", "a", "{a", "{a,}", "{\"a}", "{{a},{b}}", "{a}b", "[0:1]", "[0:0][0:0]={{a}}"] {
             assert_eq!(elements(wrong), None, "{wrong}");
         }
     }

@@ -145,6 +145,9 @@ impl Followed {
         slot: &str,
     ) -> Result<Arc<Layout>, OutboxError> {
         let columns = relation.columns.iter().map(|column| (&*column.name, column.type_oid));
+        // Nobody else asks what narrows a type.
+        let as_of = self.outbox.mapping.contract.is_some().then(|| types.as_of(&self.outbox.table, relation));
+        let types = as_of.as_ref().unwrap_or(types);
         let kinds = |column: usize| types.kind(relation.columns[column].type_oid);
         let layout = Layout::new(&self.outbox, columns, types)
             .and_then(|layout| layout.keyed(self.index, &self.key, &kinds))
@@ -172,9 +175,15 @@ impl Followed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::debezium::{ColumnFacts, Contract, Options};
+    use crate::mapping::Mapping;
     use crate::postgres::names::TableName;
-    use crate::postgres::pgoutput::{RelationColumn, ReplicaIdentity};
+    use crate::postgres::pgoutput::{RelationColumn, ReplicaIdentity, Tuple};
     use crate::postgres::preflight::Survey;
+
+    /// `numeric(12,2)`, and a domain over it.
+    const PRICE: i32 = ((12 << 16) | 2) + 4;
+    const DOMAIN: u32 = 90_001;
 
     fn outbox(oid: u32) -> Relation {
         let column = |(name, type_oid): (&'static str, u32)| RelationColumn {
@@ -206,6 +215,92 @@ mod tests {
         let of = |oid, name: &str| relations.which(&Relation { name: name.into(), ..outbox(oid) });
         assert_eq!([of(1, "other"), of(2, "messages"), of(1, "x")], [Some(0), Some(1), Some(0)]);
         assert_eq!([of(3, "messages"), of(3, "other"), of(3, "x")], [Some(0), Some(1), None], "made anew");
+    }
+
+    /// An outbox of a connector, whose headers are a price, one of a domain, and a time, as the catalog has them.
+    fn of_connector() -> (Target, Preflight) {
+        let mut options = Options::default();
+        options
+            .read(
+                "topic.prefix=p\ntransforms=o\ntransforms.o.type=EventRouter\nextended.headers.enabled=false\n\
+                 key.converter=StringConverter\nvalue.converter=StringConverter\nheader.converter=JsonConverter\n\
+                 transforms.o.table.fields.additional.placement=price:header,own:header,at:header\n",
+            )
+            .expect("options");
+        let contract = Contract::of(options, "run").expect("a contract");
+        let mapping = Mapping { contract: Some(contract.into()), ..Mapping::clone(&Mapping::walpost()) };
+        let main = Outbox { mapping: mapping.into(), ..Outbox::default() };
+        let facts = |type_oid, modifier| ColumnFacts {
+            type_oid,
+            type_name: String::new(),
+            declared: String::new(),
+            modifier,
+            nullable: true,
+            default: None,
+            labels: Vec::new(),
+        };
+        let known = [("price", facts(1700, PRICE)), ("own", facts(1700, PRICE)), ("at", facts(1114, 3))];
+        let known = known.map(|(name, facts)| (name.to_owned(), facts));
+        let column_types =
+            ColumnTypes::new([(DOMAIN, 1700)].into(), vec![(main.table.clone(), known.into())]);
+        (Target { main, ..Target::default() }, Preflight { column_types, ..Preflight::default() })
+    }
+
+    /// The table with these modifiers.
+    fn priced(price: i32, at: i32) -> Relation {
+        let column = |(name, type_oid, type_modifier): (&'static str, u32, i32)| RelationColumn {
+            is_key: false,
+            name: name.into(),
+            type_oid,
+            type_modifier,
+        };
+        let columns =
+            [("id", 2950, -1), ("aggregatetype", 25, -1), ("aggregateid", 25, -1), ("payload", 25, -1)];
+        // Of a domain's own modifier the log says nothing.
+        let headers = [("price", 1700, price), ("own", DOMAIN, -1), ("at", 1114, at)];
+        Relation { columns: columns.into_iter().chain(headers).map(column).collect(), ..outbox(1) }
+    }
+
+    /// Schema, scale and value of the headers of a row of it.
+    fn headers(relations: &mut Relations, relation: &Relation) -> [String; 3] {
+        let json = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).expect("JSON");
+        relations.learn(relation).expect("an outbox");
+        let texts = [
+            "1cf5ba32-0000-4000-8000-000000000001",
+            "a",
+            "b",
+            "c",
+            "6.25",
+            "6.25",
+            "2024-03-01 05:00:04.128",
+        ];
+        let layout = relations.layout(1).expect("described").expect("an outbox");
+        let message = layout.message(&Tuple::of_texts(texts.map(Some).into_iter()));
+        let headers = json(&message.expect("a message").expect("one that is sent").headers);
+        ["price", "own", "at"].map(|name| {
+            let header = json(headers[name].as_str().expect("text").as_bytes());
+            let schema = &header["schema"];
+            format!("{} {} {}", schema["name"], schema["parameters"]["scale"], header["payload"])
+        })
+    }
+
+    /// Rows that were written before and after an ALTER.
+    #[test]
+    fn a_column_is_as_wide_as_the_log_says() {
+        let (target, preflight) = of_connector();
+        let mut relations = Relations::new(&target, &preflight);
+        let own = r#""org.apache.kafka.connect.data.Decimal" "2" "AnE=""#.to_owned();
+        let wider = r#""org.apache.kafka.connect.data.Decimal" "3" "GGo=""#.to_owned();
+        let free = r#""io.debezium.data.VariableScaleDecimal" null {"scale":2,"value":"AnE="}"#.to_owned();
+        let short = r#""io.debezium.time.Timestamp" null 1709269204128"#.to_owned();
+        let long = r#""io.debezium.time.MicroTimestamp" null 1709269204128000"#.to_owned();
+        for (price, at, expected) in [
+            (PRICE, 3, [&own, &own, &short]),
+            (PRICE + 1, -1, [&wider, &own, &long]),
+            (-1, 6, [&free, &own, &long]),
+        ] {
+            assert_eq!(headers(&mut relations, &priced(price, at)).each_ref(), expected);
+        }
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use crate::support::{Consumed, KafkaBroker, PATIENCE, PostgresServer, consume};
+use tokio_postgres::Client;
+
+use crate::support::walpost::Builder;
+use crate::support::{Consumed, KafkaBroker, PATIENCE, PostgresServer, consume, eventually};
 use crate::world::{World, stop};
 
 const TABLE: &str = "CREATE TABLE outboxevent (id uuid PRIMARY KEY, aggregatetype varchar(255) NOT NULL, \
@@ -210,4 +213,76 @@ async fn a_column_that_can_not_be_reproduced_is_told_before_the_first_row() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.contains("column aggregateid that is of type interval"), "{told}");
+    // The connector finds its tables in any case; here they are named as they are.
+    fs::write(&file, format!("{}table.include.list=Public.OutboxEvent\n", connect(TEXT))).unwrap();
+    let output = world.command(["run", "--preset", "debezium", "--debezium-config", &file]).output().await;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("there is public.outboxevent: write it so, with --table"), "{told}");
+}
+
+/// A database with one outbox, and a connector's file.
+async fn with_table(name: &str, table: &str, options: &str) -> (World, Client, tempfile::NamedTempFile) {
+    let world = World::bare(PostgresServer::shared().await, KafkaBroker::shared().await, name, 1).await;
+    let client = world.database.client().await;
+    client.batch_execute(table).await.unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), connect(&format!("{TEXT}{options}")).replace("{topic}", &world.topic)).unwrap();
+    let setup = with_file(&world, "setup", &file).output().await;
+    assert!(setup.status.success(), "{setup:?}");
+    (world, client, file)
+}
+
+fn with_file(world: &World, command: &str, file: &tempfile::NamedTempFile) -> Builder {
+    let file = file.path().to_str().unwrap();
+    let args = ["--preset", "debezium", "--debezium-config", file];
+    world.command([command]).env("WALPOST_SLOT", "").args(args)
+}
+
+#[tokio::test]
+async fn a_column_is_as_wide_as_it_was_when_its_row_was_written() {
+    let (world, client, file) = with_table(
+        "dbzw",
+        "CREATE TABLE outboxevent (id uuid DEFAULT gen_random_uuid(), aggregatetype text DEFAULT 'a', aggregateid text, \
+         payload text, price numeric(6,2) DEFAULT 6.25, at timestamp(3) DEFAULT '2024-03-01 05:00:04.128451')",
+        "transforms.outbox.table.fields.additional.placement=price:header,at:header\n",
+    )
+    .await;
+    let insert = "INSERT INTO outboxevent DEFAULT VALUES";
+    // The first row waits, and the catalog knows later types only.
+    client.batch_execute(insert).await.unwrap();
+    let wider = "ALTER TABLE outboxevent ALTER price TYPE numeric(8,3), ALTER at TYPE timestamp";
+    client.batch_execute(wider).await.unwrap();
+    client.batch_execute(insert).await.unwrap();
+    let relay = with_file(&world, "run", &file).spawn();
+    consume(&world.brokers, &world.topic, 2, PATIENCE).await;
+    let narrower = "ALTER TABLE outboxevent ALTER price TYPE numeric(7,1), ALTER at TYPE timestamp(2)";
+    client.batch_execute(narrower).await.unwrap();
+    client.batch_execute(insert).await.unwrap();
+    let records = consume(&world.brokers, &world.topic, 3, PATIENCE).await;
+    stop(relay).await;
+    let seen: Vec<_> =
+        records.iter().map(|it| (it.header("price").unwrap(), it.header("at").unwrap())).collect();
+    assert_eq!(seen, [("6.25", "1709269204128"), ("6.250", "1709269204128451"), ("6.3", "1709269204130")]);
+}
+
+#[tokio::test]
+async fn rows_are_marked_by_the_id_that_the_connector_names() {
+    let (world, client, file) = with_table(
+        "dbzm",
+        "CREATE TABLE outboxevent (event_id uuid NOT NULL UNIQUE, aggregatetype text, aggregateid text, payload text, \
+         sent timestamptz)",
+        "transforms.outbox.table.field.event.id=event_id\n",
+    )
+    .await;
+    let relay =
+        with_file(&world, "run", &file).args(["--write-back", "mark", "--map-mark", "sent=now"]).spawn();
+    client.batch_execute(&format!("INSERT INTO outboxevent VALUES ('{ID}1', 'a', 'k', 'p')")).await.unwrap();
+    let marked = "SELECT count(*) FROM outboxevent WHERE sent IS NOT NULL";
+    eventually("the row to be marked", PATIENCE, async || {
+        let count: i64 = client.query_one(marked, &[]).await.unwrap().get(0);
+        (count == 1).then_some(())
+    })
+    .await;
+    stop(relay).await;
 }

@@ -34,7 +34,11 @@ fn values_of_all_types_are_those_of_the_connector() {
         (facts(701, "float8"), "-Infinity", "\"-Infinity\"", ""),
         (numeric(((12 << 16) | 2) + 4), "6.25", "\"AnE=\"", "org.apache.kafka.connect.data.Decimal"),
         (numeric(-1), "6.250", "{\"scale\":2,\"value\":\"AnE=\"}", "data.VariableScaleDecimal"),
-        (numeric(-1), "NaN", "\"NaN\"", "data.VariableScaleDecimal"),
+        (numeric(-1), "NaN", "null", "data.VariableScaleDecimal"),
+        (numeric(((12 << 16) | 2) + 4), "-Infinity", "null", "org.apache.kafka.connect.data.Decimal"),
+        (facts(1231, "_numeric"), "{1,NaN}", "null", ""),
+        (facts(1009, "_text"), "[-1:0]={a,b}", "[\"a\",\"b\"]", ""),
+        (facts(1009, "_text"), "{{a},{b}}", "none", ""),
         (facts(25, "text"), "é", "\"é\"", ""),
         (facts(2950, "uuid"), "1cf5", "\"1cf5\"", "data.Uuid"),
         (facts(3802, "jsonb"), "{\"a\": 1}", r#""{\"a\": 1}""#, "data.Json"),
@@ -74,7 +78,7 @@ fn values_of_all_types_are_those_of_the_connector() {
 
 #[test]
 fn modes_choose_the_form() {
-    let of = |decimals, precision, binary| Modes { decimals, precision, binary };
+    let of = |decimals, precision, binary| Modes { decimals, precision, binary, ..Modes::default() };
     let (time, stamp) = (facts(1083, "time"), facts(1114, "timestamp"));
     let (short, price) = (ColumnFacts { modifier: 3, ..stamp.clone() }, facts(1700, "numeric"));
     let (default, at) = (Modes::default(), "2024-03-01 05:00:04.128");
@@ -127,6 +131,37 @@ fn modes_choose_the_form() {
         ),
     ] {
         assert_eq!(seen(facts, modes, text), (value.to_owned(), name.to_owned()), "{facts:?} {modes:?}");
+    }
+}
+
+/// A value that the connector's converter does not take is null, or the default, unless it stops.
+#[test]
+fn what_can_not_be_converted_is_absent_or_stops() {
+    let price = ColumnFacts { modifier: ((12 << 16) | 2) + 4, ..facts(1700, "numeric") };
+    let (sure, stamp) = (ColumnFacts { nullable: false, ..price.clone() }, facts(1114, "timestamp"));
+    let by_default =
+        |facts: &ColumnFacts, text: &str| ColumnFacts { default: Some(text.to_owned()), ..facts.clone() };
+    let stop = Modes { failures: Failures::Stop, ..Modes::default() };
+    let nanos = Modes { precision: Precision::Nanoseconds, ..Modes::default() };
+    let stop_nanos = Modes { failures: Failures::Stop, ..nanos };
+    for (facts, modes, text, expected) in [
+        (price.clone(), Modes::default(), "NaN", "null"),
+        (by_default(&price, "1.5"), Modes::default(), "Infinity", "\"AJY=\""),
+        (by_default(&sure, "1.5"), Modes::default(), "NaN", "\"AJY=\""),
+        (sure.clone(), Modes::default(), "NaN", "none"),
+        (price, stop, "NaN", "none"),
+        (by_default(&sure, "1.5"), stop, "NaN", "none"),
+        (stamp.clone(), nanos, "infinity", "9223372036854775807"),
+        (stamp.clone(), nanos, "-infinity", "-9223372036854775808"),
+        (stamp.clone(), nanos, "2262-04-12 00:00:00", "null"),
+        (stamp.clone(), nanos, "2262-04-11 23:00:00", "9223369200000000000"),
+        // There the converter gives null by itself.
+        (stamp.clone(), stop_nanos, "1677-01-01 00:00:00", "null"),
+        (ColumnFacts { nullable: false, ..stamp.clone() }, nanos, "2262-04-12 00:00:00", "none"),
+        (facts(1115, "_timestamp"), nanos, "{\"2262-04-12 00:00:00\",NULL}", "[null,null]"),
+        (stamp, nanos, "yesterday", "none"),
+    ] {
+        assert_eq!(seen(&facts, modes, text).0, expected, "{text} {modes:?} {facts:?}");
     }
 }
 

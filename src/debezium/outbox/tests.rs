@@ -84,20 +84,13 @@ fn every_reproduced_option_is_seen() {
     assert!(router("route.tombstone.on.empty.payload=true").tombstones);
     assert!(router("table.field.additional.missing=ignore").may_miss);
     assert_eq!(router("table.expand.json.payload=TRUE").expand, Some(Expand { keeps_nulls: false }));
-    let placed = router("table.fields.additional.placement=type:header, no:envelope:number ,lane:partition")
-        .placements;
-    let placement = |column: &str, place, alias: &str| Placement {
-        column: column.to_owned(),
-        place,
-        alias: alias.to_owned(),
-    };
-    let expected = [
-        placement("type", Place::Header, "type"),
-        placement("no", Place::Envelope, "number"),
-        placement("lane", Place::Partition, "lane"),
-    ];
-    assert_eq!(placed, expected);
     let source = |option: &str| connect(&format!("{option}\n")).expect(option);
+    assert_eq!(source("event.converting.failure.handling.mode=skip").modes.failures, Failures::PassedOver);
+    assert_eq!(source("event.converting.failure.handling.mode=fail").modes.failures, Failures::Stop);
+    assert_eq!(source("producer.override.max.request.size=5000000").largest(), Some(5_000_000));
+    let tables =
+        source("table.include.list=public.a,Shop.b\nschema.include.list=PUBLIC, shop\nslot.stream.params=");
+    assert_eq!(tables.tables(), Some("\"public\".\"a\", \"Shop\".\"b\""));
     assert_eq!(source("extended.headers.enabled=false").run_id, None);
     assert_eq!(source("slot.name=a").slot(), "a");
     assert_eq!(source("publication.name=a").publication(), "a");
@@ -107,6 +100,10 @@ fn every_reproduced_option_is_seen() {
     assert_eq!(source("decimal.handling.mode=string").modes.decimals, Decimals::Text);
     assert_eq!(source("time.precision.mode=connect").modes.precision, Precision::Connect);
     assert_eq!(source("binary.handling.mode=base64-url-safe").modes.binary, Binary::Base64UrlSafe);
+}
+
+#[test]
+fn converters_are_those_of_the_formats() {
     let json = |schemas| Converter::Json { schemas, numeric: false };
     let converters = server(
         "debezium.format.key=simplestring\ndebezium.format.schemas.enable=false\n\
@@ -124,6 +121,36 @@ fn every_reproduced_option_is_seen() {
          debezium.format.value.delegate.converter.type.schemas.enable=false\n").expect("a contract").converters;
     assert_eq!(converters.header, Converter::Text);
     assert_eq!(converters.value, Converter::Bytes(Some(Box::new(json(false)))));
+}
+
+/// Columns that go somewhere besides, with their aliases.
+#[test]
+fn placements_are_split_as_in_java() {
+    let router = |option: &str| connect(&format!("transforms.outbox.{option}\n")).expect(option);
+    let placed = router("table.fields.additional.placement=type:header, no:envelope:number ,lane:partition")
+        .placements;
+    let placement = |column: &str, place, alias: &str| Placement {
+        column: column.to_owned(),
+        place,
+        alias: alias.to_owned(),
+    };
+    let expected = [
+        placement("type", Place::Header, "type"),
+        placement("no", Place::Envelope, "number"),
+        placement("lane", Place::Partition, "lane"),
+    ];
+    assert_eq!(placed, expected);
+    // Where Java splits, nothing follows the last mark.
+    let placed =
+        router("table.fields.additional.placement=no:envelope:,type:header,payload:header,type:header,")
+            .placements;
+    let expected = [
+        ("no", Place::Envelope),
+        ("type", Place::Header),
+        ("payload", Place::Header),
+        ("type", Place::Header),
+    ];
+    assert_eq!(placed, expected.map(|(column, place)| placement(column, place, column)));
 }
 
 #[test]
@@ -182,6 +209,30 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("plugin.name=decoderbufs", "plugin.name", "pgoutput"),
     ("connector.class=io.debezium.connector.mysql.MySqlConnector", "connector.class", "PostgreSQL"),
     ("errors.tolerance=all", "errors.tolerance", "silence"),
+    ("exactly.once.support=required", "exactly.once.support", "transactions"),
+    ("exactly.once.source.support=enabled", "exactly.once.source.support", "transactions"),
+    ("slot.stream.params=origin=none", "slot.stream.params", "other rows"),
+    ("producer.override.max.request.size=big", "producer.override.max.request.size", "number"),
+    ("schema.include.list=shop", "schema.include.list", "--table"),
+    ("table.include.list=public.a\nschema.include.list=shop", "schema.include.list", "--table"),
+    ("schema.exclude.list=shop", "schema.exclude.list", "--table"),
+    ("table.exclude.list=public.a", "table.exclude.list", "--table"),
+    ("event.converting.failure.handling.mode=drop", "event.converting.failure.handling.mode", "warn or skip"),
+    (
+        "transforms.outbox.table.fields.additional.placement=a:envelope,b:envelope:a",
+        "transforms.outbox.table.fields.additional.placement",
+        "two fields `a`",
+    ),
+    (
+        "transforms.outbox.table.fields.additional.placement=payload:envelope",
+        "transforms.outbox.table.fields.additional.placement",
+        "two fields `payload`",
+    ),
+    (
+        "transforms.outbox.table.fields.additional.placement=a:header,,b:header",
+        "transforms.outbox.table.fields.additional.placement",
+        "not of the form",
+    ),
     ("skipped.operations=c,t", "skipped.operations", "inserts"),
     ("producer.override.partitioner.class=x.Y", "producer.override.partitioner.class", "partitions"),
     ("time.precision.mode=fortnights", "time.precision.mode", "adaptive"),

@@ -201,6 +201,14 @@ fn envelopes_have_the_columns_in_order() {
         r#""note":"none"}}"#
     );
     assert_eq!(value(&format!("{CONNECT}{JSON}{placed}"), &[]).as_deref(), Some(schema));
+    // NULL is no version, whatever the default; in the envelope it is the default.
+    let by_default = placed.replace("version=lane", "version=no").replace("note:envelope", "no:envelope");
+    let none = concat!(
+        r#"{"schema":{"type":"struct","fields":[{"type":"string","optional":true,"name":"io.debezium.data.Json","version":1,"#,
+        r#""field":"payload"},{"type":"int32","optional":true,"default":7,"field":"no"}],"optional":false,"#,
+        r#""name":"shop.public.outboxevent.Order.Value"},"payload":{"payload":"{\"a\": 1, \"b\": null}","no":7}}"#
+    );
+    assert_eq!(value(&format!("{CONNECT}{JSON}{by_default}"), &[]).as_deref(), Some(none));
     let text = "Struct{payload={\"a\": 1, \"b\": null},note=none}";
     assert_eq!(value(&format!("{CONNECT}{placed}"), &[]).as_deref(), Some(text));
 }

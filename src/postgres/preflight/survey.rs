@@ -9,7 +9,7 @@ use super::{Finding, Preflight, rows};
 use crate::debezium::ColumnFacts;
 use crate::error::OutboxError;
 use crate::mapping::{Account, PartAccount};
-use crate::postgres::names::{Outbox, Target, quote_identifier, quote_literal};
+use crate::postgres::names::{Outbox, TableName, Target, quote_identifier, quote_literal};
 use crate::postgres::session::{Cells, Session};
 use crate::postgres::table::{ColumnTypes, Layout, WriteBackTable, listed};
 
@@ -91,10 +91,15 @@ async fn table(
         quote_literal(&table.name)
     );
     let Some(row) = rows(session, &sql).await?.pop() else {
-        let advice = if outbox.mapping.made_by_setup {
-            "run `walpost setup`, or name the table with --table"
+        let otherwise = otherwise_written(session, table).await?;
+        let advice = if let Some(name) = otherwise {
+            format!(
+                "there is {name}: write it so, with --table; names are told apart by the case of their letters"
+            )
+        } else if outbox.mapping.made_by_setup {
+            "run `walpost setup`, or name the table with --table".to_owned()
         } else {
-            "name the table with --table; --preset tells how it is made up"
+            "name the table with --table; --preset tells how it is made up".to_owned()
         };
         report.fail("table", format!("table {table} does not exist"), advice);
         return Ok((None, false));
@@ -110,6 +115,20 @@ async fn table(
         report.good("table", table.to_string());
     }
     Ok((Some(row.cell(0)?), is_fit))
+}
+
+/// The table whose name differs in nothing but the case of letters, as SQL writes it, if there is just one.
+async fn otherwise_written(session: &Session, table: &TableName) -> Result<Option<TableName>, OutboxError> {
+    let sql = format!(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'p') AND lower(n.nspname) = lower({}) AND lower(c.relname) = lower({})",
+        quote_literal(&table.schema),
+        quote_literal(&table.name)
+    );
+    match rows(session, &sql).await?.as_slice() {
+        [row] => Ok(Some(TableName { schema: row.cell(0)?, name: row.cell(1)? })),
+        _ => Ok(None),
+    }
 }
 
 async fn columns(

@@ -137,7 +137,7 @@ async fn describe(session: &Session, of: &Subject<'_>) -> Result<Vec<Described>,
 /// The columns that tell rows from each other, and whether a message's id says as much: the primary key, or the column of
 /// the ids if it is unique.
 fn key<'a>(columns: &'a [Described], mapping: &Mapping) -> Option<(Vec<&'a Described>, bool)> {
-    let id = mapping.id.as_ref().and_then(|id| id.bare()).map(|source| source.column.as_str());
+    let id = mapping.id_column();
     let mut key: Vec<_> = columns.iter().filter(|column| column.in_key.is_some()).collect();
     key.sort_by_key(|column| column.in_key);
     if key.is_empty() {
@@ -288,4 +288,37 @@ async fn rights(
         return Ok(Some(!active));
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::debezium::{Contract, Options};
+
+    fn column(name: &str, in_key: Option<i64>) -> Described {
+        let (name, type_name) = (name.to_owned(), "uuid".to_owned());
+        let unique = in_key.is_none();
+        Described { name, type_name, generated: false, in_key, unique, read: true, set: true, sent: true }
+    }
+
+    /// A message bears the id that the connector names, whatever the preset calls it.
+    #[test]
+    fn the_id_is_the_connectors() {
+        let mut options = Options::default();
+        let text = "topic.prefix=p\ntransforms=o\ntransforms.o.type=EventRouter\ntransforms.o.table.field.event.id=event_id\n\
+                    key.converter=StringConverter\nvalue.converter=StringConverter\n";
+        options.read(text).expect("options");
+        let contract = Contract::of(options, "run").expect("a contract");
+        let plain = Mapping::clone(&Mapping::walpost());
+        let of_connector = Mapping { contract: Some(contract.into()), ..plain.clone() };
+        let (id, event_id) = (column("id", Some(1)), column("event_id", None));
+        let columns = [id, event_id];
+        let found = |mapping: &Mapping, columns: &[Described]| {
+            key(columns, mapping).map(|(key, is_id)| (key[0].name.clone(), is_id))
+        };
+        assert_eq!(found(&plain, &columns), Some(("id".to_owned(), true)));
+        assert_eq!(found(&of_connector, &columns), Some(("id".to_owned(), false)));
+        assert_eq!(found(&of_connector, &columns[1..]), Some(("event_id".to_owned(), true)));
+        assert_eq!(found(&plain, &columns[1..]), None);
+    }
 }

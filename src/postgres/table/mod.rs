@@ -41,6 +41,7 @@ pub(crate) use value::{Kind, RowError};
 pub(crate) use write_back::{KeyColumn, WriteBackTable, clauses};
 
 use super::names::TableName;
+use super::pgoutput::Relation;
 use crate::debezium::ColumnFacts;
 
 /// What the catalog says of the columns of tables, by their names.
@@ -59,6 +60,20 @@ impl ColumnTypes {
         ColumnTypes { bases, facts: Arc::new(facts) }
     }
 
+    /// The same as a table was when the log had this description of it: the catalog may be younger or older.
+    pub(crate) fn as_of(&self, table: &TableName, relation: &Relation) -> Self {
+        let facts = relation.columns.iter().map(|column| {
+            let mut facts = self.facts(table, &column.name, column.type_oid);
+            // What narrows the type beneath a domain only the catalog says.
+            if self.base(column.type_oid) == column.type_oid {
+                facts.modifier = column.type_modifier;
+            }
+            (column.name.to_string(), facts)
+        });
+        let facts = vec![(table.clone(), facts.collect())];
+        ColumnTypes { bases: self.bases.clone(), facts: Arc::new(facts) }
+    }
+
     fn base(&self, type_oid: u32) -> u32 {
         self.bases.get(&type_oid).copied().unwrap_or(type_oid)
     }
@@ -74,7 +89,7 @@ impl ColumnTypes {
         let known = of_table.and_then(|(_, facts)| facts.get(name)).filter(|facts| facts.type_oid == base);
         known.cloned().unwrap_or_else(|| ColumnFacts {
             type_oid: base,
-            type_name: format!("number {base}"),
+            type_name: format!("number {base} (new since the last start: start Walpost again)"),
             declared: String::new(),
             modifier: -1,
             nullable: true,

@@ -24,7 +24,8 @@ const COLUMNS: [(&str, &str, &[&str]); 17] = [
     (
         "amount",
         "numeric(12,2)",
-        &["3.69", "-1", "0", "NULL", "9999999999.99", "-9999999999.99", "1.28", "-1.28"],
+        // The converter has nothing for NaN, and the row goes on without it.
+        &["3.69", "-1", "0", "NULL", "9999999999.99", "-9999999999.99", "1.28", "-1.28", "'NaN'"],
     ),
     ("happened", "timestamp", TIMES),
     (
@@ -33,7 +34,7 @@ const COLUMNS: [(&str, &str, &[&str]); 17] = [
         &["'2024-03-01 05:00:04.128451+00'", "NULL", "'1969-12-31 23:59:59+02'", "'2024-06-30T12:00Z'"],
     ),
     ("day", "date", &["'2024-02-29'", "'1969-12-31'", "NULL", "'1970-01-01'", "'2200-01-01'"]),
-    ("tags", "text[]", &["'{}'", "'{a,NULL,b}'", "NULL", r#"'{"x y","q\"q","ü🎉",""}'"#]),
+    ("tags", "text[]", &["'{}'", "'{a,NULL,b}'", "NULL", r#"'{"x y","q\"q","ü🎉",""}'"#, "'[0:1]={a,b}'"]),
     ("mood", "mood", &["'glad'", "'sad'", "NULL", "'so so'"]),
     // A NULL here comes out as the default.
     ("note", "text DEFAULT 'none'", &["'n'", "NULL", "''", "'two\nlines'"]),
@@ -67,6 +68,7 @@ const TIMES: &[&str] = &[
     "NULL",
     "'1970-01-01'",
     "'2038-01-19 03:14:08.5'",
+    "'infinity'",
 ];
 
 /// JSON whose text is the same whether it is expanded or not, and more.
@@ -139,16 +141,20 @@ pub(crate) const TABLES: [Table; 7] = [
 /// Each payload comes so often, with other neighbours.
 const ROUNDS: usize = 3;
 
-/// Another outbox, whose columns have other names and types.
+/// Another outbox, whose columns have other names and types, and become wider between its rows.
 pub(crate) const RENAMED: &str = "CREATE TABLE journal (event_id uuid PRIMARY KEY, entity text NOT NULL, entity_key bigint, \
-    kind text, body uuid, stamp timestamp(3) NOT NULL, generation int4 NOT NULL)";
+    kind text, body uuid, stamp timestamp(3) NOT NULL, generation int4 DEFAULT 7, worth numeric(6,2), \
+    happened timestamp)";
+
+const WIDER: &str = "ALTER TABLE journal ALTER stamp TYPE timestamp, ALTER worth TYPE numeric(9,4)";
 
 const RENAMED_ROWS: &str = "INSERT INTO journal SELECT \
     overlay('00000000-0000-4000-8000-000000000000' PLACING to_char(n, 'FM0000') FROM 33)::uuid, \
     (ARRAY['shop.order', 'shop.customer', 'connect_routed.rest'])[n % 3 + 1], \
     (ARRAY[n, -n, 9223372036854775807, -9223372036854775808, 0])[n % 5 + 1], 'kind ' || n, \
-    CASE WHEN n % 7 > 0 THEN md5(n::text)::uuid END, '2024-03-01 05:00:04.128451'::timestamp + n * '1.7 s'::interval, n % 4 \
-    FROM generate_series(1, 60) n";
+    CASE WHEN n % 7 > 0 THEN md5(n::text)::uuid END, '2024-03-01 05:00:04.128451'::timestamp + n * '1.7 s'::interval, \
+    CASE WHEN n % 5 > 0 THEN n % 4 END, n / 8.0, \
+    (ARRAY['infinity', '2024-03-01 05:00:04.128451', '2262-04-12', '-infinity', NULL]::timestamp[])[n % 5 + 1] FROM generate_series($1::int, $2::int) n";
 
 /// Makes the tables; publications and slots come after it and before the rows.
 pub(crate) async fn create(database: &Database) {
@@ -165,7 +171,9 @@ pub(crate) async fn create(database: &Database) {
 /// Writes the rows, and what must give none.
 pub(crate) async fn fill(database: &Database) {
     let client = database.client().await;
-    client.batch_execute(RENAMED_ROWS).await.unwrap();
+    client.execute(RENAMED_ROWS, &[&1, &30]).await.unwrap();
+    client.batch_execute(WIDER).await.unwrap();
+    client.execute(RENAMED_ROWS, &[&31, &60]).await.unwrap();
     for table in &TABLES {
         // One by one and a few in one transaction: both are commits that relays see.
         for (number, rows) in table.rows().chunks(5).enumerate() {

@@ -15,7 +15,7 @@ struct Stop {
 
 const EXPANDED: &str = "transforms.outbox.table.expand.json.payload=true\n";
 
-const STOPS: [Stop; 6] = [
+const STOPS: [Stop; 8] = [
     Stop {
         name: "beyond_int64",
         lines: EXPANDED,
@@ -42,6 +42,18 @@ const STOPS: [Stop; 6] = [
         row: ("'order'", "{}"),
         says: "is not of type INT64",
     },
+    Stop {
+        name: "no_number",
+        lines: "event.converting.failure.handling.mode=fail\n",
+        row: ("'order'", "{}"),
+        says: "Failed to properly convert data value",
+    },
+    Stop {
+        name: "never_null",
+        lines: "",
+        row: ("'order'", "{}"),
+        says: "null used for required field: \"sure\"",
+    },
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,12 +64,15 @@ async fn debezium_stops_at_these_rows() {
     for Stop { name, row: (route, payload), .. } in &STOPS {
         let sql = format!(
             "CREATE TABLE {name} (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), aggregatetype text, aggregateid text, \
-             type text, zoned timestamptz DEFAULT now(), payload jsonb); CREATE PUBLICATION of_{name} FOR TABLE {name}"
+             type text, zoned timestamptz DEFAULT now(), payload jsonb, sure numeric(12,2) NOT NULL, \
+             odd numeric(12,2)); CREATE PUBLICATION of_{name} FOR TABLE {name}"
         );
         client.batch_execute(&sql).await.unwrap();
         create_slot(&client, &format!("stop_{name}"), "pgoutput").await;
+        let sure = if *name == "never_null" { "'NaN'" } else { "1" };
         let sql = format!(
-            "INSERT INTO {name} (aggregatetype, aggregateid, type, payload) VALUES ({route}, '1', 't', '{payload}')"
+            "INSERT INTO {name} (aggregatetype, aggregateid, type, payload, sure, odd) VALUES ({route}, '1', 't', '{payload}', \
+             {sure}, 'NaN')"
         );
         client.batch_execute(&sql).await.unwrap();
     }
