@@ -46,6 +46,27 @@ pub struct Config {
     pub refusal: RefusalConfig,
     /// What is told meanwhile.
     pub observe: Observe,
+    /// What of the target is somebody else's.
+    pub borrowed: Borrowed,
+}
+
+/// Names that were read from a connector's configuration, and not said in Walpost's own settings: what they stand for was
+/// there before, and is not ours to drop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Borrowed {
+    /// The slot.
+    pub slot: bool,
+    /// The publication.
+    pub publication: bool,
+}
+
+impl Borrowed {
+    fn of(layers: &Layers) -> Self {
+        let is = |setting| {
+            !layers.get(&layers::DEBEZIUM_CONFIG).text.is_empty() && layers.given(setting).is_none()
+        };
+        Borrowed { slot: is(&layers::SLOT), publication: is(&layers::PUBLICATION) }
+    }
 }
 
 /// What is promised about messages.
@@ -110,6 +131,7 @@ impl Config {
             delivery: Delivery::resolve(layers)?,
             refusal,
             observe: Observe::resolve(layers)?,
+            borrowed: Borrowed::of(layers),
             database: database(layers, environment, os)?,
         })
     }

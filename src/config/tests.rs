@@ -176,6 +176,10 @@ fn a_connector_names_table_slot_and_publication_unless_settings_do() {
     let flags = [preset, ("--table", "a.b"), ("--slot", "c"), ("--publication", "d")];
     let config = with_connector(own, &flags).unwrap();
     assert_eq!(names(&config), "a.b d c");
+    let both = |is| Borrowed { slot: is, publication: is };
+    assert_eq!(config.borrowed, both(false), "said by name");
+    assert_eq!(with_connector(own, &[preset]).unwrap().borrowed, both(true));
+    assert_eq!(resolve(&Given::default()).unwrap().borrowed, both(false));
     assert!(!config.target.main.mapping.own_headers && !format!("{config:?}").contains("sesame"));
     let config = with_connector(own, &[preset, ("--map-own-headers", "yes")]).unwrap();
     assert!(config.target.main.mapping.own_headers);
