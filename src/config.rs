@@ -171,6 +171,7 @@ pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
     }
     let tables = tables(layers, &preset, own)?;
     per_table::refuse_strangers(&tables, layers)?;
+    per_table::refuse_idle(&tables, layers)?;
     let mut outboxes = Vec::with_capacity(tables.len());
     for table in tables {
         let mapping = mapping(layers, &table, &preset)?;
@@ -244,7 +245,8 @@ fn mapping(layers: &Layers, table: &TableName, preset: &Preset) -> Result<Mappin
         let key = format!("map_{entry}");
         layers::SETTINGS.iter().find(|setting| setting.key == key).filter(|_| own_preset.is_none()).copied()
     };
-    let for_all = |entry: &str| Some(layers.get(setting(entry)?).text).filter(|text| !text.is_empty());
+    // What is written as nothing is none, as for a single table; nothing written is the preset's.
+    let for_all = |entry: &str| Some(layers.given(setting(entry)?)?.text);
     let over = |entry: &str| own.get(entry).map(|written| written.text).or_else(|| for_all(entry));
     own_preset.as_ref().unwrap_or(preset).mapping(over).map_err(|wrong| match setting(wrong.entry) {
         Some(setting) if own.get(wrong.entry).is_none() => {
