@@ -9,10 +9,15 @@
 -- and the login:
 --     DROP ROLE walpost;
 
+-- The publication stays as long as there is another slot that may be read with it: a slot does not tell which one that is.
+
+-- Owner --
 -- The slot can't be brought back, so whoever may not finish does not begin.
 DO $owner$
 BEGIN
-    IF EXISTS (SELECT FROM pg_publication WHERE pubname = 'walpost' AND NOT pg_has_role(pubowner, 'USAGE')) THEN
+    IF EXISTS (SELECT FROM pg_publication WHERE pubname = 'walpost' AND NOT pg_has_role(pubowner, 'USAGE'))
+        AND NOT EXISTS (SELECT FROM pg_replication_slots
+                        WHERE plugin = 'pgoutput' AND database = current_database() AND slot_name <> 'walpost') THEN
         RAISE insufficient_privilege USING MESSAGE = (
             SELECT format('publication %I belongs to role %s: tear down as that role', pubname, pubowner::regrole)
             FROM pg_publication WHERE pubname = 'walpost');
@@ -20,7 +25,20 @@ BEGIN
 END
 $owner$;
 
+-- Slot --
 SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
 WHERE slot_name = 'walpost' AND database = current_database();
 
-DROP PUBLICATION IF EXISTS walpost;
+-- Publication --
+DO $publication$
+DECLARE
+    readers CONSTANT text := (SELECT string_agg(quote_ident(slot_name), ', ') FROM pg_replication_slots
+                              WHERE plugin = 'pgoutput' AND database = current_database());
+BEGIN
+    IF readers IS NULL THEN
+        DROP PUBLICATION IF EXISTS walpost;
+    ELSE
+        RAISE NOTICE 'the publication stays: these slots may be read with it: %', readers;
+    END IF;
+END
+$publication$;

@@ -50,6 +50,27 @@ pub struct Config {
     pub observe: Observe,
     /// Whether and where spans are sent.
     pub traces: Traces,
+    /// What of the target is somebody else's.
+    pub borrowed: Borrowed,
+}
+
+/// Names that were read from a connector's configuration, and not said in Walpost's own settings: what they stand for was
+/// there before, and is not ours to drop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Borrowed {
+    /// The slot.
+    pub slot: bool,
+    /// The publication.
+    pub publication: bool,
+}
+
+impl Borrowed {
+    fn of(layers: &Layers) -> Self {
+        let is = |setting| {
+            !layers.get(&layers::DEBEZIUM_CONFIG).text.is_empty() && layers.given(setting).is_none()
+        };
+        Borrowed { slot: is(&layers::SLOT), publication: is(&layers::PUBLICATION) }
+    }
 }
 
 /// What is promised about messages.
@@ -117,6 +138,7 @@ impl Config {
             refusal,
             observe: Observe::resolve(layers)?,
             traces: Traces::resolve(layers, environment)?,
+            borrowed: Borrowed::of(layers),
             database: database(layers, environment, os)?,
         })
     }
@@ -156,6 +178,7 @@ pub(crate) fn target(layers: &Layers) -> Result<Target, OutboxError> {
     }
     let tables = tables(layers, &preset, own)?;
     per_table::refuse_strangers(&tables, layers)?;
+    per_table::refuse_idle(&tables, layers)?;
     let mut outboxes = Vec::with_capacity(tables.len());
     for table in tables {
         let mapping = mapping(layers, &table, &preset)?;
@@ -229,7 +252,8 @@ fn mapping(layers: &Layers, table: &TableName, preset: &Preset) -> Result<Mappin
         let key = format!("map_{entry}");
         layers::SETTINGS.iter().find(|setting| setting.key == key).filter(|_| own_preset.is_none()).copied()
     };
-    let for_all = |entry: &str| Some(layers.get(setting(entry)?).text).filter(|text| !text.is_empty());
+    // What is written as nothing is none, as for a single table; nothing written is the preset's.
+    let for_all = |entry: &str| Some(layers.given(setting(entry)?)?.text);
     let over = |entry: &str| own.get(entry).map(|written| written.text).or_else(|| for_all(entry));
     own_preset.as_ref().unwrap_or(preset).mapping(over).map_err(|wrong| match setting(wrong.entry) {
         Some(setting) if own.get(wrong.entry).is_none() => {

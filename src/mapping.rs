@@ -231,8 +231,7 @@ impl Preset {
         let wrong = |entry| move |why: String| WrongEntry { entry, why };
         Ok(Mapping {
             id: template("id")?,
-            topic: template("topic")?
-                .ok_or_else(|| wrong("topic")("a record without a topic can't be sent".to_owned()))?,
+            topic: topic(template("topic")?).map_err(wrong("topic"))?,
             key: template("key")?,
             partition: template("partition")?,
             value: value(text("value")).map_err(wrong("value"))?,
@@ -277,6 +276,13 @@ impl Mapping {
         }
     }
 
+    /// Whether the conditions are the preset's own, which is made for several shapes of its table.
+    pub(crate) fn has_conditions_of_preset(&self) -> bool {
+        let preset = Preset::named(&self.preset);
+        let own = preset.as_ref().and_then(|preset| preset.entries.get("only")).map(String::as_str);
+        self.written.iter().any(|(entry, text)| *entry == "only" && *text == own.unwrap_or_default())
+    }
+
     /// Which headers of our own its records have.
     pub(crate) fn header_set(&self) -> OwnHeaders {
         match (self.own_headers, &self.contract) {
@@ -309,6 +315,34 @@ impl Mapping {
             written: Vec::new(),
         }
     }
+}
+
+/// What of a name a topic's name can't have (Kafka source, `org.apache.kafka.common.internals.Topic`).
+pub(crate) fn unfit_for_topic(name: &str) -> Option<char> {
+    name.chars().find(|letter| !letter.is_ascii_alphanumeric() && !matches!(letter, '.' | '_' | '-'))
+}
+
+/// The longest name of a topic, in bytes.
+const LONGEST_TOPIC: usize = 249;
+
+/// A topic, of whose own text each row's will be.
+fn topic(template: Option<Template>) -> Result<Template, String> {
+    let template = template.ok_or("a record without a topic can't be sent")?;
+    let texts = template.pieces.iter().filter_map(|piece| match piece {
+        Piece::Text(text) => Some(text.as_str()),
+        Piece::Choice(_) | Piece::Schema | Piece::Table => None,
+    });
+    let text: String = texts.collect();
+    if let Some(letter) = unfit_for_topic(&text) {
+        return Err(format!(
+            "no topic's name has the character {letter:?}: a-z, A-Z, 0-9, ., _ and - it may have"
+        ));
+    }
+    let is_constant = matches!(template.pieces.as_slice(), [Piece::Text(_)]);
+    if text.len() > LONGEST_TOPIC || is_constant && matches!(text.as_str(), "." | "..") {
+        return Err("no topic has that name: it is . or .., or longer than 249 bytes".to_owned());
+    }
+    Ok(template)
 }
 
 /// Yes or no.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::layers::{Layer, Layers, Written, nearest};
+use super::layers::{self, Layer, Layers, Setting, Written, nearest};
 use crate::error::OutboxError;
 use crate::mapping::{Preset, WrongEntry, settable};
 use crate::postgres::TableName;
@@ -94,6 +94,25 @@ pub(super) fn refuse_strangers(tables: &[TableName], layers: &Layers) -> Result<
         Some(((table, _), written)) => Err(written.wrong(
             &format!("{table} is none of the tables"),
             &format!("name it with --table as well (WALPOST_TABLE, table); they are {}", names.join(", ")),
+        )),
+    }
+}
+
+/// Refuses settings for all tables if each table has a preset of its own, and so takes none of them.
+pub(super) fn refuse_idle(tables: &[TableName], layers: &Layers) -> Result<(), OutboxError> {
+    if !tables.iter().all(|table| Entries::of(table, layers).get(PRESET).is_some()) {
+        return Ok(());
+    }
+    // A preset may still say which tables there are.
+    let names_tables = layers.get(&layers::TABLE).text.is_empty();
+    let is_idle = |setting: &&&Setting| {
+        setting.key.starts_with("map_") || setting.key == layers::PRESET.key && !names_tables
+    };
+    match layers::SETTINGS.iter().filter(is_idle).find_map(|setting| layers.given(setting)) {
+        None => Ok(()),
+        Some(written) => Err(written.wrong(
+            "it has no effect: every table has a preset of its own, which takes nothing of the settings for all",
+            "say it for the table (--map-for 'TABLE: ENTRY=TEXT'), or take it out",
         )),
     }
 }

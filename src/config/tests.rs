@@ -180,6 +180,10 @@ fn a_connector_names_table_slot_and_publication_unless_settings_do() {
     let flags = [preset, ("--table", "a.b"), ("--slot", "c"), ("--publication", "d")];
     let config = with_connector(own, &flags).unwrap();
     assert_eq!(names(&config), "a.b d c");
+    let both = |is| Borrowed { slot: is, publication: is };
+    assert_eq!(config.borrowed, both(false), "said by name");
+    assert_eq!(with_connector(own, &[preset]).unwrap().borrowed, both(true));
+    assert_eq!(resolve(&Given::default()).unwrap().borrowed, both(false));
     assert!(!config.target.main.mapping.own_headers && !format!("{config:?}").contains("sesame"));
     let config = with_connector(own, &[preset, ("--map-own-headers", "yes")]).unwrap();
     assert!(config.target.main.mapping.own_headers);
@@ -247,6 +251,41 @@ fn properties_are_laid_over_each_other_key_by_key() {
     assert_eq!(pairs, ["acks=all", "linger.ms=2", "sasl.mechanism= a=b", "sasl.password=sesame"]);
     let shown = format!("{kafka:?}");
     assert!(!shown.contains("sesame") && shown.contains("linger.ms"), "{shown}");
+}
+
+/// Nothing for all tables is as much as nothing for one of them.
+#[test]
+fn what_is_written_as_nothing_is_none() {
+    let (empty, none) =
+        ([("--map-key", ""), ("--map-only", "")], [("--map-key", "none"), ("--map-only", "none")]);
+    for flags in [&empty, &none] {
+        let preset = [("--preset", "k1s0"), flags[0], flags[1]];
+        let mapping = resolve(&Given { flags: &preset, ..Given::default() }).unwrap().target.main.mapping;
+        assert!(mapping.key.is_none() && mapping.only.is_empty(), "{mapping:?}");
+    }
+    let given = Given { flags: &[("--preset", "k1s0")], file: "map_key = ''", ..Given::default() };
+    assert!(resolve(&given).unwrap().target.main.mapping.key.is_none());
+    let variables = [("WALPOST_MAP_KEY", "")];
+    let given = Given { flags: &[("--preset", "k1s0")], variables: &variables, ..Given::default() };
+    assert!(resolve(&given).unwrap().target.main.mapping.key.is_some(), "an empty variable is not set");
+}
+
+#[test]
+fn settings_for_all_tables_that_reach_none_are_refused() {
+    let tables = &["a.b: preset=spakky"][..];
+    let key = [("--table", "a.b"), ("--map-key", "{id}")];
+    let file = "table = 'a.b'\npreset = 'walpost'";
+    for (given, what) in [
+        (Given { tables, flags: &key, ..Given::default() }, "--map-key: it has no effect"),
+        (Given { tables, file, ..Given::default() }, "`preset` in "),
+        (Given { file: "map_topic = ''", ..Given::default() }, "a record without a topic"),
+    ] {
+        let error = resolve(&given).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains(what), "{what}: {error:?}");
+    }
+    // A preset may say which tables there are, and all of it holds for those without one of their own.
+    let flags = [("--table", "a.b, c"), ("--preset", "k1s0"), ("--map-key", "{id}")];
+    assert!(resolve(&Given { tables, flags: &flags, ..Given::default() }).is_ok());
 }
 
 /// What each table's topic, key and preset are.

@@ -98,6 +98,9 @@ fn a_wrong_entry_is_named_with_the_reason() {
     for (entry, text, reason) in [
         ("topic", "none", "a record without a topic"),
         ("topic", "{", "a column's name is missing"),
+        ("topic", "my orders", "no topic's name has the character ' '"),
+        ("topic", "{a}/x", "no topic's name has the character '/'"),
+        ("topic", "..", "no topic has that name"),
         ("timestamp", "{t} min", "`min` is no unit of time"),
         ("headers", "a-{b}", "is not one column"),
         ("headers", "={b}", "has no name"),

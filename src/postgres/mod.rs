@@ -55,9 +55,9 @@ pub use decode_error::DecodeError;
 #[cfg(feature = "cli")]
 pub(crate) use examination::examine;
 pub use letters::DeadLetterSession;
-#[cfg(feature = "cli")]
-pub(crate) use names::quote_literal;
 pub use names::{Outbox, TableName, Target};
+#[cfg(feature = "cli")]
+pub(crate) use names::{quote_identifier, quote_literal};
 pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters, inspect_write_back};
 pub use rows::{Backfill, make_slot_with_rows, replay, since};
 #[cfg(feature = "cli")]
@@ -66,7 +66,7 @@ pub use session::Session;
 pub use settings::Settings;
 #[cfg(feature = "cli")]
 pub(crate) use setup::made_sql;
-pub use setup::{drop_table_sql, lag_sql, setup_sql, setup_sql_without_slot, teardown_sql};
+pub use setup::{drop_table_sql, lag_sql, left_sql, setup_sql, setup_sql_without_slot, teardown_sql};
 pub use store::{ReplicationSource, ReplicationStore};
 pub use table::{Asked, Chosen, DeadLetterOffice, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use table::{OutboxTable, ScheduledTable, Waiting, save};

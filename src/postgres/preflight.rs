@@ -3,6 +3,7 @@
 //! `walpost check` shows every finding; a starting relay stops at the first failure. Only catalogs are
 //! read, so that a missing grant is a finding and not an accident.
 
+mod conditions;
 mod later;
 mod publication;
 mod seal;

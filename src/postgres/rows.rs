@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::names::{Outbox, TableName, Target, quote_identifier, quote_literal};
 use super::preflight::{Preflight, TableColumn};
 use super::session::{Cells, Session, open_replication, sql_error};
-use super::table::emitted;
+use super::table::{ConditionTexts, emitted};
 use super::{settings::Settings, slot};
 use crate::error::OutboxError;
 use crate::mapping::{Condition, Mapping};
@@ -29,13 +29,14 @@ pub enum Backfill {
 
 /// The statement that writes rows into the log and counts them. They bear `mark`, an SQL expression.
 fn write_sql(target: &Target, part: &Part<'_>, condition: &str, mark: &str) -> String {
-    let Part { outbox: Outbox { table, mapping }, columns } = part;
+    let Part { outbox: Outbox { table, mapping }, columns, .. } = part;
     let members: Vec<_> = columns
         .iter()
         .map(|TableColumn { name, .. }| {
             let (key, column) = (serde_json::Value::from(name.as_str()).to_string(), quote_identifier(name));
+            // A cast to text is not what the stream shows: of a char(n) it drops the blanks, to an inet it adds the mask.
             format!(
-                "{} || coalesce(to_json(r.{column}::text)::text, 'null')",
+                "{} || CASE WHEN r.{column} IS DISTINCT FROM NULL THEN to_json(format('%s', r.{column}))::text ELSE 'null' END",
                 quote_literal(&format!("{key}:"))
             )
         })
@@ -44,9 +45,10 @@ fn write_sql(target: &Target, part: &Part<'_>, condition: &str, mark: &str) -> S
     format!(
         "SELECT count(pg_logical_emit_message(true, {prefix}, convert_to('{{\"seal\":' || to_json(s.secret) || ',\"mark\":' \
          || coalesce(to_json({mark}::text)::text, 'null') || ',\"row\":{{' || {} || '}}}}', 'UTF8'))) \
-         FROM {} s, (SELECT t.* FROM {table} t WHERE {condition} ORDER BY {}) r",
+         FROM {} s, (SELECT t.* FROM {} t WHERE {condition} ORDER BY {}) r",
         members.join(" || ',' || "),
         seal_table(target),
+        part.rows_alone(),
         order(mapping, columns)
     )
 }
@@ -59,12 +61,27 @@ fn seal_table(target: &Target) -> String {
 struct Part<'a> {
     outbox: &'a Outbox,
     columns: &'a [TableColumn],
+    is_partitioned: bool,
+    conditions: &'a [ConditionTexts],
+}
+
+impl Part<'_> {
+    /// The table in a FROM clause: without the rows of tables that inherit from it, which the stream does not have either.
+    fn rows_alone(&self) -> String {
+        let table = &self.outbox.table;
+        if self.is_partitioned { table.to_string() } else { format!("ONLY {table}") }
+    }
 }
 
 /// Every outbox with the columns that were found.
 fn parts<'a>(target: &'a Target, preflight: &'a Preflight) -> impl Iterator<Item = Part<'a>> {
     let parts = target.outboxes().zip(&preflight.tables);
-    parts.map(|(outbox, survey)| Part { outbox, columns: &survey.columns })
+    parts.map(|(outbox, survey)| Part {
+        outbox,
+        columns: &survey.columns,
+        is_partitioned: survey.is_partitioned,
+        conditions: preflight.column_types.conditions(&outbox.table),
+    })
 }
 
 /// The order of insertion, as far as the table tells it.
@@ -100,16 +117,17 @@ pub fn since(outbox: &Outbox, time: &str) -> Result<String, OutboxError> {
     }
 }
 
-/// The mapping's conditions in SQL.
-fn pending(mapping: &Mapping, columns: &[TableColumn]) -> String {
-    let condition = |only: &Condition| {
+/// The mapping's conditions in SQL, whose texts are compared as the server writes them.
+fn pending(mapping: &Mapping, columns: &[TableColumn], written: &[ConditionTexts]) -> String {
+    let condition = |(index, only): (usize, &Condition)| {
         let column = format!("t.{}", quote_identifier(&only.column));
-        let texts: Vec<_> = only.is.iter().flatten().map(|text| quote_literal(text)).collect();
+        let is = written.get(index).map_or(&only.is, |texts| &texts.written);
+        let texts: Vec<_> = is.iter().flatten().map(|text| quote_literal(text)).collect();
         let mut parts = Vec::new();
         if !texts.is_empty() {
-            parts.push(format!("{column}::text IN ({})", texts.join(", ")));
+            parts.push(format!("format('%s', {column}) IN ({})", texts.join(", ")));
         }
-        if only.is.contains(&None) {
+        if is.contains(&None) {
             parts.push(format!("{column} IS NULL"));
         }
         format!("({})", parts.join(" OR "))
@@ -117,15 +135,16 @@ fn pending(mapping: &Mapping, columns: &[TableColumn]) -> String {
     let conditions: Vec<_> = mapping
         .only
         .iter()
-        .filter(|only| !only.optional || has(columns, &only.column))
+        .enumerate()
+        .filter(|(_, only)| !only.optional || has(columns, &only.column))
         .map(condition)
         .collect();
     if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") }
 }
 
 /// How values look as text, as the stream shows them.
-const AS_IN_THE_STREAM: &str = "SET LOCAL DateStyle = 'ISO'; SET LOCAL TimeZone = 'UTC'; SET LOCAL bytea_output = 'hex'; \
-     SET LOCAL extra_float_digits = 3; SET LOCAL IntervalStyle = 'postgres'";
+pub(super) const AS_IN_THE_STREAM: &str = "SET LOCAL DateStyle = 'ISO'; SET LOCAL TimeZone = 'UTC'; \
+     SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 3; SET LOCAL IntervalStyle = 'postgres'";
 
 /// Makes the slot so that the rows which are there come first, and then what is committed from now on: no row is left
 /// out, none comes twice. Of several tables, the rows of one come behind those of the other. Returns how many rows of each
@@ -167,7 +186,7 @@ pub async fn make_slot_with_rows(
     for part in parts(target, preflight) {
         let condition = match which {
             Backfill::All => "true".to_owned(),
-            _ => pending(&part.outbox.mapping, part.columns),
+            _ => pending(&part.outbox.mapping, part.columns, part.conditions),
         };
         let row = writer.query_one_row(&during, &write_sql(target, &part, &condition, "NULL")).await?;
         counts.push(row.map_or(Ok(0), |row| row.cell(0))?);
@@ -247,7 +266,7 @@ mod tests {
     fn conditions_become_sql() {
         let is = |texts: &[Option<&str>]| texts.iter().map(|text| text.map(str::to_owned)).collect();
         let mut mapping = Mapping::clone(&Mapping::walpost());
-        assert_eq!(pending(&mapping, &[]), "true");
+        assert_eq!(pending(&mapping, &[], &[]), "true");
         mapping.only = vec![
             Condition {
                 column: "status".to_owned(),
@@ -258,11 +277,13 @@ mod tests {
             Condition { column: "abandoned_at".to_owned(), optional: true, is: is(&[None]) },
         ];
         assert_eq!(
-            pending(&mapping, &[]),
-            "(t.status::text IN ('NEW', 'it''s') OR t.status IS NULL) AND (t.\"Sent\" IS NULL)"
+            pending(&mapping, &[], &[]),
+            "(format('%s', t.status) IN ('NEW', 'it''s') OR t.status IS NULL) AND (t.\"Sent\" IS NULL)"
         );
-        let column =
-            |name: &str| TableColumn { name: name.to_owned(), type_oid: 0, type_name: String::new() };
+        let written = ConditionTexts { written: is(&[Some("NEW  ")]), seen: is(&[Some("NEW")]) };
+        mapping.only.truncate(1);
+        assert_eq!(pending(&mapping, &[], &[written]), "(format('%s', t.status) IN ('NEW  '))");
+        let column = |name: &str| TableColumn { name: name.to_owned(), ..TableColumn::default() };
         assert_eq!(order(&mapping, &[column("created_at")]), "t.created_at, t.tableoid, t.ctid");
         assert_eq!(order(&mapping, &[]), "t.tableoid, t.ctid");
         mapping.order = vec!["created_at".to_owned(), "gone".to_owned(), "id".to_owned()];

@@ -101,12 +101,24 @@ fn from<'a>(phrase: &str, sql: &'a str) -> &'a str {
     sql.find(phrase).and_then(|at| sql.get(at..)).unwrap_or_default()
 }
 
-/// `sql/teardown.sql` for these names.
+/// `sql/teardown.sql` for these names; of it, if the publication is somebody else's, what drops the slot.
 ///
 /// # Errors
 /// A name contains a dollar sign, which the file's quoted blocks can't hold.
-pub fn teardown_sql(target: &Target) -> Result<String, OutboxError> {
-    render(TEARDOWN, target)
+pub fn teardown_sql(target: &Target, slot_alone: bool) -> Result<String, OutboxError> {
+    let slot = until("-- Publication --", from("-- Slot --", TEARDOWN));
+    render(if slot_alone { slot } else { TEARDOWN }, target)
+}
+
+/// A query after the same: whether the publication is still there, and the slots that may be read with it.
+#[must_use]
+pub fn left_sql(target: &Target) -> String {
+    format!(
+        "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = {}), \
+         (SELECT string_agg(quote_ident(slot_name), ', ' ORDER BY slot_name) FROM pg_replication_slots \
+           WHERE plugin = 'pgoutput' AND database = current_database())",
+        quote_literal(&target.publication)
+    )
 }
 
 /// What `walpost teardown --drop-table` runs besides. A schema goes too unless it is `public` or holds
@@ -204,6 +216,7 @@ fn render_for(sql: &str, target: &Target, outbox: &Outbox) -> Result<String, Out
         ("PUBLICATION IF EXISTS walpost", format!("PUBLICATION IF EXISTS {publication}")),
         ("pubname = 'walpost'", format!("pubname = {}", quote_literal(&target.publication))),
         ("slot_name = 'walpost'", format!("slot_name = {slot}")),
+        ("slot_name <> 'walpost'", format!("slot_name <> {slot}")),
         ("relay_slot  CONSTANT text := 'walpost'", format!("relay_slot  CONSTANT text := {slot}")),
         ("replication_slot('walpost'", format!("replication_slot({slot}")),
     ];
@@ -239,7 +252,12 @@ mod tests {
     fn the_default_names_leave_the_files_as_they_are() {
         let target = Target::default();
         assert_eq!(setup_sql(&target).expect("rendered"), format!("{SETUP}\n{RETAIN}"));
-        assert_eq!(teardown_sql(&target).expect("rendered"), TEARDOWN);
+        assert_eq!(teardown_sql(&target, false).expect("rendered"), TEARDOWN);
+        let slot = teardown_sql(&target, true).expect("rendered");
+        assert!(
+            slot.contains("pg_drop_replication_slot") && !slot.to_lowercase().contains("publication"),
+            "{slot}"
+        );
         assert_eq!(lag_sql(&target).expect("rendered"), LAG);
     }
 
@@ -320,7 +338,7 @@ mod tests {
             slot: "shop".to_owned(),
             ..Target::default()
         };
-        for sql in [setup_sql(&target), teardown_sql(&target), lag_sql(&target)] {
+        for sql in [setup_sql(&target), teardown_sql(&target, false), lag_sql(&target)] {
             let sql = sql.expect("rendered");
             let statements = sql.lines().filter_map(|line| line.split("--").next());
             for line in statements {

@@ -1,6 +1,7 @@
 //! Tables that others have made: which column is which part of a record is said by a preset and by settings.
 
 mod presets;
+mod values;
 
 use std::time::Duration;
 
@@ -207,7 +208,8 @@ async fn only_rows_that_meet_the_conditions_are_sent() {
 #[tokio::test]
 async fn a_mapping_that_the_table_does_not_bear_is_refused_with_the_column() {
     let world =
-        world("CREATE TABLE events (id uuid, topic text, payload json, flag bool, at timestamptz)", 1).await;
+        world("CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE TABLE events (id uuid, topic text, payload json, flag bool, at timestamptz, \
+               feeling mood, price numeric(6,2), made text GENERATED ALWAYS AS (topic || 'x') STORED)", 1).await;
     for (setting, value, expected) in [
         ("--map-key", "{customer}", "has no column customer (--map-key)"),
         ("--map-key", "x{customer?}{Odd}", "has no column \"Odd\""),
@@ -216,13 +218,29 @@ async fn a_mapping_that_the_table_does_not_bear_is_refused_with_the_column() {
         (
             "--map-key",
             "{customer}",
-            "it has id uuid, topic text, payload json, flag boolean, at timestamp with time zone",
+            "it has id uuid, topic text, payload json, flag boolean, at timestamp with time zone, feeling mood, price numeric(6,2); say",
         ),
         ("--map-timestamp", "{at}{id}", "--map-timestamp must be one column"),
         ("--map-partition", "{id}", "has a column id of a type"),
         ("--map-headers", "{flag}, a=1", "headers are made of JSON"),
         ("--map-key", "{flag.a}", "only JSON has members"),
         ("--map-only", "state=new", "has no column state"),
+        // What no row can be.
+        (
+            "--map-only",
+            "feeling=glad|sat",
+            "column feeling of table public.events is never \"sat\": it is of type mood",
+        ),
+        ("--map-only", "feeling=glad|sat", "its values are \"sad\", \"glad\""),
+        ("--map-only", "flag=maybe", "column flag of table public.events is never \"maybe\""),
+        ("--map-only", "price=1.005", "never \"1.005\": it is of type numeric(6,2)"),
+        ("--map-key", "{made}", "has a generated column made, which the server does not send"),
+        ("--map-headers", "{topic}={payload}", "names and values of headers are arrays of text"),
+        ("--map-headers", "{feeling}={topic}", "names and values of headers are arrays of text"),
+        ("--map-value", "compact({id})", "compact() takes JSON"),
+        ("--map-id", "{topic}-{flag}", "--map-id: {topic}-{flag} is no UUID"),
+        ("--map-topic", "{at}.x", "has a column at of a type that can't be used for --map-topic"),
+        ("--map-topic", "x.{payload}", "has a column payload of a type that can't be used for --map-topic"),
     ] {
         for command in ["setup", "run", "check"] {
             let output = world.command([command, "--table", "events", setting, value]).output().await;

@@ -319,3 +319,82 @@ async fn a_dropped_slot_is_named_and_not_replaced() {
     assert_eq!(world.consume(4).await.len(), 4, "an empty table is a first start");
     stop(relay).await;
 }
+
+/// A slot does not tell with which publication it is read: as long as there is another one, the publication stays.
+#[tokio::test]
+async fn a_publication_that_others_may_need_stays() {
+    let world = World::new("shared", 1).await;
+    let relay = world.relay().await;
+    let (trial, client) = (unique("trial"), world.database.client().await);
+    let publications = async || {
+        let sql = "SELECT coalesce(string_agg(pubname, ' ' ORDER BY pubname), '') FROM pg_publication";
+        client.query_one(sql, &[]).await.unwrap().get::<_, String>(0)
+    };
+    succeeds(&world, &["setup", "--slot", &trial]).await;
+    let said = succeeds(&world, &["teardown", "--slot", &trial]).await;
+    assert!(said.contains(&format!("slot {trial} is gone")), "{said}");
+    let words =
+        format!("publication walpost stays (slot {} of this database may be read with it)", world.slot);
+    assert!(said.contains(&words) && said.contains("DROP PUBLICATION walpost;"), "{said}");
+    assert_eq!(publications().await, "walpost");
+    world.insert(&client, 2).await;
+    assert_eq!(world.consume(2).await.len(), 2, "the other relay goes on");
+    stop(relay).await;
+    let said = succeeds(&world, &["teardown"]).await;
+    assert!(said.contains("and publication walpost are gone") && publications().await.is_empty(), "{said}");
+}
+
+/// What a connector has made is the connector's, also while it is idle.
+#[tokio::test]
+async fn the_end_of_a_trial_leaves_the_connector_what_it_needs() {
+    let world = bare("trial").await;
+    let (trial, theirs, client) = (unique("trial"), unique("theirs"), world.database.client().await);
+    let sql = "CREATE TABLE outboxevent (id uuid PRIMARY KEY, aggregatetype text, aggregateid text, type text, payload jsonb); \
+               CREATE PUBLICATION of_debezium FOR TABLE outboxevent";
+    client.batch_execute(sql).await.unwrap();
+    client
+        .execute("SELECT pg_create_logical_replication_slot($1::text::name, 'pgoutput')", &[&theirs])
+        .await
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("copy.properties");
+    let options = format!(
+        "connector.class=io.debezium.connector.postgresql.PostgresConnector\ntopic.prefix=shop\nslot.name={theirs}\n\
+         publication.name=of_debezium\ntransforms=outbox\ntransforms.outbox.type=io.debezium.transforms.outbox.EventRouter\n\
+         key.converter=org.apache.kafka.connect.storage.StringConverter\nvalue.converter=org.apache.kafka.connect.storage.StringConverter\n"
+    );
+    std::fs::write(&file, options).unwrap();
+    let of_trial = |command| {
+        let file = file.to_str().unwrap();
+        world.command([command, "--preset", "debezium", "--debezium-config", file]).env("WALPOST_SLOT", "")
+    };
+    let left = async || {
+        let sql = "SELECT (SELECT count(*) FROM pg_publication), (SELECT coalesce(string_agg(slot_name, ' '), '') \
+                   FROM pg_replication_slots WHERE database = current_database())";
+        let row = client.query_one(sql, &[]).await.unwrap();
+        (row.get::<_, i64>(0), row.get::<_, String>(1))
+    };
+    let output = of_trial("setup").args(["--slot", &trial]).output().await;
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let output = of_trial("teardown").output().await;
+    let said = text(&output);
+    assert!(
+        output.status.code() == Some(2) && said.contains(&format!("slot {theirs} is the connector's own")),
+        "{said}"
+    );
+    let output = of_trial("teardown").args(["--slot", &trial]).output().await;
+    let said = text(&output);
+    assert!(
+        output.status.success() && said.contains("publication of_debezium stays (it is the connector's"),
+        "{said}"
+    );
+    assert_eq!(left().await, (1, theirs.clone()));
+    // Said by name, the slot goes; the publication only if that is said as well.
+    for (more, expected) in
+        [(vec![], (1, String::new())), (vec!["--publication", "of_debezium"], (0, String::new()))]
+    {
+        let output = of_trial("teardown").args(["--slot", &theirs]).args(more).output().await;
+        assert!(output.status.success(), "{}", text(&output));
+        assert_eq!(left().await, expected);
+    }
+}

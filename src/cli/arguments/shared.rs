@@ -107,7 +107,7 @@ pub struct MappingArguments {
     ///
     /// A bytea, json or text column gives its very bytes. In an object, JSON and numbers stay as they are, anything else
     /// becomes a string. compact({payload}) writes JSON as most programs do, which have read it first: without whitespace,
-    /// members in the order of their names. Null makes a tombstone.
+    /// members in the order of their names, strings with no more escapes than they need. Null makes a tombstone.
     ///
     /// [env: WALPOST_MAP_VALUE] [file: map_value]
     #[arg(long, value_name = "TEMPLATE")]
@@ -140,7 +140,8 @@ pub struct MappingArguments {
     map_headers: Option<String>,
     /// Which rows are sent, such as status=PENDING|FAILED, sent_at= [default: the preset's]
     ///
-    /// column=text|text, separated by commas; nothing stands for null. Other rows are passed over.
+    /// column=text|text, separated by commas; nothing stands for null. Other rows are passed over. A text is read as SQL reads
+    /// a value of the column's type: false, f and 0 are the same of a boolean.
     ///
     /// [env: WALPOST_MAP_ONLY] [file: map_only]
     #[arg(long, value_name = "LIST")]

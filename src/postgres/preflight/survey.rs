@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 
-use super::{Finding, Preflight, rows};
+use super::{Finding, Preflight, conditions, rows};
 use crate::debezium::ColumnFacts;
 use crate::error::OutboxError;
 use crate::mapping::{Account, PartAccount};
@@ -20,7 +20,11 @@ pub(crate) struct Survey {
     pub(crate) oid: Option<u32>,
     /// It is a table whose rows are in the log.
     pub(crate) is_fit: bool,
+    pub(crate) is_partitioned: bool,
+    /// The columns that the stream has.
     pub(crate) columns: Vec<TableColumn>,
+    /// Generated columns that it has not.
+    pub(crate) generated: Vec<String>,
     /// How a row becomes a message.
     pub(crate) layout: Option<Arc<Layout>>,
     /// Optional columns that the table doesn't have.
@@ -43,12 +47,14 @@ impl Survey {
 }
 
 /// A column of a table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,
     pub(crate) type_oid: u32,
     /// The type as SQL writes it.
     pub(crate) type_name: String,
+    /// The same without length or scale.
+    pub(crate) bare_type: String,
 }
 
 /// Looks at every table.
@@ -57,35 +63,37 @@ pub(super) async fn inspect(
     target: &Target,
     report: &mut Preflight,
 ) -> Result<(), OutboxError> {
-    let (mut bases, mut facts) = (HashMap::new(), Vec::new());
+    let (mut bases, mut facts, mut conditions) = (HashMap::new(), Vec::new(), Vec::new());
     for outbox in target.outboxes() {
-        let (oid, is_fit) = table(session, outbox, report).await?;
-        let columns = match oid.filter(|_| is_fit) {
-            Some(oid) => {
-                let (columns, of_columns) = columns(session, oid, &mut bases).await?;
-                facts.push((outbox.table.clone(), of_columns));
-                columns
+        let mut survey = table(session, outbox, report).await?;
+        if let Some(oid) = survey.oid.filter(|_| survey.is_fit) {
+            let of_columns = columns(session, oid, target, &mut survey, &mut bases).await?;
+            let asked = conditions::inspect(session, outbox, &survey.columns, &of_columns).await?;
+            facts.push((outbox.table.clone(), of_columns));
+            match asked {
+                Ok(texts) => conditions.push((outbox.table.clone(), texts)),
+                Err(error) => {
+                    report.findings.push(Finding::error("mapping", error));
+                    survey.is_fit = false;
+                }
             }
-            None => Vec::new(),
-        };
-        report.tables.push(Survey { oid, is_fit, columns, ..Survey::default() });
+        }
+        report.tables.push(survey);
     }
-    report.column_types = ColumnTypes::new(bases, facts);
+    report.column_types = ColumnTypes::new(bases, facts).with_conditions(conditions);
     for (outbox, index) in target.outboxes().zip(0..) {
         layout(outbox, index, report);
     }
     Ok(())
 }
 
-/// The object id of a table that is there, and whether its rows are in the log.
-async fn table(
-    session: &Session,
-    outbox: &Outbox,
-    report: &mut Preflight,
-) -> Result<(Option<u32>, bool), OutboxError> {
+/// Whether a table is there, and whether its rows are in the log.
+async fn table(session: &Session, outbox: &Outbox, report: &mut Preflight) -> Result<Survey, OutboxError> {
     let table = &outbox.table;
     let sql = format!(
-        "SELECT c.oid, c.relkind::text, c.relpersistence::text FROM pg_class c \
+        "SELECT c.oid, c.relkind::text, c.relpersistence::text, \
+         (SELECT string_agg(inhrelid::regclass::text, ', ' ORDER BY inhrelid) FROM pg_inherits \
+           WHERE inhparent = c.oid AND c.relkind = 'r') FROM pg_class c \
          JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = {} AND c.relname = {}",
         quote_literal(&table.schema),
         quote_literal(&table.name)
@@ -102,7 +110,7 @@ async fn table(
             "name the table with --table; --preset tells how it is made up".to_owned()
         };
         report.fail("table", format!("table {table} does not exist"), advice);
-        return Ok((None, false));
+        return Ok(Survey::default());
     };
     let (kind, persistence): (String, String) = (row.cell(1)?, row.cell(2)?);
     let is_fit = matches!(kind.as_str(), "r" | "p") && persistence == "p";
@@ -114,7 +122,14 @@ async fn table(
     } else {
         report.good("table", table.to_string());
     }
-    Ok((Some(row.cell(0)?), is_fit))
+    if let Some(children) = row.cell::<Option<String>, _>(3)? {
+        report.warn(
+            "table",
+            format!("rows that are inserted into {children}, which inherit from {table}, are not sent"),
+            format!("insert into {table} itself, or name those tables with --table as well"),
+        );
+    }
+    Ok(Survey { oid: Some(row.cell(0)?), is_fit, is_partitioned: kind == "p", ..Survey::default() })
 }
 
 /// The table whose name differs in nothing but the case of letters, as SQL writes it, if there is just one.
@@ -131,11 +146,14 @@ async fn otherwise_written(session: &Session, table: &TableName) -> Result<Optio
     }
 }
 
+/// The columns; those that are generated are in the stream only if a publication of 18 or later says so.
 async fn columns(
     session: &Session,
     oid: u32,
+    target: &Target,
+    survey: &mut Survey,
     bases: &mut HashMap<u32, u32>,
-) -> Result<(Vec<TableColumn>, HashMap<String, ColumnFacts>), OutboxError> {
+) -> Result<HashMap<String, ColumnFacts>, OutboxError> {
     let sql = format!(
         "WITH RECURSIVE base AS (SELECT oid, oid AS base, typbasetype, typtypmod FROM pg_type UNION ALL \
          SELECT b.oid, t.oid, t.typbasetype, CASE b.typtypmod WHEN -1 THEN t.typtypmod ELSE b.typtypmod END \
@@ -143,20 +161,30 @@ async fn columns(
          SELECT a.attname::text, a.atttypid, b.base, format_type(a.atttypid, a.atttypmod), bt.typname::text, dt.typname::text, \
          CASE a.atttypmod WHEN -1 THEN b.typtypmod ELSE a.atttypmod END, NOT (a.attnotnull OR dt.typnotnull), \
          CASE a.attgenerated WHEN '' THEN pg_get_expr(d.adbin, d.adrelid) END, \
-         ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = b.base ORDER BY e.enumsortorder) \
+         ARRAY(SELECT e.enumlabel::text FROM pg_enum e WHERE e.enumtypid = b.base ORDER BY e.enumsortorder), \
+         format_type(a.atttypid, -1), \
+         a.attgenerated <> '' AND NOT (current_setting('server_version_num')::int4 >= 180000 AND EXISTS ( \
+           SELECT FROM pg_publication_tables p JOIN pg_class c ON c.oid = a.attrelid \
+           WHERE p.pubname = {} AND p.tablename = c.relname AND p.schemaname = c.relnamespace::regnamespace::text \
+             AND to_jsonb(p) -> 'attnames' ? a.attname::text)) \
          FROM pg_attribute a JOIN base b ON b.oid = a.atttypid AND b.typbasetype = 0 \
          JOIN pg_type bt ON bt.oid = b.base JOIN pg_type dt ON dt.oid = a.atttypid \
          LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
-         WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
+         WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+        quote_literal(&target.publication)
     );
-    let (mut columns, mut facts) = (Vec::new(), HashMap::new());
+    let mut facts = HashMap::new();
     for row in &rows(session, &sql).await? {
-        let column = TableColumn { name: row.cell(0)?, type_oid: row.cell(1)?, type_name: row.cell(3)? };
-        bases.insert(column.type_oid, row.cell::<u32, _>(2)?);
-        facts.insert(column.name.clone(), column_facts(row)?);
-        columns.push(column);
+        let (name, type_oid, type_name): (String, u32, String) = (row.cell(0)?, row.cell(1)?, row.cell(3)?);
+        if row.cell(11)? {
+            survey.generated.push(name);
+            continue;
+        }
+        bases.insert(type_oid, row.cell::<u32, _>(2)?);
+        facts.insert(name.clone(), column_facts(row)?);
+        survey.columns.push(TableColumn { name, type_oid, type_name, bare_type: row.cell(10)? });
     }
-    Ok((columns, facts))
+    Ok(facts)
 }
 
 /// What else is said of a column.
@@ -181,10 +209,22 @@ fn layout(outbox: &Outbox, index: usize, report: &mut Preflight) {
             survey.absent_columns = layout.absent();
             survey.layout = Some(Arc::new(layout));
             let text = account(outbox, &survey.described());
+            let unsent = survey.absent_columns.iter().find(|name| survey.generated.contains(name)).cloned();
             report.good("mapping", text);
+            if let Some(column) = unsent {
+                let (table, column) = (&outbox.table, quote_identifier(&column));
+                let text = format!(
+                    "column {column} of {table} is generated, and the server does not send it: messages go on without it"
+                );
+                report.warn(
+                    "mapping",
+                    text,
+                    "name the columns that it is made of, or make it an ordinary one that a trigger fills",
+                );
+            }
         }
         Err(error) => {
-            let error = error.in_outbox(outbox, &survey.described());
+            let error = error.where_generated(&survey.generated).in_outbox(outbox, &survey.described());
             report.findings.push(Finding::error("mapping", error));
         }
     }

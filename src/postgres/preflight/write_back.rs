@@ -34,11 +34,13 @@ pub async fn inspect(session: &Session, target: &Target, report: &mut Preflight)
         return Ok(());
     }
     for (outbox, index) in target.outboxes().zip(0..) {
-        let Some(Survey { oid: Some(oid), layout: Some(layout), .. }) = report.tables.get(index) else {
+        let Some(Survey { oid: Some(oid), layout: Some(layout), is_partitioned, .. }) =
+            report.tables.get(index)
+        else {
             continue;
         };
-        let (oid, layout) = (*oid, Layout::clone(layout));
-        let of = Subject { target, outbox, oid };
+        let (oid, layout, is_partitioned) = (*oid, Layout::clone(layout), *is_partitioned);
+        let of = Subject { target, outbox, oid, is_partitioned };
         let Some(table) = table(session, &of, report).await? else { continue };
         let names: Vec<_> = table.key().iter().map(|column| column.name.clone()).collect();
         let Some(survey) = report.tables.get_mut(index) else { continue };
@@ -57,6 +59,7 @@ struct Subject<'a> {
     target: &'a Target,
     outbox: &'a Outbox,
     oid: u32,
+    is_partitioned: bool,
 }
 
 /// How the rows of a table are written back; `None` if something is in the way.
@@ -83,7 +86,7 @@ async fn table(
     let of_key =
         |column: &&Described| KeyColumn { name: column.name.clone(), type_name: column.type_name.clone() };
     let key: Vec<_> = key.iter().map(of_key).collect();
-    let mut found = WriteBackTable::new(table.clone(), key, mode, &clauses(&typed), is_id);
+    let mut found = WriteBackTable::new(table.clone(), key, mode, &clauses(&typed), is_id, of.is_partitioned);
     found.sees_all = sees_all;
     if let Err(error) = found.prepare(session.client()).await {
         report.findings.push(Finding::error("write-back", found.failed(error)));
@@ -104,7 +107,7 @@ async fn table(
 }
 
 async fn describe(session: &Session, of: &Subject<'_>) -> Result<Vec<Described>, OutboxError> {
-    let Subject { target, outbox, oid } = of;
+    let Subject { target, outbox, oid, .. } = of;
     let sql = format!(
         "SELECT a.attname::text, format_type(a.atttypid, -1), a.attgenerated <> '', \
          (SELECT k.place FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS k (attnum, place) WHERE i.indrelid = a.attrelid \
@@ -236,7 +239,7 @@ async fn rights(
     lacking: &Lacking,
     report: &mut Preflight,
 ) -> Result<Option<bool>, OutboxError> {
-    let Subject { target, outbox, oid } = of;
+    let Subject { target, outbox, oid, .. } = of;
     let command = if target.write_back == WriteBackMode::Delete { "d" } else { "w" };
     // Rows are hidden unless a policy lets all of them pass, and none restricts it.
     let policies = "pg_policy WHERE polrelid = c.oid AND (polroles = '{0}' OR EXISTS (SELECT FROM unnest(polroles) r \

@@ -10,7 +10,8 @@ use super::value::Unfit;
 /// Below this depth all stays as it is written: every level is read once more.
 const DEPTH: usize = 128;
 
-/// The same JSON, compact. Strings and numbers stay as they are written; of members with one name, the last counts.
+/// The same JSON, compact. Numbers stay as they are written, escapes in strings only where they must be; of members with one
+/// name, the last counts.
 pub(super) fn compact(json: &str) -> Result<String, Unfit> {
     let mut text = String::with_capacity(json.len());
     let json: &RawValue = serde_json::from_str(json).map_err(|_| Unfit::NotJson)?;
@@ -42,9 +43,16 @@ fn push(json: &RawValue, depth: usize, text: &mut String) -> Result<(), Unfit> {
             }
             text.push(']');
         }
+        Some(b'"') if written.contains('\\') => text.push_str(&unescaped(written)),
         _ => text.push_str(written),
     }
     Ok(())
+}
+
+/// A string as a program writes it that has read it; one with half a surrogate pair, which none can read, as it is.
+fn unescaped(written: &str) -> Cow<'_, str> {
+    let read = serde_json::from_str::<String>(written).and_then(|read| serde_json::to_string(&read));
+    read.map_or(Cow::Borrowed(written), Cow::Owned)
 }
 
 fn comma(index: usize, text: &mut String) {
@@ -67,6 +75,14 @@ mod tests {
             assert_eq!(compact(same).as_deref(), Ok(same));
         }
         assert_eq!(compact("{\"a\": 1} x"), Err(Unfit::NotJson));
+    }
+
+    /// A json or text column has escapes that jsonb has not.
+    #[test]
+    fn names_and_strings_are_escaped_alike() {
+        let json = r#"{"\u00fc\/": ["\u00fc\/", "\"\n\u0001\\", "\ud83d\ude00", "\ud83d"]}"#;
+        let expected = "{\"ü/\":[\"ü/\",\"\\\"\\n\\u0001\\\\\",\"😀\",\"\\ud83d\"]}";
+        assert_eq!(compact(json).as_deref(), Ok(expected));
     }
 
     /// What programs make of the text that the server sends, which they read and write again.

@@ -63,7 +63,12 @@ impl Cells {
 
 impl Cells {
     /// Whether a value is one of these; `None` is null.
-    pub(super) fn is_one_of(&self, column: usize, texts: &[Option<String>]) -> Result<bool, Unfit> {
+    pub(super) fn is_one_of(
+        &self,
+        column: usize,
+        fold: Fold,
+        texts: &[Option<String>],
+    ) -> Result<bool, Unfit> {
         if self.value(column).is_none() {
             return Ok(texts.contains(&None));
         }
@@ -71,8 +76,46 @@ impl Cells {
             return Ok(false);
         }
         let text = self.text(column)?;
-        Ok(texts.iter().any(|one| one.is_some() && one.as_deref() == text.as_deref()))
+        let text = text.as_deref().map(|text| fold.fold(text));
+        Ok(texts.iter().any(|one| one.is_some() && one.as_deref() == text))
     }
+}
+
+/// What of a text says nothing: it comes with the length that a column is declared with, which may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fold {
+    Nothing,
+    /// The blanks that fill a `char(n)` up.
+    Blanks,
+    /// The zeros that fill the scale of a `numeric` up.
+    Zeros,
+}
+
+impl Fold {
+    /// Of a built-in type (PostgreSQL source, `pg_type.dat`).
+    pub(super) fn of(type_oid: u32) -> Self {
+        match type_oid {
+            1042 => Fold::Blanks,
+            1700 => Fold::Zeros,
+            _ => Fold::Nothing,
+        }
+    }
+
+    fn fold(self, text: &str) -> &str {
+        match self {
+            Fold::Blanks => text.trim_end_matches(' '),
+            Fold::Zeros if text.contains('.') => text.trim_end_matches('0').trim_end_matches('.'),
+            Fold::Nothing | Fold::Zeros => text,
+        }
+    }
+}
+
+/// A text that the server has written of a value of that type, as it is compared with a row's.
+pub(crate) fn condition_text(type_oid: u32, written: &str) -> String {
+    let value =
+        Value { kind: Kind::of(type_oid), bytes: Bytes::copy_from_slice(written.as_bytes()), binary: false };
+    let text = value::text(value).unwrap_or_else(|_| ByteString::from(written));
+    Fold::of(type_oid).fold(&text).to_owned()
 }
 
 /// How a part is derived.
@@ -99,8 +142,8 @@ enum How {
     /// JSON to be made compact.
     Compact(Text),
     Headers(Vec<Header>),
-    /// The members' names as JSON, whether their text is JSON already, and their text.
-    Object(Vec<(String, bool, Text)>),
+    /// The members' names as JSON, and what they are.
+    Object(Vec<(String, Text)>),
     /// The whole message, as Debezium makes it.
     Event(Arc<Plan>),
 }
@@ -155,8 +198,8 @@ impl Step {
         Step { part: Part::Headers, how: How::Headers(headers) }
     }
 
-    pub(super) fn object(members: Vec<(&str, bool, Text)>) -> Self {
-        let members = members.into_iter().map(|(name, json, text)| (quoted(name), json, text));
+    pub(super) fn object(members: Vec<(&str, Text)>) -> Self {
+        let members = members.into_iter().map(|(name, text)| (quoted(name), text));
         Step { part: Part::Field(Field::Payload), how: How::Object(members.collect()) }
     }
 
@@ -265,8 +308,36 @@ fn first(sources: &[(usize, Vec<String>)], cells: &Cells) -> Result<Option<ByteS
     Ok(None)
 }
 
+/// The same as JSON: JSON and numbers as they are written, any other text as a string.
+fn first_json(sources: &[(usize, Vec<String>)], cells: &Cells) -> Result<Option<String>, Fault> {
+    for (column, members) in sources {
+        let Some(text) = cells.text(*column).map_err(|error| (*column, error))? else { continue };
+        if members.is_empty() {
+            let is_json = cells.value(*column).is_some_and(|value| value.kind.is_json());
+            // A number may be none in JSON: NaN, Infinity.
+            let as_it_is = is_json && serde_json::from_str::<&RawValue>(&text).is_ok();
+            return Ok(Some(if as_it_is { text.to_string() } else { quoted(&text) }));
+        }
+        if let Some(found) = raw_member(&text, members).map_err(|error| (*column, error))? {
+            return Ok(Some(found.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
 /// What stands at a place in JSON: a string's text, anything else as it is written; `None` for null and for nothing.
 fn member(json: &str, members: &[String]) -> Result<Option<ByteString>, Unfit> {
+    match raw_member(json, members)? {
+        Some(text) if text.starts_with('"') => {
+            let text: String = serde_json::from_str(text).map_err(|_| Unfit::NotJson)?;
+            Ok(Some(ByteString::from(text)))
+        }
+        other => Ok(other.map(ByteString::from)),
+    }
+}
+
+/// The same as it is written.
+fn raw_member<'a>(json: &'a str, members: &[String]) -> Result<Option<&'a str>, Unfit> {
     let mut here: &RawValue = serde_json::from_str(json).map_err(|_| Unfit::NotJson)?;
     for name in members {
         let next = match here.get().as_bytes().first() {
@@ -286,14 +357,7 @@ fn member(json: &str, members: &[String]) -> Result<Option<ByteString>, Unfit> {
             None => return Ok(None),
         }
     }
-    match here.get() {
-        "null" => Ok(None),
-        text if text.starts_with('"') => {
-            let text: String = serde_json::from_str(text).map_err(|_| Unfit::NotJson)?;
-            Ok(Some(ByteString::from(text)))
-        }
-        other => Ok(Some(ByteString::from(other))),
-    }
+    Ok(Some(here.get()).filter(|text| *text != "null"))
 }
 
 /// A text as a JSON string.
@@ -304,7 +368,7 @@ fn quoted(text: &str) -> String {
 /// A JSON object with one member more; what is no object stays as it is, and is refused later.
 pub(super) fn with_header(json: &Bytes, name: &str, value: &str) -> Bytes {
     let text = std::str::from_utf8(json).unwrap_or_default().trim();
-    let inner = if text.is_empty() {
+    let inner = if text.is_empty() || text == "null" {
         Some("")
     } else {
         text.strip_prefix('{').and_then(|text| text.strip_suffix('}'))
@@ -395,17 +459,14 @@ fn push_pairs(object: &mut Object, names: usize, values: usize, cells: &Cells) -
 }
 
 /// A JSON object of the members' values.
-fn object_of_members(members: &[(String, bool, Text)], cells: &Cells) -> Result<Bytes, Fault> {
+fn object_of_members(members: &[(String, Text)], cells: &Cells) -> Result<Bytes, Fault> {
     let mut object = Object::new();
-    for (name, json, text) in members {
-        match text.render(cells)? {
-            None => object.push(name, "null"),
-            // A number may be none in JSON: NaN, Infinity.
-            Some(text) if *json && serde_json::from_str::<&RawValue>(&text).is_ok() => {
-                object.push(name, &text)
-            }
-            Some(text) => object.push(name, &quoted(&text)),
-        }
+    for (name, text) in members {
+        let json = match text.0.as_slice() {
+            [Segment::Choice(sources)] => first_json(sources, cells)?,
+            _ => text.render(cells)?.map(|text| quoted(&text)),
+        };
+        object.push(name, json.as_deref().unwrap_or("null"));
     }
     Ok(object.end())
 }

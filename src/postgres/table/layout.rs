@@ -2,24 +2,26 @@
 //!
 //! A part that is one column is put straight into its place; any other is derived once the whole row has been looked at.
 
+mod builder;
 mod due;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::ColumnTypes;
-use super::derive::{Cells, Part, Step, with_header};
+use super::derive::{Cells, Fold, Step, with_header};
 use super::emitted::{REPLAY, SentRow};
-use super::misfit::{LayoutError, Wanted};
+use super::misfit::LayoutError;
 use super::row_key::KeyColumns;
 use super::unfit_row::{UnfitRow, raw};
 use super::value::{self, Kind, RowError, Unfit, any_id, created_at, text, uuid};
 use crate::debezium::Plan;
-use crate::mapping::{Condition, HeaderRule, Source, Template, Timestamp, Unit, Value as MappedValue};
+use crate::mapping::{Template, Unit};
 use crate::message::{OutboxMessage, OwnHeaders};
 use crate::postgres::names::{Outbox, TableName};
 use crate::postgres::pgoutput::{Column, Tuple};
 use crate::router::{CORRELATION_ID, EVENT_TYPE};
+use builder::Builder;
 use due::Due;
 pub(crate) use due::Later;
 
@@ -101,13 +103,6 @@ impl Field {
     }
 }
 
-/// Notes something once.
-fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
-    if !list.contains(&item) {
-        list.push(item);
-    }
-}
-
 /// Where in a row each part of a message stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Layout {
@@ -135,170 +130,8 @@ pub(crate) struct Layout {
 #[derive(Clone, Debug, PartialEq)]
 struct Only {
     column: usize,
+    fold: Fold,
     is: Vec<Option<String>>,
-}
-
-/// A layout in the making.
-struct Builder<'a> {
-    table: &'a TableName,
-    layout: Layout,
-    kinds: &'a [Kind],
-    /// The mapping's entry that is looked at.
-    entry: &'static str,
-    missing: Vec<Wanted>,
-    unfit: Option<LayoutError>,
-}
-
-impl Builder<'_> {
-    /// Where the column is; notes that it is missing, and whether that is allowed.
-    fn find(&mut self, source: &Source) -> Option<usize> {
-        let found = self.layout.names.iter().position(|name| **name == source.column);
-        match found {
-            Some(_) => {}
-            None if source.optional => push_new(&mut self.layout.absent, source.column.clone()),
-            None => push_new(&mut self.missing, Wanted { entry: self.entry, column: source.column.clone() }),
-        }
-        found
-    }
-
-    /// One column becomes one part.
-    fn bare(&mut self, field: Field, source: &Source) {
-        let Some(column) = self.find(source) else { return };
-        let kind = self.kinds[column];
-        if !field.accepts(kind) {
-            self.refuse(&source.column, field.takes());
-        } else if self.layout.columns[column].is_none() {
-            self.layout.columns[column] = Some((field, kind));
-            self.layout.binary &= kind.has_binary_text() || field == Field::CreatedAt;
-        } else {
-            self.layout.steps.push(Step::whole(Part::Field(field), column));
-        }
-    }
-
-    fn refuse(&mut self, column: &str, why: &'static str) {
-        let (entry, column) = (self.entry, column.to_owned());
-        self.unfit.get_or_insert(LayoutError::Type { entry, column, why });
-    }
-
-    fn part(&mut self, entry: &'static str, field: Field, template: Option<&Template>) {
-        self.entry = entry;
-        let Some(template) = template else { return };
-        if let Some(source) = template.bare() {
-            self.bare(field, source);
-        } else {
-            let text = self.text(template);
-            self.layout.steps.push(Step::text(Part::Field(field), text));
-        }
-    }
-
-    /// The template with columns in place of their names.
-    fn text(&mut self, template: &Template) -> super::derive::Text {
-        for source in template.sources() {
-            if let Some(column) = self.find(source) {
-                let kind = self.kinds[column];
-                self.layout.binary &= kind.has_binary_text();
-                if !source.members.is_empty()
-                    && !matches!(kind, Kind::Json | Kind::Jsonb | Kind::Text | Kind::Bytea)
-                {
-                    self.refuse(&source.column, "only JSON has members");
-                }
-            }
-        }
-        let names = &self.layout.names;
-        super::derive::Text::of(template, self.table, |name| names.iter().position(|own| **own == *name))
-    }
-
-    fn headers(&mut self, rules: &[HeaderRule]) {
-        self.entry = "headers";
-        if let [HeaderRule::Object(source)] = rules {
-            return self.bare(Field::Headers, source);
-        }
-        let mut headers = Vec::new();
-        for rule in rules {
-            match rule {
-                HeaderRule::Named { name, omitted, value } => {
-                    // A header whose only column may be missing goes missing with it.
-                    let gone =
-                        value.bare().is_some_and(|source| source.optional && self.find(source).is_none());
-                    if !gone || !omitted {
-                        headers.push(super::derive::Header::named(name, *omitted, self.text(value)));
-                    }
-                }
-                HeaderRule::Object(source) => {
-                    if let Some(column) = self.find(source) {
-                        if Field::Headers.accepts(self.kinds[column]) {
-                            headers.push(super::derive::Header::Object(column));
-                        } else {
-                            self.refuse(&source.column, "headers are made of JSON");
-                        }
-                    }
-                }
-                HeaderRule::Pairs { names, values } => {
-                    if let (Some(names), Some(values)) = (self.find(names), self.find(values)) {
-                        self.layout.binary = false;
-                        headers.push(super::derive::Header::Pairs { names, values });
-                    }
-                }
-            }
-        }
-        if !headers.is_empty() {
-            self.layout.steps.push(Step::headers(headers));
-        }
-    }
-
-    fn value(&mut self, value: &MappedValue) {
-        self.entry = "value";
-        let step = match value {
-            MappedValue::Template(template) => return self.part("value", Field::Payload, Some(template)),
-            MappedValue::Compact(template) => Step::compact(self.text(template)),
-            MappedValue::Object(members) => {
-                let members = members.iter().map(|(name, template)| {
-                    let column = template.bare().and_then(|source| self.find(source));
-                    let json = column.is_some_and(|column| self.kinds[column].is_json());
-                    (name.as_str(), json, self.text(template))
-                });
-                Step::object(members.collect())
-            }
-        };
-        self.layout.steps.push(step);
-    }
-
-    fn timestamp(&mut self, timestamp: &Timestamp) {
-        self.entry = "timestamp";
-        match timestamp {
-            Timestamp::None => {}
-            Timestamp::Commit => self.layout.commit_time = true,
-            Timestamp::Column(template, unit) => match template.bare() {
-                Some(source) => {
-                    let column = self.layout.names.iter().position(|name| **name == source.column);
-                    let number = column.is_some_and(|column| self.kinds[column] == Kind::Int);
-                    self.bare(if number { Field::Epoch(*unit) } else { Field::CreatedAt }, source);
-                }
-                None => self.unfit = Some(LayoutError::NotBare("timestamp")),
-            },
-        }
-    }
-
-    fn partition(&mut self, partition: Option<&Template>) {
-        self.entry = "partition";
-        match partition.map(|template| template.bare()) {
-            None => {}
-            Some(Some(source)) => self.bare(Field::Partition, source),
-            Some(None) => self.unfit = Some(LayoutError::NotBare("partition")),
-        }
-    }
-
-    fn only(&mut self, condition: &Condition) {
-        self.entry = "only";
-        let Condition { column, optional, .. } = condition;
-        let source = Source { column: column.clone(), optional: *optional, members: Vec::new() };
-        if let Some(column) = self.find(&source) {
-            // Whether a time is null can be seen in any form.
-            let null_only = condition.is.iter().all(Option::is_none);
-            self.layout.binary &= null_only || self.kinds[column].has_binary_text();
-            self.layout.only.push(Only { column, is: condition.is.clone() });
-        }
-    }
 }
 
 impl Layout {
@@ -312,6 +145,8 @@ impl Layout {
         let (names, type_oids): (Vec<Arc<str>>, Vec<u32>) =
             columns.map(|(name, type_oid)| (Arc::from(name), type_oid)).unzip();
         let kinds: Vec<Kind> = type_oids.iter().map(|type_oid| types.kind(*type_oid)).collect();
+        let all = names.clone();
+        let facts = |place: usize| types.facts(&outbox.table, &all[place], type_oids[place]);
         let layout = Layout {
             table: outbox.table.clone(),
             columns: vec![None; names.len()],
@@ -329,7 +164,6 @@ impl Layout {
             absent: Vec::new(),
         };
         if let Some(contract) = &mapping.contract {
-            let facts = |place: usize| types.facts(&outbox.table, &layout.names[place], type_oids[place]);
             let of = (outbox.table.schema.as_str(), outbox.table.name.as_str());
             let plan = Plan::new(contract, of, &layout.names, facts)?;
             return Ok(layout.with_plan(plan, kinds));
@@ -338,6 +172,7 @@ impl Layout {
             table: &outbox.table,
             layout,
             kinds: &kinds,
+            facts: &facts,
             entry: "id",
             missing: Vec::new(),
             unfit: None,
@@ -345,7 +180,7 @@ impl Layout {
         // An id that consumers see by our own header is what it says it is.
         let id = if mapping.own_headers { Field::Id } else { Field::AnyId };
         builder.part("id", id, mapping.id.as_ref());
-        builder.part("topic", Field::Topic, Some(&mapping.topic));
+        builder.topic(&mapping.topic);
         builder.part("key", Field::Key, mapping.key.as_ref());
         if let Some(value) = &mapping.value {
             builder.value(value);
@@ -355,8 +190,8 @@ impl Layout {
         builder.part(CORRELATION_ID, Field::CorrelationId, mapping.correlation_id.as_ref());
         builder.timestamp(&mapping.timestamp);
         builder.partition(mapping.partition.as_ref());
-        for condition in &mapping.only {
-            builder.only(condition);
+        for (index, condition) in mapping.only.iter().enumerate() {
+            builder.only(condition, types.condition(&outbox.table, index));
         }
         builder.due(mapping.due.as_ref(), mapping.id.as_ref());
         let Builder { mut layout, missing, unfit, .. } = builder;
@@ -439,7 +274,7 @@ impl Layout {
         }
         let cells = if self.kinds.is_empty() { Cells::default() } else { Cells::of(tuple, &self.kinds) };
         for only in &self.only {
-            match cells.is_one_of(only.column, &only.is) {
+            match cells.is_one_of(only.column, only.fold, &only.is) {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
                 Err(error) => {

@@ -18,6 +18,10 @@ pub(crate) enum LayoutError {
     Type { entry: &'static str, column: String, why: &'static str },
     #[error("can't be mapped: {} must be one column, such as {{created_at}}", flag(.0))]
     NotBare(&'static str),
+    #[error("can't be mapped by {}: {}", flag(.0), .1)]
+    Never(&'static str, String),
+    #[error("has a generated column {}, which the server does not send", quote_identifier(.0))]
+    Generated(String),
     #[error("has no column {}, which belongs to its key", quote_identifier(.0))]
     Key(String),
     #[error("has no column {}, which the connector's options name", quoted(.0))]
@@ -58,6 +62,19 @@ fn flag(entry: &str) -> String {
 }
 
 impl LayoutError {
+    /// The same, saying so of a column that is missing because it is generated.
+    pub(crate) fn where_generated(self, generated: &[String]) -> Self {
+        let missing: Vec<&String> = match &self {
+            LayoutError::Missing(wanted) => wanted.iter().map(|wanted| &wanted.column).collect(),
+            LayoutError::Unnamed(names) => names.iter().collect(),
+            _ => return self,
+        };
+        match missing.into_iter().find(|column| generated.contains(column)) {
+            Some(column) => LayoutError::Generated(column.clone()),
+            None => self,
+        }
+    }
+
     /// As a definite error that names the table.
     pub(crate) fn in_table(&self, table: &TableName) -> OutboxError {
         OutboxError::definite(format!("table {table} {self}"), "")
@@ -104,7 +121,12 @@ impl LayoutError {
                 "the connector's options (--debezium-config) ask for it: no row of it could be sent as Debezium does"
                     .to_owned(),
             ),
-            LayoutError::NotBare(entry) => {
+            LayoutError::Generated(column) => advice.push(format!(
+                "name the columns that {0} is made of, or make it an ordinary one that a trigger fills; from PostgreSQL 18 \
+                 on a publication may send stored ones: WITH (publish_generated_columns = stored)",
+                quote_identifier(column)
+            )),
+            LayoutError::NotBare(entry) | LayoutError::Never(entry, _) => {
                 advice.push(format!("see {} in `walpost run --help`", flag(entry)))
             }
         }

@@ -29,6 +29,7 @@ use std::sync::Arc;
 pub use dead_letter_office::DeadLetterOffice;
 pub(crate) use dead_letters::DeadLetterTable;
 pub(crate) use desk::Desk;
+pub(crate) use derive::condition_text;
 pub(crate) use layout::{Later, Layout};
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub(crate) use misfit::{LayoutError, listed};
@@ -52,12 +53,37 @@ pub(crate) type Facts = Vec<(TableName, HashMap<String, ColumnFacts>)>;
 pub(crate) struct ColumnTypes {
     bases: HashMap<u32, u32>,
     facts: Arc<Facts>,
+    conditions: Arc<Vec<(TableName, Vec<ConditionTexts>)>>,
+}
+
+/// The texts of a condition in the mapping of a table; `None` is null.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ConditionTexts {
+    /// As the server writes such values.
+    pub(crate) written: Vec<Option<String>>,
+    /// As they are compared with those of the stream.
+    pub(crate) seen: Vec<Option<String>>,
 }
 
 impl ColumnTypes {
     /// `bases`: from a type to the type that it is, in the end, a domain over. `facts`: of each table's columns.
     pub(crate) fn new(bases: HashMap<u32, u32>, facts: Facts) -> Self {
-        ColumnTypes { bases, facts: Arc::new(facts) }
+        ColumnTypes { bases, facts: Arc::new(facts), conditions: Arc::default() }
+    }
+
+    /// With the conditions of tables, of each in the mapping's order.
+    pub(crate) fn with_conditions(self, conditions: Vec<(TableName, Vec<ConditionTexts>)>) -> Self {
+        ColumnTypes { conditions: Arc::new(conditions), ..self }
+    }
+
+    /// The conditions of a table, if the server was asked for them.
+    pub(crate) fn conditions(&self, table: &TableName) -> &[ConditionTexts] {
+        let of_table = self.conditions.iter().find(|(of, _)| of == table);
+        of_table.map(|(_, conditions)| conditions.as_slice()).unwrap_or_default()
+    }
+
+    fn condition(&self, table: &TableName, index: usize) -> Option<&[Option<String>]> {
+        self.conditions(table).get(index).map(|texts| texts.seen.as_slice())
     }
 
     /// The same as a table was when the log had this description of it: the catalog may be younger or older.
@@ -71,7 +97,7 @@ impl ColumnTypes {
             (column.name.to_string(), facts)
         });
         let facts = vec![(table.clone(), facts.collect())];
-        ColumnTypes { bases: self.bases.clone(), facts: Arc::new(facts) }
+        ColumnTypes { facts: Arc::new(facts), ..self.clone() }
     }
 
     fn base(&self, type_oid: u32) -> u32 {

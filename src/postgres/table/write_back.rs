@@ -58,6 +58,7 @@ impl WriteBackTable {
         mode: WriteBackMode,
         clauses: &str,
         is_id: bool,
+        is_partitioned: bool,
     ) -> Self {
         let names: Vec<_> = (1..=key.len()).map(|number| format!("k{number}")).collect();
         let arrays: Vec<_> = (1..=key.len()).map(|number| format!("${number}::text[]")).collect();
@@ -66,10 +67,12 @@ impl WriteBackTable {
         });
         let equal = equal.collect::<Vec<_>>().join(" AND ");
         let rows = format!("unnest({}) AS k ({})", arrays.join(", "), names.join(", "));
+        // Rows of tables that inherit are not published, and may have the same key.
+        let alone = if is_partitioned { "" } else { "ONLY " };
         let write = if mode == WriteBackMode::Delete {
-            format!("DELETE FROM {table} t USING {rows} WHERE {equal}")
+            format!("DELETE FROM {alone}{table} t USING {rows} WHERE {equal}")
         } else {
-            format!("UPDATE {table} t SET {clauses} FROM {rows} WHERE {equal}")
+            format!("UPDATE {alone}{table} t SET {clauses} FROM {rows} WHERE {equal}")
         };
         // One statement, and so one snapshot for both.
         let statement = format!(
@@ -207,9 +210,10 @@ mod tests {
             type_name: type_name.to_owned(),
         };
         let columns = vec![key("id", "uuid"), key("Day", "date")];
-        let table = WriteBackTable::new(TableName::default(), columns, WriteBackMode::Delete, "", false);
+        let table =
+            WriteBackTable::new(TableName::default(), columns, WriteBackMode::Delete, "", false, false);
         assert!(table.statement.contains(
-            "DELETE FROM outbox.messages t USING unnest($1::text[], $2::text[]) AS k (k1, k2) \
+            "DELETE FROM ONLY outbox.messages t USING unnest($1::text[], $2::text[]) AS k (k1, k2) \
              WHERE t.id = k.k1::uuid AND t.\"Day\" = k.k2::date RETURNING 1"
         ));
     }
