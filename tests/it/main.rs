@@ -48,4 +48,6 @@ mod versions;
 mod workload;
 mod world;
 mod write_back;
+mod write_back_faults;
+mod write_back_later;
 mod write_back_needs;

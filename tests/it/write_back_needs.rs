@@ -222,6 +222,17 @@ async fn a_parked_row_is_marked_when_its_letter_is_sent() {
     stop(relay).await;
 }
 
+/// Lets every COMMIT wait for a standby of that name, except those with `synchronous_commit = local`; or for none.
+pub(crate) async fn wait_for_standby(client: &Client, name: &str) {
+    client.batch_execute(&format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'")).await.unwrap();
+    client.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
+    eventually("the standby to be waited for", PATIENCE, async || {
+        let set = client.query_one("SHOW synchronous_standby_names", &[]).await.unwrap();
+        (set.get::<_, &str>(0) == name).then_some(())
+    })
+    .await;
+}
+
 /// The log tells of a transaction before others can see it. Its rows are not gone: they are marked when they are seen.
 #[tokio::test]
 async fn a_row_that_nobody_sees_yet_is_marked_later() {
@@ -233,13 +244,7 @@ async fn a_row_that_nobody_sees_yet_is_marked_later() {
     client.batch_execute(&local).await.unwrap();
     let client = world.database.client().await;
     set_up(&world, ["--preset", "spakky"]).await;
-    client.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
-    client.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
-    eventually("the standby to be waited for", PATIENCE, async || {
-        let name = client.query_one("SHOW synchronous_standby_names", &[]).await.unwrap();
-        (name.get::<_, &str>(0) == "nobody").then_some(())
-    })
-    .await;
+    wait_for_standby(&client, "nobody").await;
     let relay = started(spakky(&world, "mark")).await;
     let (patient, topic) = (world.database.client().await, world.topic.clone());
     patient.batch_execute("SET synchronous_commit = on").await.unwrap();
@@ -253,8 +258,7 @@ async fn a_row_that_nobody_sees_yet_is_marked_later() {
     })
     .await;
     relay.wait_for_log("can't be seen yet", PATIENCE).await;
-    client.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
-    client.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
+    wait_for_standby(&client, "").await;
     inserting.await.unwrap();
     world.caught_up().await;
     assert_eq!(count(&client, "spakky_event_outbox WHERE published_at IS NULL").await, 0);
