@@ -15,6 +15,8 @@ mod context;
 mod dead_man;
 mod delivery;
 mod guard;
+#[cfg(feature = "cli")]
+mod header_names;
 mod introduction;
 mod partitioner;
 mod probe;
@@ -27,6 +29,8 @@ mod window;
 
 #[cfg(feature = "cli")]
 pub(crate) use guard::{canonical, is_secret};
+#[cfg(feature = "cli")]
+pub(crate) use header_names::tell_unreadable_names;
 pub use probe::{ProbeReport, probe};
 pub use producer::KafkaPublisher;
 #[cfg(feature = "cli")]

@@ -23,6 +23,7 @@ mod examples;
 mod failover;
 mod faults;
 mod grants;
+mod header_names;
 mod hostile;
 mod identity;
 mod later;
