@@ -1,6 +1,6 @@
 //! From options to a contract: the router's, the connector's, and those that must not be there.
 
-use super::contract::{Contract, Converters, Expand, Names, Place, Placement, Runner};
+use super::contract::{Contract, Converters, Envelopes, Expand, Place, Placement, Runner};
 use super::known;
 use super::modes::{Binary, Decimals, Modes, Precision};
 use super::options::{Options, WrongOption};
@@ -50,7 +50,7 @@ impl Contract {
             expand: expand.then_some(Expand { keeps_nulls }),
             modes: modes(&mut options)?,
             converters: Converters::take(&mut options)?,
-            names: Names::default(),
+            envelopes: Envelopes::default(),
             tables: tables(&mut options)?,
             slot: options.text("slot.name", "debezium")?,
             publication: options.text("publication.name", "dbz_publication")?,
