@@ -14,7 +14,7 @@ use crate::later::COLUMN;
 use crate::support::walpost::Builder;
 use crate::support::{KafkaBroker, PATIENCE, PostgresServer, eventually};
 use crate::world::{World, stop};
-use crate::write_back::{SPAKKY, count, ids_where, started};
+use crate::write_back::{SPAKKY, count, ids_where};
 use crate::write_back_later::K1S0;
 
 /// A table and what becomes of its rows.
@@ -82,8 +82,7 @@ impl Outbox {
         let world = World::bare(server, KafkaBroker::shared().await, "back", 3).await;
         let client = world.database.client().await;
         client.batch_execute(kind.schema[0]).await.unwrap();
-        let output = world.command(["setup", "--preset", kind.preset]).output().await;
-        assert!(output.status.success(), "{output:?}");
+        world.set_up(&["--preset", kind.preset]).await;
         client.batch_execute(kind.schema[1]).await.unwrap();
         Outbox { kind, world, sure: RefCell::default(), tried: RefCell::default() }
     }
@@ -166,7 +165,7 @@ async fn killed(kind: Kind) {
     let done = Cell::new(false);
     let kills = async {
         for _ in 0..8 {
-            let mut relay = started(outbox.relay()).await;
+            let mut relay = outbox.relay().streaming().await;
             sleep(Duration::from_millis(random.u64(0..500))).await;
             relay.kill().await;
             // A statement that was under way may end after its relay.
@@ -176,7 +175,7 @@ async fn killed(kind: Kind) {
         done.set(true);
     };
     tokio::join!(kills, outbox.load(&done));
-    let relay = started(outbox.relay()).await;
+    let relay = outbox.relay().streaming().await;
     outbox.all_done(seed).await;
     stop(relay).await;
 }
@@ -201,7 +200,7 @@ async fn kills_leave_no_row_that_was_held_back_and_delete_none_that_is() {
 async fn a_server_that_crashes_leaves_no_published_row_as_it_was_and_writes_back_no_other() {
     let server = PostgresServer::start(&[]).await;
     let outboxes = [Outbox::on(&server, MARKED).await, Outbox::on(&server, DELETED_LATER).await];
-    let relays = [started(outboxes[0].relay()).await, started(outboxes[1].relay()).await];
+    let relays = [outboxes[0].relay().streaming().await, outboxes[1].relay().streaming().await];
     let seed = fastrand::u64(..1 << 40);
     let mut random = fastrand::Rng::with_seed(seed);
     for round in 0..5 {

@@ -2,10 +2,10 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{KafkaBroker, PATIENCE, PostgresServer, eventually};
+use crate::support::{PATIENCE, eventually};
 use crate::world::{World, stop};
-use crate::write_back::{count, set_up, started, world};
-use crate::write_back_needs::wait_for_standby;
+use crate::write_back::{count, world};
+use crate::write_back_needs::{wait_for_standby, without_its_standby};
 
 pub(crate) const K1S0: &str = "CREATE SCHEMA outbox; CREATE TABLE outbox.outbox_messages (id UUID PRIMARY KEY DEFAULT gen_random_uuid(), \
     topic TEXT NOT NULL, partition_key TEXT NOT NULL, payload JSONB NOT NULL, status TEXT NOT NULL DEFAULT 'PENDING', \
@@ -66,10 +66,10 @@ async fn a_held_row_is_written_back_once_it_is_published() {
         ("walpost", PARTITIONED, INSERT_PARTITIONED, "outbox.messages", None, "outbox.scheduled", &[]),
     ] {
         let (world, client) = world(schema, 1).await;
-        set_up(&world, ["--preset", preset]).await;
+        world.set_up(&["--preset", preset]).await;
         let mode = if written.is_some() { "mark" } else { "delete" };
         let relay =
-            started(world.command(["run", "--preset", preset, "--write-back", mode]).args(more)).await;
+            world.command(["run", "--preset", preset, "--write-back", mode]).args(more).streaming().await;
         // How many of the four rows are as they were.
         let untouched = async || {
             let condition = written.map_or("true".to_owned(), |written| format!("NOT ({written})"));
@@ -103,16 +103,8 @@ async fn a_held_row_is_written_back_once_it_is_published() {
 /// The log tells of a transaction before others see it. When a row of it is due by then, it is not taken for gone.
 #[tokio::test]
 async fn a_held_row_that_nobody_sees_yet_waits_until_it_can_be_marked() {
-    let server = PostgresServer::start(&[]).await;
-    let world = World::bare(&server, KafkaBroker::shared().await, "unseen", 1).await;
-    let client = world.database.client().await;
-    let name = &world.database.name;
-    let local = format!("{K1S0}; ALTER DATABASE {name} SET synchronous_commit = 'local'");
-    client.batch_execute(&local).await.unwrap();
-    let client = world.database.client().await;
-    set_up(&world, ["--preset", "k1s0"]).await;
-    wait_for_standby(&client, "nobody").await;
-    let relay = started(world.command(["run", "--preset", "k1s0", "--write-back", "mark"])).await;
+    let (_server, world, client) = without_its_standby(K1S0, "k1s0").await;
+    let relay = world.command(["run", "--preset", "k1s0", "--write-back", "mark"]).streaming().await;
     let (patient, topic) = (world.database.client().await, world.topic.clone());
     patient.batch_execute("SET synchronous_commit = on").await.unwrap();
     let inserting = tokio::spawn(async move {
