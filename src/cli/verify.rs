@@ -5,23 +5,28 @@ mod stream;
 mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process;
 
 use self::found::{Found, Of};
 use self::stream::{Half, Stream};
 use self::verdict::{Totals, Verdict};
 use crate::cli::arguments::VerifyArguments;
-use crate::cli::output;
+use crate::cli::{self, output};
 use crate::comparison::{
     Count, Difference, KeyVerdict, Leftover, Pairing, Pattern, Place, Repeats, Rules, Side, by_key, in_order,
     pair, parts, unordered,
 };
 use crate::error::OutboxError;
-use crate::kafka::{KafkaSettings, Span, TopicReader};
+use crate::kafka::{KafkaSettings, Span, TopicReader, tell_unreadable_names};
 
 /// Compares, prints the verdict, and fails if there is a difference.
 pub(super) async fn verify(arguments: &VerifyArguments, kafka: KafkaSettings) -> Result<(), OutboxError> {
     let question = Question::of(arguments, kafka)?;
     let (show, json) = (arguments.show, arguments.json);
+    tell_unreadable_names(|error| {
+        cli::report(error);
+        process::exit(1);
+    });
     // librdkafka blocks while it waits.
     let verdict = tokio::task::spawn_blocking(move || question.answer())
         .await

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use super::convert::Converter;
 use super::modes::Modes;
 use super::route::Route;
+use super::schema::Schema;
 
 /// Who runs the connector; what it does with headers, partitions and times differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub(crate) struct Contract {
     pub(super) expand: Option<Expand>,
     pub(super) modes: Modes,
     pub(super) converters: Converters,
-    pub(super) names: Names,
+    pub(super) envelopes: Envelopes,
     /// What the connector reads.
     pub(super) tables: Option<String>,
     pub(super) largest: Option<u64>,
@@ -46,33 +47,84 @@ pub(crate) struct Contract {
     pub(super) publication: String,
 }
 
-/// The texts of the routing column that envelopes' schemas were first named after: the router keeps a schema for each
-/// schema of a payload, or for each version, and with it the name that the first event gave it.
+/// What the router keeps of envelopes: one schema for each schema of a payload, or for each version, with the name that the
+/// first event gave it, whichever table that was of.
 #[derive(Debug, Default)]
-pub(super) struct Names(Mutex<HashMap<String, String>>);
+pub(super) struct Envelopes {
+    names: Mutex<HashMap<String, String>>,
+    tables: Mutex<Vec<OfTable>>,
+}
+
+/// The envelope that a table's rows ask for.
+#[derive(Debug)]
+pub(super) struct OfTable {
+    pub(super) table: String,
+    /// That of a payload which is a column; none if envelopes of all tables may be one.
+    pub(super) payload: Option<Schema>,
+    /// Columns with their places in the envelope.
+    pub(super) fields: Vec<(String, Schema)>,
+    /// Whether schemas are written.
+    pub(super) shown: bool,
+}
 
 /// So many does the router keep.
 const MAX_NAMES: usize = 10_000;
 
-impl Names {
-    /// The text that the schema is named after.
-    pub(super) fn first(&self, schema: String, routed_by: &str) -> String {
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+impl Envelopes {
+    /// The name that the schema was first given.
+    pub(super) fn first(&self, schema: String, name: impl FnOnce() -> String) -> String {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         if names.len() >= MAX_NAMES && !names.contains_key(&schema) {
             names.clear();
         }
-        names.entry(schema).or_insert_with(|| routed_by.to_owned()).clone()
+        names.entry(schema).or_insert_with(name).clone()
+    }
+
+    /// Notes what a table asks for; gives the column, and the table before it, with which that can't be in one envelope.
+    pub(super) fn add(&self, of: OfTable) -> Result<(), (String, String)> {
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        // Changed while it runs, it is as Debezium meets it: the schemas stay.
+        if tables.iter().any(|other| other.table == of.table) {
+            return Ok(());
+        }
+        match tables.iter().find_map(|other| Some((other.apart(&of)?, other.table.clone()))) {
+            Some(apart) => Err(apart),
+            None => {
+                tables.push(of);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl OfTable {
+    /// The column by which the envelopes of two tables are not one, although the router takes them for one.
+    fn apart(&self, other: &OfTable) -> Option<String> {
+        if self.payload != other.payload {
+            return None;
+        }
+        let of = |fields: &[(String, Schema)], name: &str| {
+            fields.iter().find(|(own, _)| own == name).map(|(_, schema)| schema.clone())
+        };
+        let both = self.fields.iter().chain(&other.fields);
+        let differs = |name: &str| match (of(&self.fields, name), of(&other.fields, name)) {
+            (Some(one), Some(two)) if self.shown => one != two,
+            // Of another type it is nothing that Debezium sends.
+            (Some(one), Some(two)) => one.of == two.of && one.default != two.default,
+            _ => true,
+        };
+        both.map(|(name, _)| name).find(|name| differs(name)).cloned()
     }
 }
 
 /// What was seen meanwhile makes no other contract.
-impl PartialEq for Names {
+impl PartialEq for Envelopes {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Names {}
+impl Eq for Envelopes {}
 
 /// A column that goes somewhere besides.
 #[derive(Clone, Debug, PartialEq, Eq)]

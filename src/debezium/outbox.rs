@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::contract::{Contract, Converters, Expand, Names, Place, Placement, Runner};
+use super::contract::{Contract, Converters, Envelopes, Expand, Place, Placement, Runner};
 use super::known;
 use super::modes::{Binary, Decimals, Failures, Modes, Precision};
 use super::options::{Options, WrongOption};
@@ -52,7 +52,7 @@ impl Contract {
             expand: expand.then_some(Expand { keeps_nulls }),
             modes: modes(&mut options)?,
             converters: Converters::take(&mut options)?,
-            names: Names::default(),
+            envelopes: Envelopes::default(),
             tables: tables(&mut options)?,
             largest: largest(&mut options)?,
             slot: options.text("slot.name", "debezium")?,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::column::{Column, ColumnFacts};
-use super::contract::{Contract, Place, Runner};
+use super::contract::{Contract, OfTable, Place, Runner};
 use super::convert::{Converter, Shape};
 use super::datum::Datum;
 use super::expand::{Expanded, expand};
@@ -219,21 +219,53 @@ impl Plan {
         let Finder { missing, unfit, .. } = finder;
         match (id, key, payload, routed_by, unfit) {
             (_, _, _, _, Some(unfit)) if missing.is_empty() => Err(unfit),
-            (Some(id), Some(key), Some(payload), Some(routed_by), None) if missing.is_empty() => Ok(Plan {
-                contract: Arc::clone(contract),
-                context: context(contract),
-                schema_name: contract.schema_name(schema, table),
-                id,
-                key,
-                payload,
-                routed_by,
-                timestamp,
-                version,
-                partition,
-                headers,
-                envelope,
-            }),
+            (Some(id), Some(key), Some(payload), Some(routed_by), None) if missing.is_empty() => {
+                let plan = Plan {
+                    contract: Arc::clone(contract),
+                    context: context(contract),
+                    schema_name: contract.schema_name(schema, table),
+                    id,
+                    key,
+                    payload,
+                    routed_by,
+                    timestamp,
+                    version,
+                    partition,
+                    headers,
+                    envelope,
+                };
+                plan.beside_others(format!("{schema}.{table}"))
+            }
             _ => Err(PlanError::Missing(missing)),
+        }
+    }
+
+    /// Refuses what Debezium would write otherwise after one table's rows than after another's.
+    fn beside_others(self, table: String) -> Result<Self, PlanError> {
+        let contract = &self.contract;
+        if !contract.has_envelope() {
+            return Ok(self);
+        }
+        let is_one = contract.expand.is_some() || self.version.is_some();
+        let of = OfTable {
+            table,
+            payload: (!is_one).then(|| self.payload.shape.schema.clone()),
+            fields: self
+                .envelope
+                .iter()
+                .map(|(name, used)| (name.clone(), used.column.schema.clone()))
+                .collect(),
+            shown: contract.converters.value.shows_schemas(),
+        };
+        match contract.envelopes.add(of) {
+            Ok(()) => Ok(self),
+            Err((column, other)) => Err(PlanError::Unfit {
+                column,
+                why: format!(
+                    "is not declared as in {other} (type, NOT NULL, default): Debezium has one schema for the envelopes of \
+                     both tables, that of whichever row comes first"
+                ),
+            }),
         }
     }
 
@@ -355,9 +387,8 @@ impl Plan {
             Some(_) => format!("{version:?}"),
             None => payload.json().to_owned(),
         };
-        let named_after = self.contract.names.first(kept_for, routed_by);
         let (before, after) = &self.schema_name;
-        let name = Some(format!("{before}{named_after}{after}"));
+        let name = Some(self.contract.envelopes.first(kept_for, || format!("{before}{routed_by}{after}")));
         Shape::of(Schema { name, version, ..Schema::of(Type::Struct(fields)) })
     }
 

@@ -17,6 +17,8 @@ mod delivery;
 #[cfg(feature = "cli")]
 mod examination;
 mod guard;
+#[cfg(feature = "cli")]
+mod header_names;
 mod introduction;
 mod partitioner;
 mod probe;
@@ -32,6 +34,8 @@ mod window;
 pub(crate) use examination::{TopicInUse, examine};
 #[cfg(feature = "cli")]
 pub(crate) use guard::{canonical, is_secret};
+#[cfg(feature = "cli")]
+pub(crate) use header_names::tell_unreadable_names;
 pub use probe::{ProbeReport, probe};
 pub use producer::KafkaPublisher;
 #[cfg(feature = "cli")]

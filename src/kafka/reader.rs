@@ -11,11 +11,12 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::guard::{Secrets, canonical};
+use super::header_names::headers;
 use super::settings::KafkaSettings;
 use crate::comparison::{Content, Place, Stored};
 use crate::error::OutboxError;
@@ -246,13 +247,12 @@ fn failure(during: &str, error: KafkaError) -> OutboxError {
 }
 
 fn stored(message: &BorrowedMessage<'_>) -> Stored {
-    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Stored {
         place: Place { partition: message.partition(), offset: message.offset() },
         content: Content {
             key: message.key().map(<[u8]>::to_vec),
             value: message.payload().map(<[u8]>::to_vec),
-            headers: headers.map(|it| (it.key.to_owned(), it.value.map(<[u8]>::to_vec))).collect(),
+            headers: headers(message),
             timestamp: message.timestamp().to_millis(),
         },
     }

@@ -182,7 +182,7 @@ impl Intake {
             Ok(None) => {}
             Ok(Some(later)) => {
                 let source = layout.table().to_string();
-                self.hold(HeldRow { position, source, mark: None, later }, into);
+                self.hold(HeldRow { position, source, mark: None, xid: self.xid, later }, into);
                 return Ok(());
             }
             Err(unfit) => return self.take_unfit(layout.table(), position, *unfit, into),
@@ -270,7 +270,7 @@ impl Intake {
                 Ok(Some(later)) => {
                     let mark = row.mark.map(String::from);
                     let source = layout.table().to_string();
-                    self.hold(HeldRow { position, source, mark, later }, into);
+                    self.hold(HeldRow { position, source, mark, xid: self.xid, later }, into);
                     return Ok(());
                 }
                 Err(unfit) => return self.take_unfit(layout.table(), position, *unfit, into),

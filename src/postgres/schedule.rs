@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 use tokio_postgres::Client;
 
 use super::session::{Session, sql_error};
@@ -27,6 +27,8 @@ use crate::vitals::Vitals;
 
 /// Due rows are looked for this often at least: somebody may change their times, and a clock may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Whether a transaction can be seen is asked so often.
+const SEEN_EVERY: Duration = Duration::from_millis(50);
 /// The shortest time between two looks.
 const LOOK_GAP: Duration = Duration::from_millis(2);
 /// After this long it is told that the table does not answer.
@@ -39,6 +41,8 @@ pub(super) struct Means {
     pub(super) table: ScheduledTable,
     /// The session beside the stream.
     pub(super) beside: Arc<Client>,
+    /// Rows are written back once they are published, and so must be there by then.
+    pub(super) written_back: bool,
     pub(super) vitals: Arc<Vitals>,
 }
 
@@ -184,9 +188,22 @@ impl Worker<'_> {
 
     async fn store(&mut self, rows: Option<HeldRows>) -> Result<(), OutboxError> {
         let rows = rows.ok_or_else(ended)?;
-        attend(self.means, self.means.table.hold(self.session.client(), &rows)).await?;
+        let seen = attend(self.means, self.means.table.hold(self.session.client(), &rows)).await?;
+        if self.means.written_back && !seen {
+            attend(self.means, self.seen(&rows)).await?;
+        }
         // There is room: who asks waits for the answer before asking again.
         let _ = self.answer.send(Ok(())).await;
+        Ok(())
+    }
+
+    /// Waits until everybody sees the transactions of rows. One that is released knows its own transaction no more: if nobody
+    /// saw that when its record is acknowledged, it would be taken for gone, and stay unmarked.
+    async fn seen(&self, rows: &HeldRows) -> Result<(), OutboxError> {
+        let mut ticks = interval(SEEN_EVERY);
+        while !self.means.table.sees(self.session.client(), rows).await? {
+            ticks.tick().await;
+        }
         Ok(())
     }
 }
@@ -215,7 +232,7 @@ async fn attend<T>(
         Ok(answer) => answer,
         Err(_) => {
             tracing::warn!(
-                advice = "see pg_stat_activity for who locks it",
+                advice = "see pg_stat_activity for who locks it, and whether a synchronous standby is away",
                 "waiting: {} has not answered for {} s",
                 means.table.name(),
                 TOLD_AFTER.as_secs()

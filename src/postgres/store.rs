@@ -33,7 +33,7 @@ use crate::lsn::Lsn;
 use crate::message::OutboxMessage;
 use crate::store::{Batch, OutboxStore};
 use crate::vitals::Vitals;
-use crate::write_back::WriteBack;
+use crate::write_back::{WriteBack, WriteBackMode};
 
 /// A server that says nothing for this long, though it was asked to, is gone. Longer than half of the
 /// session's `wal_sender_timeout`, at which a server that is busy with rows of other tables speaks up.
@@ -214,6 +214,7 @@ impl ReplicationSource {
             endpoint: letters.0.clone(),
             table: ScheduledTable::of(&self.target).read_by(reader),
             beside: Arc::clone(&client),
+            written_back: self.target.write_back != WriteBackMode::None,
             vitals: Arc::clone(&self.vitals),
         });
         if preflight.delivers_later {

@@ -286,3 +286,32 @@ async fn rows_are_marked_by_the_id_that_the_connector_names() {
     .await;
     stop(relay).await;
 }
+
+/// Debezium has one schema for the envelopes of both, so that its records depend on which row comes first.
+#[tokio::test]
+async fn tables_with_one_envelope_that_are_declared_apart_are_told_before_the_first_row() {
+    let world = World::bare(PostgresServer::shared().await, KafkaBroker::shared().await, "dbzm", 1).await;
+    let client = world.database.client().await;
+    let columns = "id uuid PRIMARY KEY, aggregatetype text NOT NULL, aggregateid text, payload jsonb, no int";
+    let tables = format!("CREATE TABLE one ({columns}); CREATE TABLE two ({columns} NOT NULL)");
+    client.batch_execute(&tables).await.unwrap();
+    let json = "key.converter=org.apache.kafka.connect.json.JsonConverter\n\
+                value.converter=org.apache.kafka.connect.json.JsonConverter\n";
+    let options = connect(&format!(
+        "{json}transforms.outbox.table.fields.additional.placement=no:envelope\ntable.include.list=public.one,public.two\n"
+    ));
+    let told = async || {
+        let check = world.command(["check", "--preset", "debezium", "--debezium-config", "c.properties"]);
+        let output = check.file("c.properties", &options).env("WALPOST_SLOT", "").output().await;
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let apart = told().await;
+    let expected = "column no that is not declared as in public.one (type, NOT NULL, default)";
+    assert!(apart.contains("FAIL  mapping") && apart.contains(expected), "{apart}");
+    client.batch_execute("ALTER TABLE one ALTER no SET NOT NULL").await.unwrap();
+    let alike = told().await;
+    assert!(
+        alike.contains("ok    mapping      public.two as Kafka Connect") && !alike.contains("FAIL  mapping"),
+        "{alike}"
+    );
+}

@@ -68,6 +68,15 @@ pub(crate) async fn held(client: &Client) -> i64 {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
+/// Waits until the last row is due.
+async fn all_due(client: &Client) {
+    let due = "SELECT max(scheduled_at) < now() FROM outbox.messages";
+    eventually("all to be due", PATIENCE, async || {
+        client.query_one(due, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+    })
+    .await;
+}
+
 async fn told(world: &World, command: &str) -> String {
     let output = world.command([command]).output().await;
     assert!(output.status.success(), "{output:?}");
@@ -139,11 +148,7 @@ async fn the_order_is_that_of_the_times() {
             insert(&world, &client, part, due).await;
         }
         if away {
-            let due = "SELECT max(scheduled_at) < now() FROM outbox.messages";
-            eventually("all to be due", PATIENCE, async || {
-                client.query_one(due, &[]).await.unwrap().get::<_, bool>(0).then_some(())
-            })
-            .await;
+            all_due(&client).await;
             relay = Some(world.relay().await);
         }
         let total = if away { 6_000 } else { 3_000 };
@@ -170,11 +175,7 @@ async fn a_relay_that_was_away_sends_what_was_due_meanwhile() {
     world.caught_up().await;
     stop(relay).await;
     insert(&world, &client, &[4], "now() + interval '2 s'").await;
-    let due = "SELECT max(scheduled_at) < now() FROM outbox.messages";
-    eventually("all to be due", PATIENCE, async || {
-        client.query_one(due, &[]).await.unwrap().get::<_, bool>(0).then_some(())
-    })
-    .await;
+    all_due(&client).await;
     let relay = world.relay().await;
     assert_eq!(values(&world.consume(4).await), [3, 2, 1, 4]);
     insert(&world, &client, &[5], "now() + interval '1 hour'").await;
@@ -222,8 +223,7 @@ async fn each_slot_has_its_own() {
     let output = world.command(["setup"]).env("WALPOST_SLOT", &other).output().await;
     assert!(output.status.success(), "{output:?}");
     let relay = world.relay().await;
-    let second = world.command(["run"]).env("WALPOST_SLOT", &other).spawn();
-    second.wait_for_log("streaming", PATIENCE).await;
+    let second = world.command(["run"]).env("WALPOST_SLOT", &other).streaming().await;
     insert(&world, &client, &[1, 2], "now() + v * interval '1 s'").await;
     let records = world.consume(4).await;
     assert_eq!(values(&records), [1, 1, 2, 2]);
@@ -278,8 +278,7 @@ async fn the_tables_of_others_are_honoured() {
         insert("1 hour").await;
         let setup = world.command(["setup", "--backfill", "pending"]).args(&args).output().await;
         assert!(setup.status.success(), "{setup:?}");
-        let relay = world.command(["run"]).args(&args).spawn();
-        relay.wait_for_log("streaming", PATIENCE).await;
+        let relay = world.command(["run"]).args(&args).streaming().await;
         insert("1 hour").await;
         insert("-1 s").await;
         let first = world.consume(1).await;
@@ -318,11 +317,9 @@ async fn what_is_missing_is_named_and_what_is_refused_is_parked() {
     }
     let output = world.command(["check", "--map-due", "none"]).output().await;
     assert!(output.status.success(), "{output:?}");
-    let output = world.command(["setup"]).output().await;
-    assert!(output.status.success(), "{output:?}");
+    world.set_up(&[]).await;
 
-    let relay = world.command(["run", "--on-refusal", "dead-letter", "--max-retries", "0"]).spawn();
-    relay.wait_for_log("streaming", PATIENCE).await;
+    let relay = world.command(["run", "--on-refusal", "dead-letter", "--max-retries", "0"]).streaming().await;
     world.set_message_size("1000").await;
     let large = "INSERT INTO outbox.messages (topic, key, payload, scheduled_at) SELECT $1, 'k', to_json(repeat(md5(v::text), 100)), \
                now() + v * interval '1 s' FROM generate_series(0, 1) v ORDER BY v DESC";
@@ -348,8 +345,7 @@ async fn partitions_hold_rows_for_later_too() {
          created_at timestamptz NOT NULL DEFAULT now(), scheduled_at timestamptz, PRIMARY KEY (id, created_at)) \
          PARTITION BY RANGE (created_at); CREATE TABLE outbox.rest PARTITION OF outbox.messages DEFAULT";
     client.batch_execute(table).await.unwrap();
-    let output = world.command(["setup"]).output().await;
-    assert!(output.status.success(), "{output:?}");
+    world.set_up(&[]).await;
     let relay = world.relay().await;
     insert(&world, &client, &[1, 2], "now() + (3 - v) * interval '500 ms'").await;
     insert(&world, &client, &[3], "NULL").await;
@@ -387,11 +383,9 @@ async fn rows_of_several_tables_wait_in_one() {
     for entry in ["value={note}", "key=none", "timestamp=none", "due={run_at} s"] {
         args.extend(["--map-for", Box::leak(format!("jobs.queue: {entry}").into_boxed_str())]);
     }
-    let output = world.command(["setup"]).args(&args).output().await;
-    assert!(output.status.success(), "{output:?}");
+    world.set_up(&args).await;
     client.batch_execute(COLUMN).await.unwrap();
-    let relay = world.command(["run"]).args(&args).spawn();
-    relay.wait_for_log("streaming", PATIENCE).await;
+    let relay = world.command(["run"]).args(&args).streaming().await;
     insert(&world, &client, &[1, 3], "now() + v * interval '1500 ms'").await;
     let job = "INSERT INTO jobs.queue (run_at, note) VALUES (extract(epoch FROM now() + interval '3 s')::bigint, '2')";
     client.batch_execute(job).await.unwrap();

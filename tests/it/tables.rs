@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::identity::{ends_saying, statement};
-use crate::support::{Consumed, KafkaBroker, PATIENCE, PostgresServer, Walpost, consume};
+use crate::support::walpost::told;
+use crate::support::{Consumed, KafkaBroker, PATIENCE, PostgresServer, consume};
 use crate::world::{World, stop};
 
 /// Two tables of other libraries, of different shape, and nothing set up yet.
@@ -16,21 +17,6 @@ async fn world(prefix: &str, schema: &str) -> World {
     let world = World::bare(PostgresServer::shared().await, KafkaBroker::shared().await, prefix, 1).await;
     world.database.client().await.batch_execute(schema).await.unwrap();
     world
-}
-
-fn told(output: &std::process::Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-async fn set_up(world: &World, args: &[&str]) {
-    let output = world.command(["setup"]).args(args.iter().copied()).output().await;
-    assert!(output.status.success(), "{}", told(&output));
-}
-
-async fn relay(world: &World, args: &[&str]) -> Walpost {
-    let relay = world.command(["run"]).args(args.iter().copied()).spawn();
-    relay.wait_for_log("streaming", PATIENCE).await;
-    relay
 }
 
 fn text(bytes: Option<&Vec<u8>>) -> &str {
@@ -70,9 +56,9 @@ async fn the_order_of_commits_holds_over_all_tables() {
     std::fs::write(&path, file).unwrap();
     let config = ["--config", path.to_str().unwrap()];
     for _ in 0..2 {
-        set_up(&world, &config).await;
+        world.set_up(&config).await;
     }
-    let relay = relay(&world, &config).await;
+    let relay = world.command(["run"]).args(config).streaming().await;
     let client = world.database.client().await;
     // The order of commits, which no column tells: each transaction takes its number at its end, under a lock.
     client
@@ -145,7 +131,7 @@ async fn what_is_wrong_with_one_table_is_named_at_start() {
     let world = world("wrong", TABLES).await;
     let mut entry = String::new();
     let args = two(&world, &mut entry);
-    set_up(&world, &args).await;
+    world.set_up(&args).await;
     let client = world.database.client().await;
     let misfit = [args.as_slice(), &["--map-for", "outboxevent: key={customer}"]].concat();
     let missing = [args.as_slice(), &["--table", "shop.nothing"]].concat();
@@ -174,8 +160,8 @@ async fn what_is_wrong_with_one_table_is_named_at_start() {
         }
     }
     // Set-up adds what is missing, and the line goes on.
-    set_up(&world, &args).await;
-    let relay = relay(&world, &args).await;
+    world.set_up(&args).await;
+    let relay = world.command(["run"]).args(args).streaming().await;
     client.batch_execute(&insert(&world, "outboxevent", 7)).await.unwrap();
     assert_eq!(values(&world.consume(1).await), ["7"]);
     stop(relay).await;
@@ -197,9 +183,9 @@ async fn rows_from_before_the_slot_are_those_of_all_tables() {
         .await
         .unwrap();
     let backfill = [args.as_slice(), &["--backfill", "pending"]].concat();
-    set_up(&world, &backfill).await;
+    world.set_up(&backfill).await;
     client.batch_execute(&insert(&world, "outboxevent", 20)).await.unwrap();
-    let relay = relay(&world, &args).await;
+    let relay = world.command(["run"]).args(&args).streaming().await;
     let records = all(&world, &world.topic, 20).await;
     let expected: Vec<String> =
         (2..20).step_by(2).chain((1..20).step_by(2)).chain([20]).map(|n| n.to_string()).collect();
@@ -226,8 +212,8 @@ async fn a_table_that_is_renamed_or_dropped_stops_no_other() {
     let client = world.database.client().await;
     let mut entry = String::new();
     let args = two(&world, &mut entry);
-    set_up(&world, &args).await;
-    let relay = relay(&world, &args).await;
+    world.set_up(&args).await;
+    let relay = world.command(["run"]).args(args).streaming().await;
     for (table, value) in [("shop.outbox_messages", 1), ("outboxevent", 2)] {
         client.batch_execute(&insert(&world, table, value)).await.unwrap();
     }
@@ -251,8 +237,8 @@ async fn a_publication_that_loses_one_table_is_noticed() {
     let client = world.database.client().await;
     let mut entry = String::new();
     let args = two(&world, &mut entry);
-    set_up(&world, &args).await;
-    let mut ending = relay(&world, &args).await;
+    world.set_up(&args).await;
+    let mut ending = world.command(["run"]).args(&args).streaming().await;
     client.batch_execute(&insert(&world, "outboxevent", 1)).await.unwrap();
     world.caught_up().await;
     client.batch_execute("ALTER PUBLICATION walpost DROP TABLE outboxevent").await.unwrap();
@@ -261,9 +247,9 @@ async fn a_publication_that_loses_one_table_is_noticed() {
     ends_saying(&mut ending, PATIENCE, &words).await;
     let log = ending.log();
     assert!(!log.contains("FROM shop.outbox_messages"), "{log}");
-    set_up(&world, &args).await;
+    world.set_up(&args).await;
     client.batch_execute(&statement(&log, "WITH again AS", "SELECT * FROM again")).await.unwrap();
-    let relay = relay(&world, &args).await;
+    let relay = world.command(["run"]).args(args).streaming().await;
     let records = all(&world, &world.topic, 2).await;
     assert!(values(&records).contains(&"2"), "{:?}", values(&records));
     stop(relay).await;
@@ -291,8 +277,8 @@ async fn a_topic_may_be_named_after_the_schema() {
     for schema in schemas {
         broker.create_topic(&format!("{}.{schema}.events", world.topic), 1).await;
     }
-    set_up(&world, &args).await;
-    let relay = relay(&world, &args).await;
+    world.set_up(&args).await;
+    let relay = world.command(["run"]).args(args).streaming().await;
     let client = world.database.client().await;
     for number in 0..30 {
         let schema = schemas[number % 3];
@@ -316,11 +302,11 @@ async fn set_up_makes_several_tables() {
     let world = world("several", "SELECT").await;
     let args = ["--table", "a.messages, b.messages, b.more"];
     for _ in 0..2 {
-        set_up(&world, &args).await;
+        world.set_up(&args).await;
     }
     let printed = world.command(["setup", "--print"]).args(args).output().await;
     assert!(String::from_utf8_lossy(&printed.stdout).contains("(LIKE b.messages INCLUDING ALL)"));
-    let relay = relay(&world, &args).await;
+    let relay = world.command(["run"]).args(args).streaming().await;
     let client = world.database.client().await;
     let topic = &world.topic;
     client

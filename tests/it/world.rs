@@ -11,7 +11,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 
 use crate::support::kafka::{BehindProxy, config};
-use crate::support::walpost::Builder;
+use crate::support::walpost::{Builder, told};
 use crate::support::{
     Consumed, Database, KafkaBroker, Oracle, PATIENCE, PostgresServer, Proxy, Walpost, consume, eventually,
     unique,
@@ -39,8 +39,7 @@ impl World {
         partitions: i32,
     ) -> World {
         let world = World::bare(server, broker, prefix, partitions).await;
-        let output = world.command(["setup"]).output().await;
-        assert!(output.status.success(), "{output:?}");
+        world.set_up(&[]).await;
         world
     }
 
@@ -87,6 +86,12 @@ impl World {
             .env("WALPOST_LISTEN", "127.0.0.1:0")
     }
 
+    /// Makes in the database what a relay needs.
+    pub(crate) async fn set_up(&self, args: &[&str]) {
+        let output = self.command(["setup"]).args(args).output().await;
+        assert!(output.status.success(), "{}", told(&output));
+    }
+
     /// The relay's way into the log, without the relay.
     pub(crate) fn source(&self) -> ReplicationSource {
         let target = Target { slot: self.slot.clone(), ..Target::default() };
@@ -96,9 +101,7 @@ impl World {
 
     /// A relay that is on its way.
     pub(crate) async fn relay(&self) -> Walpost {
-        let relay = self.command(["run"]).spawn();
-        relay.wait_for_log("streaming", PATIENCE).await;
-        relay
+        self.command(["run"]).streaming().await
     }
 
     /// A breakable wire to the database, and the URL that leads over it.
@@ -114,9 +117,7 @@ impl World {
     /// A relay whose way to the database can be broken.
     pub(crate) async fn wired_relay(&self) -> (Proxy, Walpost) {
         let (proxy, url) = self.wire().await;
-        let relay = self.command(["run"]).env("WALPOST_DATABASE_URL", url).spawn();
-        relay.wait_for_log("streaming", PATIENCE).await;
-        (proxy, relay)
+        (proxy, self.command(["run"]).env("WALPOST_DATABASE_URL", url).streaming().await)
     }
 
     /// Waits until nobody reads the slot.

@@ -3,13 +3,10 @@
 use tokio_postgres::Client;
 
 use crate::dead_letters::{insert, large, letters, quick, replay_all};
+use crate::support::walpost::told;
 use crate::support::{KafkaBroker, PATIENCE, PostgresServer, eventually, unique};
 use crate::world::{World, stop};
-use crate::write_back::{SPAKKY, count, insert_spakky, set_up, spakky, started, world};
-
-fn told(output: &std::process::Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
+use crate::write_back::{SPAKKY, count, insert_spakky, spakky, world};
 
 /// A role that may do what a relay needs, and no more; and the URL by which it logs in.
 async fn poor_role(world: &World, client: &Client, table: &str) -> (String, String) {
@@ -34,7 +31,7 @@ async fn forget(client: &Client, role: &str) {
 async fn a_missing_right_is_named_with_its_grant() {
     for (mode, expected) in [("mark", "GRANT UPDATE (published_at) ON"), ("delete", "GRANT DELETE ON")] {
         let (world, client) = world(SPAKKY, 1).await;
-        set_up(&world, ["--preset", "spakky"]).await;
+        world.set_up(&["--preset", "spakky"]).await;
         let (url, role) = poor_role(&world, &client, "spakky_event_outbox").await;
         let output = spakky(&world, mode).env("WALPOST_DATABASE_URL", &url).output().await;
         let run = told(&output);
@@ -52,7 +49,7 @@ async fn a_missing_right_is_named_with_its_grant() {
             .env("WALPOST_DATABASE_URL", &url);
         let check = told(&check.output().await);
         assert!(!check.contains("FAIL"), "{check}");
-        let mut relay = started(spakky(&world, mode).env("WALPOST_DATABASE_URL", &url)).await;
+        let mut relay = spakky(&world, mode).env("WALPOST_DATABASE_URL", &url).streaming().await;
         insert_spakky(&client, &world.topic, 10).await;
         world.consume(10).await;
         world.caught_up().await;
@@ -66,7 +63,7 @@ async fn a_missing_right_is_named_with_its_grant() {
         assert!(relay.log().contains("`walpost check` names the GRANT"), "{}", relay.log());
         assert_eq!(count(&client, "spakky_event_outbox WHERE published_at IS NULL").await, 1);
         client.batch_execute(&grant).await.unwrap();
-        let relay = started(spakky(&world, mode).env("WALPOST_DATABASE_URL", &url)).await;
+        let relay = spakky(&world, mode).env("WALPOST_DATABASE_URL", &url).streaming().await;
         world.caught_up().await;
         assert_eq!(count(&client, "spakky_event_outbox WHERE published_at IS NULL").await, 0);
         stop(relay).await;
@@ -78,7 +75,7 @@ async fn a_missing_right_is_named_with_its_grant() {
 #[tokio::test]
 async fn row_level_security_that_hides_rows_is_found() {
     let (world, client) = world(SPAKKY, 1).await;
-    set_up(&world, ["--preset", "spakky"]).await;
+    world.set_up(&["--preset", "spakky"]).await;
     let (url, role) = poor_role(&world, &client, "spakky_event_outbox").await;
     let sql = format!(
         "GRANT UPDATE (published_at) ON spakky_event_outbox TO {role}; ALTER TABLE spakky_event_outbox ENABLE ROW LEVEL SECURITY; \
@@ -90,7 +87,7 @@ async fn row_level_security_that_hides_rows_is_found() {
     let mend = format!("CREATE POLICY walpost ON public.spakky_event_outbox TO {role} USING (true);");
     assert!(output.status.code() == Some(1) && run.contains("may hide rows") && run.contains(&mend), "{run}");
     client.batch_execute(&mend).await.unwrap();
-    let relay = started(spakky(&world, "mark").env("WALPOST_DATABASE_URL", &url)).await;
+    let relay = spakky(&world, "mark").env("WALPOST_DATABASE_URL", &url).streaming().await;
     insert_spakky(&client, &world.topic, 10).await;
     world.consume(10).await;
     world.caught_up().await;
@@ -99,7 +96,7 @@ async fn row_level_security_that_hides_rows_is_found() {
 
     // Switched on while a relay runs that has not met it.
     client.batch_execute("ALTER TABLE spakky_event_outbox DISABLE ROW LEVEL SECURITY; DROP POLICY walpost ON spakky_event_outbox").await.unwrap();
-    let mut relay = started(spakky(&world, "mark").env("WALPOST_DATABASE_URL", &url)).await;
+    let mut relay = spakky(&world, "mark").env("WALPOST_DATABASE_URL", &url).streaming().await;
     client.batch_execute("ALTER TABLE spakky_event_outbox ENABLE ROW LEVEL SECURITY").await.unwrap();
     insert_spakky(&client, &world.topic, 1).await;
     assert_eq!(relay.wait(PATIENCE).await.code(), Some(1), "{}", relay.log());
@@ -134,7 +131,7 @@ async fn a_table_that_can_not_be_written_back_to_is_refused_with_the_mend() {
         (format!("CREATE TABLE events ({columns}, PRIMARY KEY (id))"), "status=A|b", 2, "lower case"),
     ] {
         let (world, _client) = world(&schema, 1).await;
-        set_up(&world, ["--table", "events"]).await;
+        world.set_up(&["--table", "events"]).await;
         for command in ["run", "check"] {
             let output = world
                 .command([command, "--table", "events", "--write-back", "mark", "--map-mark", mark])
@@ -147,15 +144,15 @@ async fn a_table_that_can_not_be_written_back_to_is_refused_with_the_mend() {
     }
     // A unique id does as well as a primary key; a text that is too long ends it with advice, and is not cut.
     let (world, client) = world(&format!("CREATE TABLE events ({columns}, UNIQUE (id))"), 1).await;
-    set_up(&world, ["--table", "events"]).await;
+    world.set_up(&["--table", "events"]).await;
     let args = ["run", "--table", "events", "--write-back", "mark", "--map-mark", "short=SENT"];
-    let mut relay = started(world.command(args)).await;
+    let mut relay = world.command(args).streaming().await;
     let insert = format!("INSERT INTO events VALUES (gen_random_uuid(), '{}', '1', 'NEW')", world.topic);
     client.batch_execute(&insert).await.unwrap();
     assert_eq!(relay.wait(PATIENCE).await.code(), Some(1), "{}", relay.log());
     assert!(relay.log().contains("does not take the mark"), "{}", relay.log());
     let args = ["run", "--table", "events", "--write-back", "mark", "--map-mark", "short=OK, status='now'"];
-    let relay = started(world.command(args)).await;
+    let relay = world.command(args).streaming().await;
     world.caught_up().await;
     assert_eq!(count(&client, "events WHERE short = 'OK' AND status = 'now'").await, 1);
     stop(relay).await;
@@ -171,8 +168,8 @@ async fn rows_in_partitions_are_found() {
         CREATE TABLE outbox.rest PARTITION OF outbox.messages DEFAULT";
     for mode in ["mark", "delete"] {
         let (world, client) = world(schema, 1).await;
-        set_up(&world, []).await;
-        let relay = started(world.command(["run", "--write-back", mode, "--map-mark", "sent=now"])).await;
+        world.set_up(&[]).await;
+        let relay = world.command(["run", "--write-back", mode, "--map-mark", "sent=now"]).streaming().await;
         let sql = "INSERT INTO outbox.messages (topic, payload, created_at) SELECT $1, '1', time FROM unnest(ARRAY['2019-06-01 \
                    12:00:00.123456+02', '2026-03-29 02:30:00.000001 Europe/Berlin', '2026-07-01']::timestamptz[]) AS t (time)";
         client.execute(sql, &[&world.topic]).await.unwrap();
@@ -194,7 +191,7 @@ async fn a_parked_row_is_marked_when_its_letter_is_sent() {
     let columns = "ALTER TABLE outbox.messages ADD COLUMN sent timestamptz";
     client.batch_execute(columns).await.unwrap();
     let args = ["run", "--on-refusal", "dead-letter", "--write-back", "mark", "--map-mark", "sent=now"];
-    let relay = started(quick(world.command(args))).await;
+    let relay = quick(world.command(args)).streaming().await;
     let first = insert(&client, &world.topic, Some("a"), "1").await;
     let parked = insert(&client, &world.topic, Some("b"), &large()).await;
     let discarded = insert(&client, &world.topic, Some("c"), &large()).await;
@@ -222,25 +219,37 @@ async fn a_parked_row_is_marked_when_its_letter_is_sent() {
     stop(relay).await;
 }
 
-/// The log tells of a transaction before others can see it. Its rows are not gone: they are marked when they are seen.
-#[tokio::test]
-async fn a_row_that_nobody_sees_yet_is_marked_later() {
+/// Lets every COMMIT wait for a standby of that name, except those with `synchronous_commit = local`; or for none.
+pub(crate) async fn wait_for_standby(client: &Client, name: &str) {
+    client.batch_execute(&format!("ALTER SYSTEM SET synchronous_standby_names = '{name}'")).await.unwrap();
+    client.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
+    eventually("the standby to be waited for", PATIENCE, async || {
+        let set = client.query_one("SHOW synchronous_standby_names", &[]).await.unwrap();
+        (set.get::<_, &str>(0) == name).then_some(())
+    })
+    .await;
+}
+
+/// A server of its own with that table, set up, whose COMMITs wait for a standby that never comes; all sessions but those that
+/// ask for it do not.
+pub(crate) async fn without_its_standby(schema: &str, preset: &str) -> (PostgresServer, World, Client) {
     let server = PostgresServer::start(&[]).await;
     let world = World::bare(&server, KafkaBroker::shared().await, "unseen", 1).await;
     let client = world.database.client().await;
     let name = &world.database.name;
-    let local = format!("{SPAKKY}; ALTER DATABASE {name} SET synchronous_commit = 'local'");
+    let local = format!("{schema}; ALTER DATABASE {name} SET synchronous_commit = 'local'");
     client.batch_execute(&local).await.unwrap();
     let client = world.database.client().await;
-    set_up(&world, ["--preset", "spakky"]).await;
-    client.batch_execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
-    client.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
-    eventually("the standby to be waited for", PATIENCE, async || {
-        let name = client.query_one("SHOW synchronous_standby_names", &[]).await.unwrap();
-        (name.get::<_, &str>(0) == "nobody").then_some(())
-    })
-    .await;
-    let relay = started(spakky(&world, "mark")).await;
+    world.set_up(&["--preset", preset]).await;
+    wait_for_standby(&client, "nobody").await;
+    (server, world, client)
+}
+
+/// The log tells of a transaction before others can see it. Its rows are not gone: they are marked when they are seen.
+#[tokio::test]
+async fn a_row_that_nobody_sees_yet_is_marked_later() {
+    let (_server, world, client) = without_its_standby(SPAKKY, "spakky").await;
+    let relay = spakky(&world, "mark").streaming().await;
     let (patient, topic) = (world.database.client().await, world.topic.clone());
     patient.batch_execute("SET synchronous_commit = on").await.unwrap();
     let inserting = tokio::spawn(async move { insert_spakky(&patient, &topic, 5).await });
@@ -253,8 +262,7 @@ async fn a_row_that_nobody_sees_yet_is_marked_later() {
     })
     .await;
     relay.wait_for_log("can't be seen yet", PATIENCE).await;
-    client.batch_execute("ALTER SYSTEM RESET synchronous_standby_names").await.unwrap();
-    client.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
+    wait_for_standby(&client, "").await;
     inserting.await.unwrap();
     world.caught_up().await;
     assert_eq!(count(&client, "spakky_event_outbox WHERE published_at IS NULL").await, 0);

@@ -38,11 +38,17 @@ const TABLE: [Listed; 15] = [
 ];
 
 fn plan(text: &str) -> Result<Plan, PlanError> {
+    plan_of(&contract(text), "outboxevent", None)
+}
+
+/// The plan of a table whose column has this default.
+fn plan_of(contract: &Arc<Contract>, table: &str, over: Option<(&str, &str)>) -> Result<Plan, PlanError> {
     let names: Vec<Arc<str>> = TABLE.iter().map(|column| Arc::from(column.0)).collect();
     let facts = |place: usize| {
         let (name, type_oid, type_name, modifier, default, _) = TABLE[place];
         let type_name = type_name.to_owned();
         let nullable = !matches!(name, "id" | "aggregatetype");
+        let default = over.filter(|(column, _)| *column == name).map(|(_, default)| default).or(default);
         let default = default.map(str::to_owned);
         ColumnFacts {
             type_oid,
@@ -54,12 +60,15 @@ fn plan(text: &str) -> Result<Plan, PlanError> {
             labels: Vec::new(),
         }
     };
-    Plan::new(&contract(text), ("public", "outboxevent"), &names, facts)
+    Plan::new(contract, ("public", table), &names, facts)
 }
 
 /// The record of the row, with these values in the place of its own.
 fn event(text: &str, over: &[(&str, Option<&'static str>)]) -> Event {
-    let plan = plan(text).expect(text);
+    event_of(&plan(text).expect(text), over)
+}
+
+fn event_of(plan: &Plan, over: &[(&str, Option<&'static str>)]) -> Event {
     let value = |place: usize| {
         let (name, .., own) = TABLE[place];
         over.iter().find(|(over, _)| *over == name).map_or(own, |(_, text)| *text)
@@ -301,4 +310,32 @@ fn columns_that_no_row_could_pass_are_refused_at_start() {
     let ignored = "transforms.o.table.fields.additional.placement=gone:header\n\
                    transforms.o.table.field.additional.missing=ignore\n";
     assert!(plan(&format!("{CONNECT}{ignored}")).is_ok());
+}
+
+#[test]
+fn the_envelopes_of_several_tables_have_one_schema() {
+    let placed = "transforms.o.table.fields.additional.placement=no:envelope:n,type:header\n";
+    let shown = contract(&format!("{CONNECT}{JSON}{placed}"));
+    let [one, two] = ["one", "two"].map(|table| plan_of(&shown, table, None).expect(table));
+    for plan in [two, one] {
+        let event = event_of(&plan, &[]);
+        let value = text(event.value.as_ref()).expect("a value");
+        assert!(value.contains(r#""name":"shop.public.two.Order.Value""#), "{value}");
+    }
+    for (converter, over, refused) in [
+        (JSON, ("no", "8"), true),
+        (PLAIN, ("no", "8"), true),
+        // In a header each has its own.
+        (JSON, ("type", "'x'::text"), false),
+    ] {
+        let contract = contract(&format!("{CONNECT}{converter}{placed}"));
+        assert!(plan_of(&contract, "one", None).is_ok());
+        match plan_of(&contract, "two", Some(over)) {
+            Err(PlanError::Unfit { column, why }) if refused => {
+                assert!(column == "n" && why.contains("public.one"), "{column} {why}");
+            }
+            other => assert!(other.is_ok() && !refused, "{other:?}"),
+        }
+        assert!(plan_of(&contract, "one", Some(over)).is_ok(), "changed while it runs");
+    }
 }

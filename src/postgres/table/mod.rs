@@ -28,8 +28,8 @@ use std::sync::Arc;
 
 pub use dead_letter_office::DeadLetterOffice;
 pub(crate) use dead_letters::DeadLetterTable;
-pub(crate) use desk::Desk;
 pub(crate) use derive::condition_text;
+pub(crate) use desk::Desk;
 pub(crate) use layout::{Later, Layout};
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub(crate) use misfit::{LayoutError, listed};

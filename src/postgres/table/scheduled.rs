@@ -13,6 +13,7 @@ use super::dead_letters::pair;
 use super::emitted::ROWS;
 use super::letter::Rights;
 use super::rights;
+use super::write_back::Snapshot;
 use crate::error::OutboxError;
 use crate::lsn::{Lsn, Position};
 use crate::postgres::lookout::no_longer_held;
@@ -35,6 +36,8 @@ pub(crate) struct HeldRow {
     pub(crate) source: String,
     /// When it was asked to be sent again, if it was.
     pub(crate) mark: Option<String>,
+    /// The transaction that it came with, without an epoch.
+    pub(crate) xid: u32,
     pub(crate) later: Later,
 }
 
@@ -43,16 +46,26 @@ pub(crate) struct HeldRow {
 pub(crate) struct HeldRows {
     rows: Vec<HeldRow>,
     bytes: usize,
+    /// The transactions that they came with.
+    xids: Vec<u32>,
 }
 
 impl HeldRows {
     pub(crate) fn push(&mut self, row: HeldRow) {
         self.bytes += row.later.content.len();
+        if self.xids.last() != Some(&row.xid) {
+            self.xids.push(row.xid);
+        }
         self.rows.push(row);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    fn are_seen_by(&self, snapshot: &str) -> Result<bool, OutboxError> {
+        let snapshot = Snapshot::of_server(snapshot)?;
+        Ok(self.xids.iter().all(|xid| snapshot.sees(*xid)))
     }
 
     /// No more shall be pushed.
@@ -169,8 +182,9 @@ impl ScheduledTable {
         }
     }
 
-    /// Stores rows; durable when it returns. Those that are there, or were, stay as they are.
-    pub(crate) async fn hold(&self, client: &Client, held: &HeldRows) -> Result<(), OutboxError> {
+    /// Stores rows; durable when it returns. Those that are there, or were, stay as they are. Tells whether everybody can
+    /// see by now what they were inserted with, see [`sees`](Self::sees).
+    pub(crate) async fn hold(&self, client: &Client, held: &HeldRows) -> Result<bool, OutboxError> {
         let column = Columns::of(&held.rows);
         let sql = format!(
             "WITH held AS MATERIALIZED (SELECT {} AS yes), done AS ( \
@@ -179,16 +193,20 @@ impl ScheduledTable {
                FROM unnest($2::pg_lsn[], $3::int8[], $4::text[], $5::timestamptz[], $6::text[], $7::text[], $8::text[]) \
                AS n (commit_lsn, index, id, due, source, content, mark) WHERE (SELECT yes FROM held) \
                ON CONFLICT (slot, commit_lsn, index, id) DO NOTHING) \
-             SELECT yes FROM held",
+             SELECT yes, pg_current_snapshot()::text FROM held",
             self.is_ours(),
             self.name
         );
         let row = client.query_one(&sql, &column.parameters(&self.slot)).await;
-        if row.map_err(|error| self.failed(error))?.cell(0)? {
-            Ok(())
-        } else {
-            Err(no_longer_held(&self.slot))
-        }
+        let row = row.map_err(|error| self.failed(error))?;
+        if row.cell(0)? { held.are_seen_by(row.cell(1)?) } else { Err(no_longer_held(&self.slot)) }
+    }
+
+    /// Whether everybody can see the transactions of these rows. The log tells of them before, and long before if a COMMIT
+    /// waits for a standby.
+    pub(crate) async fn sees(&self, client: &Client, held: &HeldRows) -> Result<bool, OutboxError> {
+        let row = client.query_one("SELECT pg_current_snapshot()::text", &[]).await;
+        held.are_seen_by(row.map_err(|error| self.failed(error))?.cell(0)?)
     }
 
     /// Writes the next rows that were due at that time into the log, in the order of their times. Returns how many that

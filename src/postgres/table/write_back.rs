@@ -111,9 +111,7 @@ impl WriteBackTable {
         let row = client.query_one(statement, &parameters).await.map_err(|error| self.failed(error))?;
         let (count, snapshot): (i64, &str) = (row.cell(0)?, row.cell(1)?);
         tracing::trace!(table = %self.table, rows = rows.len(), written = count, "written back");
-        let snapshot = Snapshot::read(snapshot).ok_or_else(|| {
-            OutboxError::protocol("the server's answer can't be read", "a snapshot was expected")
-        })?;
+        let snapshot = Snapshot::of_server(snapshot)?;
         let unseen = rows.iter().enumerate().filter(|(_, row)| row.xid != 0 && !snapshot.sees(row.xid));
         Ok(unseen.map(|(index, _)| index).collect())
     }
@@ -144,7 +142,7 @@ impl WriteBackTable {
 
 /// What a statement could see (PostgreSQL documentation, "Transaction ID and Snapshot Information Functions").
 #[derive(Debug, PartialEq, Eq)]
-struct Snapshot {
+pub(super) struct Snapshot {
     /// Transactions from here on have not ended.
     xmax: u64,
     /// Those before it that have not.
@@ -152,6 +150,16 @@ struct Snapshot {
 }
 
 impl Snapshot {
+    /// What the server has answered.
+    ///
+    /// # Errors
+    /// It is no snapshot.
+    pub(super) fn of_server(text: &str) -> Result<Self, OutboxError> {
+        Snapshot::read(text).ok_or_else(|| {
+            OutboxError::protocol("the server's answer can't be read", "a snapshot was expected")
+        })
+    }
+
     /// Reads `xmin:xmax:xip,xip`.
     fn read(text: &str) -> Option<Self> {
         let mut parts = text.split(':');
@@ -161,7 +169,7 @@ impl Snapshot {
     }
 
     /// Whether it sees a transaction that was committed. An id without an epoch is of the nearest one.
-    fn sees(&self, xid: u32) -> bool {
+    pub(super) fn sees(&self, xid: u32) -> bool {
         let low = |whole: u64| u32::try_from(whole & u64::from(u32::MAX)).unwrap_or_default();
         let ahead = xid.wrapping_sub(low(self.xmax));
         ahead > u32::MAX / 2 && !self.running.iter().any(|running| low(*running) == xid)

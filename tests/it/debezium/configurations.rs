@@ -13,11 +13,54 @@ pub(crate) struct Configuration {
     lines: &'static str,
 }
 
+/// How its owner has written it down, and hands it to Walpost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Written {
+    /// As properties.
+    Lines,
+    /// As it is POSTed to Connect: name and map.
+    Posted,
+    /// As the map alone.
+    Flat,
+    /// As properties behind the worker's, which say what the converters are.
+    BesideWorker,
+}
+
 /// Where it runs.
 pub(crate) struct Place<'a> {
     pub(crate) port: u16,
     pub(crate) database: &'a str,
     pub(crate) brokers: &'a str,
+}
+
+impl Place<'_> {
+    /// The connector that reads there: how to get in, and what it begins with.
+    pub(crate) fn source(&self, prefix: &str, slot: &str) -> String {
+        let Place { port, database, .. } = self;
+        format!(
+            "connector.class=io.debezium.connector.postgresql.PostgresConnector\n\
+             database.hostname=127.0.0.1\ndatabase.port={port}\ndatabase.user=postgres\ndatabase.password=none\n\
+             database.dbname={database}\ntopic.prefix={prefix}\nplugin.name=pgoutput\nslot.name={slot}\n\
+             snapshot.mode=no_data\ntombstones.on.delete=false\n"
+        )
+    }
+
+    /// What Debezium Server needs besides, with keys and values that are text, or bytes as they are.
+    pub(crate) fn sink(&self, serializer: &str) -> String {
+        let producer = "debezium.sink.kafka.producer";
+        let class = "org.apache.kafka.common.serialization";
+        format!(
+            "debezium.sink.type=kafka\n{producer}.bootstrap.servers={}\n\
+             {producer}.key.serializer={class}.StringSerializer\n{producer}.value.serializer={class}.{serializer}\n\
+             quarkus.http.host=127.0.0.1\nquarkus.http.port=0\nquarkus.log.console.json=false\n",
+            self.brokers
+        )
+    }
+}
+
+/// The lines with something in front of each.
+pub(crate) fn each(before: &str, lines: &str) -> String {
+    lines.lines().map(|line| format!("{before}{line}\n")).collect()
 }
 
 /// Each with the name that stands above it.
@@ -35,43 +78,37 @@ impl Configuration {
     /// The file that reads this slot.
     pub(crate) fn text(&self, place: &Place<'_>, slot: &str) -> String {
         let Configuration { name, lines, .. } = self;
-        let Place { port, database, brokers } = place;
-        let (before, more) = match self.form {
-            Form::Connect => ("", format!("name={name}\ntasks.max=1\n")),
-            Form::Server => (
-                "debezium.source.",
-                format!(
-                    "debezium.sink.type=kafka\n\
-                     debezium.sink.kafka.producer.bootstrap.servers={brokers}\n\
-                     debezium.sink.kafka.producer.key.serializer=org.apache.kafka.common.serialization.StringSerializer\n\
-                     debezium.sink.kafka.producer.value.serializer=org.apache.kafka.common.serialization.{serializer}\n\
-                     debezium.source.offset.storage.file.filename=offsets.dat\n\
-                     quarkus.http.host=127.0.0.1\nquarkus.http.port=0\nquarkus.log.console.json=false\n",
-                    serializer = if self.value("debezium.format.value") == Some("binary") {
-                        "ByteArraySerializer"
-                    } else {
-                        "StringSerializer"
-                    },
-                ),
-            ),
-        };
-        let source = format!(
-            "connector.class=io.debezium.connector.postgresql.PostgresConnector\n\
-             database.hostname=127.0.0.1\ndatabase.port={port}\ndatabase.user=postgres\ndatabase.password=none\n\
-             database.dbname={database}\ntopic.prefix=dbz-{name}\nplugin.name=pgoutput\nslot.name={slot}\n\
-             snapshot.mode=no_data\ntombstones.on.delete=false\n"
-        );
-        let source: String = source.lines().map(|line| format!("{before}{line}\n")).collect();
-        format!("{more}{source}{lines}")
+        let source = place.source(&format!("dbz-{name}"), slot);
+        match self.form {
+            Form::Connect => format!("name={name}\ntasks.max=1\n{source}{lines}"),
+            Form::Server => {
+                let binary = self.value("debezium.format.value") == Some("binary");
+                let sink = place.sink(if binary { "ByteArraySerializer" } else { "StringSerializer" });
+                let offsets = "debezium.source.offset.storage.file.filename=offsets.dat";
+                format!("{sink}{offsets}\n{}{lines}", each("debezium.source.", &source))
+            }
+        }
     }
 
-    pub(crate) fn table(&self) -> &'static str {
-        self.source("table.include.list").unwrap().trim_start_matches("public.")
+    /// How it is written for Walpost.
+    pub(crate) fn written(&self) -> Written {
+        if self.form == Form::Server {
+            return Written::Lines;
+        }
+        if self.value("value.converter").is_none() {
+            return Written::BesideWorker;
+        }
+        [Written::Lines, Written::Posted, Written::Flat][self.name.len() % 3]
+    }
+
+    pub(crate) fn tables(&self) -> Vec<&'static str> {
+        let list = self.source("table.include.list").unwrap();
+        list.split(',').map(|table| table.trim_start_matches("public.")).collect()
     }
 
     /// The topics that the rows go to, and how many partitions they have.
     pub(crate) fn topics(&self) -> Vec<(String, i32)> {
-        let types: &[&str] = match (self.name, self.table()) {
+        let types: &[&str] = match (self.name, self.tables()[0]) {
             // Its expression leaves the last one as it is.
             ("connect_routed", _) => &["to.order", "to.customer", "rest"],
             (_, "journal") => &["shop.order", "shop.customer", "connect_routed.rest"],

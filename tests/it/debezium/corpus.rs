@@ -186,6 +186,13 @@ pub(crate) async fn fill(database: &Database) {
         }
         client.batch_execute(&table.silence()).await.unwrap();
     }
+    // Of several tables, in turn, in one transaction and in several.
+    for number in 7000..7030 {
+        let rows: Vec<String> = TABLES.iter().map(|table| table.row(number, Some("{}"), &[])).collect();
+        let sql = rows.join(";");
+        let sql = if number % 2 == 0 { format!("BEGIN; {sql}; COMMIT") } else { sql };
+        client.batch_execute(&sql).await.unwrap();
+    }
 }
 
 impl Table {

@@ -1,12 +1,15 @@
 //! Debezium's slot and publication, made by itself, are taken over at their confirmed position and given back.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use super::configurations::each;
 use super::lab::{LONGEST, Lab, held};
+use crate::support::debezium::Server;
 use crate::support::{Database, PATIENCE, Walpost, check, consume, eventually};
 
 const TABLE: &str = "CREATE TABLE outboxevent (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), \
@@ -21,6 +24,8 @@ struct Relay<'a> {
     name: String,
     topics: [(String, i32); 1],
     ids: Vec<Uuid>,
+    /// Debezium Server, while it has its turn.
+    server: Option<Server>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,12 +41,7 @@ async fn a_slot_and_a_publication_of_all_tables_are_taken_over_and_given_back() 
 async fn hand_over(mode: &str) {
     let lab = Lab::shared().await;
     let database = lab.server.create_database("handover").await;
-    let client = database.client().await;
-    client.batch_execute(TABLE).await.unwrap();
-    let name = format!("handover_{mode}");
-    let topics = [(format!("{name}.order"), 3)];
-    lab.theirs.create_topics(&[(&topics[0].0, 3)]).await;
-    let mut relay = Relay { lab, database: &database, client, name, topics, ids: Vec::new() };
+    let mut relay = Relay::new(lab, &database, format!("handover_{mode}")).await;
 
     lab.connect.add(&relay.text(mode)).await;
     relay.wait_until_read(true).await;
@@ -49,17 +49,9 @@ async fn hand_over(mode: &str) {
     relay.arrived().await;
     lab.connect.stop(&relay.name).await;
     relay.wait_until_read(false).await;
-    let (sent, end) = (relay.ids.len(), relay.end_of_log().await);
-    relay.insert(30).await;
-
-    let walpost = relay.walpost(mode);
-    walpost.wait_for_log("\"streaming\"", PATIENCE).await;
-    relay.arrived().await;
-    relay.insert(30).await;
-    relay.arrived().await;
-    relay.leaves_behind(&end).await;
-    crate::world::stop(walpost).await;
-    relay.insert(30).await;
+    let text = relay.text(mode);
+    let sent = relay.ids.len();
+    relay.walpost_has_its_turn(&text).await;
 
     lab.connect.resume(&relay.name).await;
     if mode == "filtered" {
@@ -75,55 +67,126 @@ async fn hand_over(mode: &str) {
     relay.insert(30).await;
     relay.arrived().await;
     lab.connect.stop(&relay.name).await;
-    let records = consume(lab.theirs.brokers(), &relay.topics[0].0, relay.ids.len(), PATIENCE).await;
-    let tally = check(&relay.ids, &records);
-    println!("{mode}: {} rows, {} repeated", relay.ids.len(), tally.repeated);
-    tally.assert_nothing_lost();
-    // Debezium confirms behind what it sends, so that its last rows may come again. All others come once.
-    let of_debezium: HashSet<String> = relay.ids[..sent].iter().map(Uuid::to_string).collect();
-    let later = records.into_iter().filter(|it| !of_debezium.contains(it.header("id").unwrap()));
-    check(&relay.ids[sent..], &later.collect::<Vec<_>>()).assert_exact();
+    relay.judge(mode, sent).await;
 }
 
-impl Relay<'_> {
+/// The same with Debezium Server, whose place is in a file of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_and_a_publication_of_the_server_are_taken_over_and_given_back() {
+    let lab = Lab::shared().await;
+    let database = lab.server.create_database("handover").await;
+    let mut relay = Relay::new(lab, &database, "handover_server".to_owned()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let offsets = folder.path().join("offsets.dat");
+    let text = relay.server_text(&offsets);
+
+    relay.server = Some(Server::start(&text));
+    relay.wait_until_read(true).await;
+    relay.insert(30).await;
+    relay.arrived().await;
+    relay.server.take().unwrap().stop().await;
+    relay.wait_until_read(false).await;
+    let sent = relay.ids.len();
+    relay.walpost_has_its_turn(&text).await;
+
+    // Its own place lies before the slot's, as with Connect.
+    let refused = Server::start(&text);
+    eventually("Debezium to refuse", LONGEST, async || refused.ended()).await;
+    assert!(refused.has_said("no longer available on the server"), "{:?}", refused.ended());
+    std::fs::remove_file(&offsets).unwrap();
+    relay.server = Some(Server::start(&text));
+    relay.arrived().await;
+    relay.insert(30).await;
+    relay.arrived().await;
+    relay.server.take().unwrap().stop().await;
+    relay.judge("server", sent).await;
+}
+
+impl<'a> Relay<'a> {
+    async fn new(lab: &'a Lab, database: &'a Database, name: String) -> Relay<'a> {
+        let client = database.client().await;
+        client.batch_execute(TABLE).await.unwrap();
+        let topics = [(format!("{name}.order"), 3)];
+        lab.theirs.create_topics(&[(&topics[0].0, 3)]).await;
+        Relay { lab, database, client, name, topics, ids: Vec::new(), server: None }
+    }
+
     fn text(&self, mode: &str) -> String {
-        let place = self.lab.place(self.database);
         let name = &self.name;
         let trust = if mode == "all_tables" { "offset.mismatch.strategy=trust_slot\n" } else { "" };
         format!(
-            "name={name}\n\
-             connector.class=io.debezium.connector.postgresql.PostgresConnector\n\
-             tasks.max=1\n\
-             database.hostname=127.0.0.1\n\
-             database.port={}\n\
-             database.user=postgres\n\
-             database.password=none\n\
-             database.dbname={}\n\
-             topic.prefix={name}\n\
-             plugin.name=pgoutput\n\
-             slot.name={name}\n\
-             publication.name={name}_of\n\
-             publication.autocreate.mode={mode}\n\
+            "name={name}\n{}tasks.max=1\npublication.name={name}_of\npublication.autocreate.mode={mode}\n\
              table.include.list=public.outboxevent\n\
-             snapshot.mode=no_data\n\
-             tombstones.on.delete=false\n\
              key.converter=org.apache.kafka.connect.storage.StringConverter\n\
              value.converter=org.apache.kafka.connect.storage.StringConverter\n\
              transforms=outbox\n\
              transforms.outbox.type=io.debezium.transforms.outbox.EventRouter\n\
              transforms.outbox.route.topic.replacement={name}.${{routedByValue}}\n{trust}",
-            place.port, place.database
+            self.lab.place(self.database).source(name, name)
+        )
+    }
+
+    /// For Debezium Server, which keeps its place in that file.
+    fn server_text(&self, offsets: &Path) -> String {
+        let (name, place) = (&self.name, self.lab.place(self.database));
+        let source = format!(
+            "{}publication.name={name}_of\npublication.autocreate.mode=filtered\n\
+             table.include.list=public.outboxevent\noffset.storage.file.filename={}\noffset.flush.interval.ms=1000\n",
+            place.source(name, name),
+            offsets.display()
+        );
+        let own = format!(
+            "format.key=simplestring\nformat.value=simplestring\nformat.header.schemas.enable=false\ntransforms=outbox\n\
+             transforms.outbox.type=io.debezium.transforms.outbox.EventRouter\n\
+             transforms.outbox.route.topic.replacement={name}.\\\\${{routedByValue}}\n"
+        );
+        format!(
+            "{}{}{}",
+            place.sink("StringSerializer"),
+            each("debezium.source.", &source),
+            each("debezium.", &own)
         )
     }
 
     /// With nothing of its own but where the servers are.
-    fn walpost(&self, mode: &str) -> Walpost {
+    fn walpost(&self, text: &str) -> Walpost {
         Walpost::with(["run", "--preset", "debezium", "--debezium-config", "connector.properties"])
-            .file("connector.properties", &self.text(mode))
+            .file("connector.properties", text)
             .env("WALPOST_DATABASE_URL", &self.database.url)
             .env("WALPOST_BROKERS", self.lab.theirs.brokers())
             .env("WALPOST_LISTEN", "127.0.0.1:0")
             .spawn()
+    }
+
+    /// Reads what was written before, meanwhile and during its turn, and not what is written after it.
+    async fn walpost_has_its_turn(&mut self, text: &str) {
+        let end = self.end_of_log().await;
+        self.insert(30).await;
+        let walpost = self.walpost(text);
+        walpost.wait_for_log("\"streaming\"", PATIENCE).await;
+        self.arrived().await;
+        self.insert(30).await;
+        self.arrived().await;
+        self.leaves_behind(&end).await;
+        crate::world::stop(walpost).await;
+        self.insert(30).await;
+    }
+
+    /// All rows came, and only the first ones, of Debezium's own turn, more than once.
+    async fn judge(&self, what: &str, sent: usize) {
+        let brokers = self.lab.theirs.brokers();
+        let mut records = consume(brokers, &self.topics[0].0, self.ids.len(), PATIENCE).await;
+        for (_, value) in records.iter_mut().flat_map(|record| &mut record.headers) {
+            // The server's headers are JSON.
+            value.iter_mut().for_each(|bytes| bytes.retain(|byte| *byte != b'"'));
+        }
+        let tally = check(&self.ids, &records);
+        println!("{what}: {} rows, {} repeated", self.ids.len(), tally.repeated);
+        tally.assert_nothing_lost();
+        // Debezium confirms behind what it sends, so that its last rows may come again. All others come once.
+        let of_debezium: HashSet<String> = self.ids[..sent].iter().map(Uuid::to_string).collect();
+        let later = records.into_iter().filter(|it| !of_debezium.contains(it.header("id").unwrap()));
+        check(&self.ids[sent..], &later.collect::<Vec<_>>()).assert_exact();
     }
 
     async fn insert(&mut self, count: i64) {
@@ -139,6 +202,7 @@ impl Relay<'_> {
     async fn arrived(&self) {
         eventually("all rows to arrive", LONGEST, async || {
             let failure = self.lab.connect.failure(&self.name).await;
+            let failure = failure.or_else(|| self.server.as_ref()?.ended());
             assert!(failure.is_none(), "{}", failure.unwrap());
             let count = held(self.lab.theirs.brokers(), &self.topics).await;
             (count >= self.ids.len() as i64).then_some(())

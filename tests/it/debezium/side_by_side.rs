@@ -7,10 +7,10 @@ use std::process::Output;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use super::configurations::{self, Configuration, Form};
+use super::configurations::{self, Configuration, Form, Written};
 use super::corpus;
 use super::lab::{LONGEST, Lab, create_slot, held, read};
-use crate::support::debezium::Server;
+use crate::support::debezium::{Server, posted};
 use crate::support::{Consumed, Database, PATIENCE, Walpost, eventually};
 
 /// The header that no two runs have in common.
@@ -61,11 +61,13 @@ async fn prepare(lab: &Lab, database: &Database) -> Vec<Run> {
     corpus::create(database).await;
     let mut runs: Vec<Run> = configurations::all().into_iter().map(Run::new).collect();
     // As Debezium makes them: by default one of all tables, else one of those that it reads.
-    let mut tables: Vec<&str> = runs.iter().map(|run| run.configuration.table()).collect();
-    tables.sort_unstable();
-    tables.dedup();
-    let each: String =
-        tables.iter().map(|it| format!("; CREATE PUBLICATION dbz_of_{it} FOR TABLE {it}")).collect();
+    let mut sets: Vec<Vec<&str>> = runs.iter().map(|run| run.configuration.tables()).collect();
+    sets.sort_unstable();
+    sets.dedup();
+    let publish = |tables: &Vec<&str>| {
+        format!("; CREATE PUBLICATION dbz_of_{} FOR TABLE {}", tables.join("_"), tables.join(", "))
+    };
+    let each: String = sets.iter().map(publish).collect();
     client.batch_execute(&format!("CREATE PUBLICATION dbz_publication FOR ALL TABLES{each}")).await.unwrap();
     for slot in runs.iter().flat_map(|run| &run.slots) {
         create_slot(&client, slot, "pgoutput").await;
@@ -73,7 +75,9 @@ async fn prepare(lab: &Lab, database: &Database) -> Vec<Run> {
     create_slot(&client, "truth", "test_decoding").await;
     corpus::fill(database).await;
     for run in &mut runs {
-        run.rows = committed(&client, run.configuration.table()).await;
+        for table in run.configuration.tables() {
+            run.rows += committed(&client, table).await;
+        }
     }
     let topics = runs.iter().flat_map(|run| &run.topics).map(|(topic, count)| (topic.as_str(), *count));
     let topics: Vec<(&str, i32)> = topics.collect();
@@ -154,8 +158,15 @@ impl Run {
 
     fn walpost(&self, lab: &Lab, database: &Database) -> Walpost {
         let text = self.configuration.text(&lab.place(database), &self.slots[0]);
-        Walpost::with(["run", "--preset", "debezium", "--debezium-config", "debezium.properties"])
-            .file("debezium.properties", &text)
+        let (files, text) = match self.configuration.written() {
+            Written::Lines => ("connector", text),
+            Written::Posted => ("connector", posted(&text).to_string()),
+            Written::Flat => ("connector", posted(&text)["config"].to_string()),
+            Written::BesideWorker => ("worker,connector", text),
+        };
+        Walpost::with(["run", "--preset", "debezium", "--debezium-config", files])
+            .file("worker", &lab.connect.worker())
+            .file("connector", &text)
             .env("WALPOST_DATABASE_URL", &database.url)
             .env("WALPOST_BROKERS", lab.ours.brokers())
             .env("WALPOST_SLOT", &self.slots[1])

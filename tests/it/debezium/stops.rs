@@ -78,14 +78,13 @@ async fn debezium_stops_at_these_rows() {
     }
     let place = lab.place(&database);
     for Stop { name, lines, .. } in &STOPS {
+        let connector = format!("stop_{name}");
         let text = format!(
-            "name=stop_{name}\nconnector.class=io.debezium.connector.postgresql.PostgresConnector\n\
-             database.hostname=127.0.0.1\ndatabase.port={}\ndatabase.user=postgres\ndatabase.password=none\n\
-             database.dbname={}\ntopic.prefix=stop_{name}\nplugin.name=pgoutput\nslot.name=stop_{name}\n\
-             publication.name=of_{name}\npublication.autocreate.mode=disabled\ntable.include.list=public.{name}\n\
-             snapshot.mode=no_data\ntransforms=outbox\ntransforms.outbox.type=io.debezium.transforms.outbox.EventRouter\n\
+            "name={connector}\n{}publication.name=of_{name}\npublication.autocreate.mode=disabled\n\
+             table.include.list=public.{name}\ntransforms=outbox\n\
+             transforms.outbox.type=io.debezium.transforms.outbox.EventRouter\n\
              transforms.outbox.route.topic.replacement=stop.${{routedByValue}}\n{lines}",
-            place.port, place.database
+            place.source(&connector, &connector)
         );
         lab.connect.add(&text).await;
     }

@@ -53,7 +53,7 @@ fn java(command: &Path, folder: &Path, classes: &str) -> Command {
 /// The process of Debezium Server; killed when dropped.
 pub(crate) struct Server {
     host: Host,
-    _folder: Scratch,
+    folder: Scratch,
 }
 
 impl Server {
@@ -73,12 +73,18 @@ impl Server {
             command
         }));
         host.launch();
-        Server { host, _folder: scratch }
+        Server { host, folder: scratch }
     }
 
     /// Its last words, if it has ended: it does so by itself on what it cannot send.
     pub(crate) fn ended(&self) -> Option<String> {
         (!self.host.running()).then(|| self.host.log())
+    }
+
+    /// Whether its log holds these words.
+    pub(crate) fn has_said(&self, words: &str) -> bool {
+        let log = self.folder.path().join("server.log");
+        fs::read_to_string(log).unwrap_or_default().contains(words)
     }
 
     pub(crate) async fn stop(&self) {
@@ -90,7 +96,7 @@ impl Server {
 pub(crate) struct Connect {
     host: Host,
     port: u16,
-    _folder: Scratch,
+    folder: Scratch,
 }
 
 impl Connect {
@@ -103,6 +109,7 @@ impl Connect {
         let settings = [
             ("bootstrap.servers", brokers),
             ("key.converter", json),
+            ("key.converter.schemas.enable", "false"),
             ("value.converter", json),
             ("offset.storage.file.filename", "offsets"),
             ("offset.flush.interval.ms", "1000"),
@@ -122,7 +129,7 @@ impl Connect {
             command
         }));
         host.launch();
-        let connect = Connect { host, port, _folder: scratch };
+        let connect = Connect { host, port, folder: scratch };
         eventually("Kafka Connect to answer", PATIENCE, async || {
             assert!(connect.host.running(), "Kafka Connect has ended:\n{}", connect.host.log());
             connect.ask("GET", "/connectors", "").await.filter(|(code, _)| *code == 200).map(drop)
@@ -133,9 +140,7 @@ impl Connect {
 
     /// Starts a connector with the text of its properties file.
     pub(crate) async fn add(&self, properties: &str) {
-        let config: Map<String, Value> =
-            lines(properties).map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
-        let body = json!({ "name": config["name"], "config": config }).to_string();
+        let body = posted(properties).to_string();
         let (code, answer) = self.ask("POST", "/connectors", &body).await.expect("an answer");
         assert_eq!(code, 201, "{answer}\n{properties}");
     }
@@ -174,6 +179,11 @@ impl Connect {
         self.host.log()
     }
 
+    /// The worker's properties.
+    pub(crate) fn worker(&self) -> String {
+        fs::read_to_string(self.folder.path().join("worker.properties")).unwrap()
+    }
+
     async fn put(&self, path: &str) {
         let (code, answer) = self.ask("PUT", path, "").await.expect("an answer");
         assert!((200..300).contains(&code), "{path}: {code} {answer}");
@@ -199,6 +209,13 @@ impl Connect {
         let code = answer.split(' ').nth(1)?.parse().ok()?;
         Some((code, answer.split_once("\r\n\r\n")?.1.to_owned()))
     }
+}
+
+/// What starts a connector when it is POSTed, of the text of its properties file.
+pub(crate) fn posted(properties: &str) -> Value {
+    let config: Map<String, Value> =
+        lines(properties).map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+    json!({ "name": config["name"], "config": config })
 }
 
 /// Fills a folder as the archive of a connector does.

@@ -80,6 +80,13 @@ impl Builder {
         Walpost { process, lines, changes, readers, _folder: self.folder }
     }
 
+    /// Starts a relay and waits until it is on its way.
+    pub(crate) async fn streaming(self) -> Walpost {
+        let relay = self.spawn();
+        relay.wait_for_log("streaming", PATIENCE).await;
+        relay
+    }
+
     /// Runs a one-shot command to its end.
     pub(crate) async fn output(self) -> Output {
         let mut walpost = self.spawn();
@@ -88,6 +95,11 @@ impl Builder {
         let [stdout, stderr] = ["stdout", "stderr"].map(|stream| walpost.text(stream).into_bytes());
         Output { status, stdout, stderr }
     }
+}
+
+/// All that a one-shot command has said.
+pub(crate) fn told(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// A running binary; killed when dropped, and its log printed if the test is failing.
