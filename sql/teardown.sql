@@ -12,6 +12,7 @@
 -- The slot can't be brought back, so whoever may not finish does not begin.
 DO $owner$
 BEGIN
+    SET LOCAL search_path = pg_catalog, pg_temp;
     IF EXISTS (SELECT FROM pg_publication WHERE pubname = 'walpost' AND NOT pg_has_role(pubowner, 'USAGE')) THEN
         RAISE insufficient_privilege USING MESSAGE = (
             SELECT format('publication %I belongs to role %s: tear down as that role', pubname, pubowner::regrole)
@@ -20,7 +21,7 @@ BEGIN
 END
 $owner$;
 
-SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_replication_slots
 WHERE slot_name = 'walpost' AND database = current_database();
 
 DROP PUBLICATION IF EXISTS walpost;

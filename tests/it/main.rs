@@ -30,6 +30,7 @@ mod later_faults;
 mod life;
 mod mapping;
 mod mapping_letters;
+mod others_names;
 mod peers;
 mod publication;
 mod restart;
