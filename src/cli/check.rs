@@ -6,7 +6,9 @@ use super::report;
 use crate::config::Config;
 use crate::error::OutboxError;
 use crate::kafka::probe;
-use crate::postgres::{Finding, Outcome, Session, inspect, inspect_dead_letters, inspect_write_back};
+use crate::postgres::{
+    Finding, Outcome, Session, inspect, inspect_dead_letters, inspect_waiting, inspect_write_back,
+};
 
 /// How long Kafka may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -16,6 +18,7 @@ pub(super) async fn check(config: &Config) -> Result<(), OutboxError> {
     let mut findings = match Session::open_any(&config.database).await {
         Ok(session) => {
             let mut report = inspect(&session, &config.target).await?;
+            inspect_waiting(&session, &config.target, &mut report).await?;
             inspect_write_back(&session, &config.target, &mut report).await?;
             let mut findings = report.findings;
             let on_refusal = config.refusal.on_refusal;

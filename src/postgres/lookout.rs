@@ -172,7 +172,7 @@ pub(super) fn no_longer_held(slot: &str) -> OutboxError {
     OutboxError::transient(format!("slot {slot} is no longer held by this relay"))
 }
 
-async fn holder_of(client: &Client, target: &Target) -> Result<Option<i32>, OutboxError> {
+pub(super) async fn holder_of(client: &Client, target: &Target) -> Result<Option<i32>, OutboxError> {
     let slot = quote_literal(&target.slot);
     let sql = format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = {slot}");
     let row = client.query_opt(&sql, &[]).await;

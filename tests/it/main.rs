@@ -27,6 +27,8 @@ mod hostile;
 mod identity;
 mod later;
 mod later_faults;
+mod later_hands;
+mod later_tables;
 mod life;
 mod mapping;
 mod mapping_letters;
