@@ -9,7 +9,9 @@
 --     */5 * * * *  psql -X -q -d shop -c "CALL outbox.retain('1 day')"
 --     SELECT cron.schedule('outbox', '*/5 * * * *', $$CALL outbox.retain('1 day')$$);
 --
--- It runs with the rights of its caller, who must be able to act as the owner: GRANT <owner> TO <role of cron>;
+-- It runs with the rights of its caller, who must be able to act as the owner: GRANT <owner> TO <role of cron>; and calls
+-- the server's own functions alone, whoever may make others in a schema of the caller's search_path. Triggers of the table
+-- have the caller's.
 --
 -- How it knows what is published. A row does not tell where in the log it was committed, but which transaction wrote it
 -- (xmin), and a slot tells which transaction is the oldest that it may still need (catalog_xmin). The server takes
@@ -25,16 +27,20 @@
 
 BEGIN;
 
+-- Whoever may make functions in a schema of your search_path must not be called in your name.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 -- Two set-ups at once would replace the procedure under each other's hands.
 DO $lock$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('outbox.messages')); END $lock$;
 
 CREATE OR REPLACE PROCEDURE outbox.retain(keep interval, batch integer DEFAULT 1000)
-LANGUAGE plpgsql  -- without SET search_path, which would forbid COMMIT
+LANGUAGE plpgsql  -- without SET search_path, which would forbid COMMIT: each transaction sets it for itself
 AS $retain$
 DECLARE
     relay_slot  CONSTANT text := 'walpost';
+    callers     CONSTANT text := pg_catalog.current_setting('search_path');
     root        CONSTANT regclass := 'outbox.messages'::regclass;
-    horizon     CONSTANT timestamptz := now() - keep;
+    horizon     CONSTANT timestamptz := pg_catalog.now() OPERATOR(pg_catalog.-) keep;
     -- Steps of a megabyte, so that what was deleted a batch ago is not read again and again.
     step        CONSTANT bigint := 128;
     -- What can't be read as a time of its own (MINVALUE, MAXVALUE, DEFAULT) gives null.
@@ -43,14 +49,19 @@ DECLARE
     -- Whether a row may still be needed, $1 being the oldest catalog_xmin: whether its xmin lies between that and the
     -- youngest transaction there is. Counted round the circle of 2^32, on which a row that was frozen long ago has
     -- its old number still, and may be overtaken by the counter.
-    unconfirmed CONSTANT text := '((age($1)::bigint - age(xmin)) & 4294967295)
-        < (SELECT (age($1)::bigint - age(pg_snapshot_xmax(pg_current_snapshot())::xid)) & 4294967295)';
+    behind      CONSTANT text := '(pg_catalog.age($1)::bigint OPERATOR(pg_catalog.-) pg_catalog.age(%s))
+        OPERATOR(pg_catalog.&) 4294967295';
+    unconfirmed CONSTANT text := pg_catalog.format('(%s) OPERATOR(pg_catalog.<) (SELECT %s)', pg_catalog.format(behind, 'xmin'),
+        pg_catalog.format(behind, 'pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.xid'));
     oldest      xid;
     slowest     text;
     part        record;
     expired     text[];                                    -- partitions of which all rows are old enough
     swept       text[];                                    -- tables whose rows are looked at one by one
     place       text;
+    deletion    text;
+    first       tid;
+    beyond      tid;
     needed      boolean;
     root_next   boolean;                                   -- a lock that is refused now is refused by the whole table
     busy        boolean := false;                          -- it was
@@ -60,6 +71,7 @@ DECLARE
     total       bigint := 0;
     dropped     bigint := 0;
 BEGIN
+    SET LOCAL search_path = pg_catalog, pg_temp;
     IF keep IS NULL OR keep < '0'::interval OR batch IS NULL OR batch < 1 THEN
         RAISE invalid_parameter_value USING MESSAGE = format('can''t keep %s in batches of %s', keep, batch);
     END IF;
@@ -117,6 +129,7 @@ BEGIN
     -- Each transaction from here on sees what was committed before each of its statements, whatever the session's default is.
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL search_path = pg_catalog, pg_temp;
 
     -- Whole partitions. Looked through first without a lock, then under one that keeps writers out of this partition
     -- alone. Only the drop itself needs the whole table, and does not wait for it: writers would queue up behind.
@@ -153,23 +166,29 @@ BEGIN
                 swept := swept || place;
         END;
         COMMIT AND CHAIN;
+        SET LOCAL search_path = pg_catalog, pg_temp;
     END LOOP;
 
     -- Rows, from the first page to the last. What somebody else has locked is passed over.
     FOREACH place IN ARRAY coalesce(swept, '{}') LOOP
         page := 0;
         pages := pg_relation_size(to_regclass(place)) / current_setting('block_size')::bigint;
+        deletion := format(
+            'WITH old AS (
+                SELECT ctid FROM ONLY %1$s
+                WHERE ctid OPERATOR(pg_catalog.>=) $2 AND ctid OPERATOR(pg_catalog.<) $3
+                    AND created_at OPERATOR(pg_catalog.<) $4 AND NOT (%2$s)
+                LIMIT $5 FOR UPDATE SKIP LOCKED
+            )
+            DELETE FROM ONLY %1$s WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT ctid FROM old))', place, unconfirmed);
         WHILE page < pages LOOP
-            EXECUTE format(
-                'WITH old AS (
-                    SELECT ctid FROM ONLY %1$s
-                    WHERE ctid >= $2 AND ctid < $3 AND created_at < $4 AND NOT (%2$s)
-                    LIMIT $5 FOR UPDATE SKIP LOCKED
-                )
-                DELETE FROM ONLY %1$s WHERE ctid = ANY (ARRAY(SELECT ctid FROM old))', place, unconfirmed)
-            USING oldest, format('(%s,0)', page)::tid, format('(%s,0)', page + step)::tid, horizon, batch;
+            first := format('(%s,0)', page)::tid;
+            beyond := format('(%s,0)', page + step)::tid;
+            PERFORM set_config('search_path', callers, true);
+            EXECUTE deletion USING oldest, first, beyond, horizon, batch;
             GET DIAGNOSTICS removed = ROW_COUNT;
             COMMIT AND CHAIN;
+            SET LOCAL search_path = pg_catalog, pg_temp;
             total := total + removed;
             IF removed < batch THEN
                 page := page + step;

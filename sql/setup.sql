@@ -16,6 +16,9 @@
 
 BEGIN;
 
+-- Whoever may make functions in a schema of your search_path must not be called in your name.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 -- One set-up at a time; a second one waits here and then finds everything made.
 DO $lock$ BEGIN PERFORM pg_advisory_xact_lock(hashtext('outbox.messages')); END $lock$;
 
@@ -59,7 +62,7 @@ CREATE OR REPLACE FUNCTION outbox.publish(
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 AS $publish$
 DECLARE
-    made uuid := gen_random_uuid();
+    made uuid := pg_catalog.gen_random_uuid();
 BEGIN
     INSERT INTO outbox.messages (id, topic, payload, key, event_type, headers, correlation_id)
     VALUES (made, $1, $2, $3, $4, coalesce($5, '{}'), $6);
@@ -160,8 +163,8 @@ $upgrade$;
 -- Scheduled ---------------------------------------------------------------------------------------------
 -- Rows that are to be sent later, where the outbox has a column that says when (`--map-due`; in the table above, a column
 -- scheduled_at if you add one). The relay moves them here, and at that time into the log again. A released row stays for a
--- day, so that a repeat of the log finds it. To cancel one:
--- DELETE FROM outbox.scheduled WHERE id = '...' AND released_at IS NULL;
+-- day, so that a repeat of the log finds it. To cancel one, and not by a DELETE, which a repeat of the log would undo:
+-- UPDATE outbox.scheduled SET released_at = now(), content = NULL WHERE id = '...' AND released_at IS NULL;
 
 CREATE TABLE IF NOT EXISTS outbox.scheduled (
     slot        name        NOT NULL,                      -- whose relay holds it
@@ -248,6 +251,7 @@ COMMIT;
 
 DO $slot$
 BEGIN
+    SET LOCAL search_path = pg_catalog, pg_temp;
     IF EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = 'walpost') THEN
         RETURN;
     END IF;

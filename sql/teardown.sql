@@ -15,6 +15,7 @@
 -- The slot can't be brought back, so whoever may not finish does not begin.
 DO $owner$
 BEGIN
+    SET LOCAL search_path = pg_catalog, pg_temp;
     IF EXISTS (SELECT FROM pg_publication WHERE pubname = 'walpost' AND NOT pg_has_role(pubowner, 'USAGE'))
         AND NOT EXISTS (SELECT FROM pg_replication_slots
                         WHERE plugin = 'pgoutput' AND database = current_database() AND slot_name <> 'walpost') THEN
@@ -26,15 +27,17 @@ END
 $owner$;
 
 -- Slot --
-SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots
+SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_replication_slots
 WHERE slot_name = 'walpost' AND database = current_database();
 
 -- Publication --
 DO $publication$
 DECLARE
-    readers CONSTANT text := (SELECT string_agg(quote_ident(slot_name), ', ') FROM pg_replication_slots
-                              WHERE plugin = 'pgoutput' AND database = current_database());
+    readers text;
 BEGIN
+    SET LOCAL search_path = pg_catalog, pg_temp;
+    readers := (SELECT string_agg(quote_ident(slot_name), ', ') FROM pg_replication_slots
+                WHERE plugin = 'pgoutput' AND database = current_database());
     IF readers IS NULL THEN
         DROP PUBLICATION IF EXISTS walpost;
     ELSE

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 use walpost::memory::{Fault, MemoryPublisher, MemoryStore, MemoryTopic};
+use walpost::write_back::Written;
 use walpost::{
-    Ends, Lsn, Opening, OutboxError, OutboxMessage, OutboxProcessor, OutboxStore, Pace, State, Supervisor,
-    Vitals,
+    Batch, Ends, Lsn, Opening, OutboxError, OutboxMessage, OutboxProcessor, OutboxStore, Pace, RowKey, State,
+    Supervisor, Vitals, WriteBack,
 };
 
 fn message(payload: &'static str) -> OutboxMessage {
@@ -348,4 +349,67 @@ async fn a_stop_interrupts_a_wait() {
     let start = Instant::now();
     supervisor.run(sleep(Duration::from_secs(61))).await.expect("stopped");
     assert_eq!(start.elapsed().as_secs(), 61);
+}
+
+/// A store whose table takes one batch of rows, and no more.
+struct Marking(MemoryStore);
+
+impl OutboxStore for Marking {
+    type Transaction<'t> = <MemoryStore as OutboxStore>::Transaction<'t>;
+
+    async fn save<'t>(
+        &'t self,
+        transaction: &'t Self::Transaction<'t>,
+        message: &'t OutboxMessage,
+    ) -> Result<(), OutboxError> {
+        self.0.save(transaction, message).await
+    }
+
+    async fn fetch_pending(&mut self, into: &mut Batch) -> Result<(), OutboxError> {
+        self.0.fetch_pending(into).await
+    }
+
+    async fn mark_published(&mut self, through: Lsn) -> Result<(), OutboxError> {
+        self.0.mark_published(through).await
+    }
+
+    fn write_back(&self) -> Option<Box<dyn WriteBack>> {
+        Some(Box::new(OneBatch { taken: false }))
+    }
+
+    async fn close(self) -> Result<(), OutboxError> {
+        self.0.close().await
+    }
+}
+
+struct OneBatch {
+    taken: bool,
+}
+
+impl WriteBack for OneBatch {
+    fn write_back<'a>(&'a mut self, _: &'a [Arc<RowKey>]) -> Written<'a> {
+        let taken = std::mem::replace(&mut self.taken, true);
+        Box::pin(async move { if taken { Err(broken()) } else { Ok(Vec::new()) } })
+    }
+
+    fn is_known_by_id(&self) -> bool {
+        false
+    }
+}
+
+/// A life ends while rows are written back: those that are written do not come again, whatever becomes of the rest.
+#[tokio::test(start_paused = true)]
+async fn what_was_written_back_is_confirmed_although_the_rest_is_not() {
+    let store = MemoryStore::default();
+    let (publisher, mut ends) = (MemoryPublisher::default(), Vec::new());
+    for number in 0..1_500 {
+        let row = RowKey { table: 0, xid: 0, values: vec![Some(number.to_string())] };
+        ends.push(store.commit_one(message("m").with_row(row)));
+        publisher.topic().script(Fault::Pass);
+    }
+    store.commit_one(message("refused"));
+    publisher.topic().script(Fault::Fail(broken()));
+    let error = OutboxProcessor::new(Marking(store.clone()), publisher).run(std::future::pending()).await;
+    assert!(error.is_err_and(|error| error.is_transient()));
+    assert_eq!(store.confirmed(), ends[999]);
 }

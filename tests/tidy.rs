@@ -134,6 +134,45 @@ fn long_functions(source: &Source) -> Vec<String> {
     found
 }
 
+/// Who calls them may have anything in a schema of the search_path: each transaction begins by naming the server's own.
+#[test]
+fn the_sql_files_call_the_servers_own_functions() {
+    let own = "SET LOCAL search_path = pg_catalog, pg_temp;";
+    let (mut found, mut blocks) = (Vec::new(), 0);
+    for name in ["setup.sql", "retain.sql", "teardown.sql"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql").join(name);
+        let text = fs::read_to_string(path).unwrap();
+        let code =
+            text.lines().map(|line| line.split("--").next().unwrap().trim()).filter(|line| !line.is_empty());
+        let code: Vec<_> = code.collect();
+        let mut in_transaction = false;
+        for (index, line) in code.iter().enumerate() {
+            let next = |after: &str| code[index + 1..].iter().find(|line| !line.starts_with(after));
+            let begins = match *line {
+                "BEGIN;" => true,
+                "COMMIT AND CHAIN;" => true,
+                // The last one ends the file's transaction.
+                "COMMIT;" => code.get(index + 1).is_some_and(|line| line.starts_with("SET TRANSACTION")),
+                line => line.starts_with("DO $") && line.ends_with('$') && !in_transaction,
+            };
+            match *line {
+                "BEGIN;" => in_transaction = true,
+                "COMMIT;" if !begins => in_transaction = false,
+                _ => {}
+            }
+            if begins {
+                blocks += 1;
+                let first = if line.starts_with("DO") { next("BEGIN") } else { next("SET TRANSACTION") };
+                if first.is_none_or(|first| *first != own) {
+                    found.push(format!("{name}: {line} {first:?}"));
+                }
+            }
+        }
+    }
+    none(found, "a transaction in an SQL file begins with a search_path of its own");
+    assert_eq!(blocks, 7, "they were found");
+}
+
 #[test]
 fn no_room_is_called_after_nothing() {
     let vague = ["utils", "util", "common", "helpers", "helper", "types", "prelude", "misc"];

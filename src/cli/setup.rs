@@ -6,7 +6,8 @@ use crate::config::Config;
 use crate::error::OutboxError;
 use crate::postgres::{Backfill, Cells, Session, Target};
 use crate::postgres::{
-    inspect, inspect_dead_letters, made_sql, make_slot_with_rows, setup_sql, setup_sql_without_slot,
+    inspect, inspect_dead_letters, inspect_waiting, made_sql, make_slot_with_rows, setup_sql,
+    setup_sql_without_slot,
 };
 
 /// Prints the SQL instead of running it.
@@ -49,7 +50,9 @@ pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), Out
     if backfill != Backfill::None {
         make_slot(config, &session, backfill, slot_exists).await?;
     }
-    let mut found = inspect(&session, &config.target).await?.findings;
+    let mut found = inspect(&session, &config.target).await?;
+    inspect_waiting(&session, &config.target, &mut found).await?;
+    let mut found = found.findings;
     found.push(inspect_dead_letters(&session, &config.target, config.refusal.on_refusal).await?);
     Made::look(&session, &config.target).await?.print_beyond(&there);
     report::print_problems(&found);

@@ -3,6 +3,7 @@
 use crate::cli::dead_letters::escape;
 use crate::cli::output;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use tokio_postgres::Row;
 
 use crate::config::Config;
@@ -33,6 +34,9 @@ struct Status {
     held: Option<i64>,
     /// When the first of them is due.
     next_due: Option<String>,
+    /// Those of tables that the relay does not serve, which are not sent.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    held_unserved: BTreeMap<String, i64>,
 }
 
 /// The oldest transaction that has written and has not ended. Of a session of another user most is hidden, unless
@@ -113,7 +117,8 @@ impl Status {
             oldest_transaction: OpenTransaction::of(row)?,
             dead_letters,
             held: waiting.as_ref().map(|waiting| waiting.rows),
-            next_due: waiting.and_then(|waiting| waiting.next),
+            next_due: waiting.as_ref().and_then(|waiting| waiting.next.clone()),
+            held_unserved: waiting.map(|waiting| waiting.unserved).unwrap_or_default(),
         })
     }
 
@@ -137,7 +142,11 @@ impl Status {
             Some(1) => "1 dead letter: `walpost dead-letters list`".to_owned(),
             Some(count) => format!("{count} dead letters: `walpost dead-letters list`"),
         };
-        let waiting = Waiting { rows: self.held.unwrap_or_default(), next: self.next_due.clone() };
+        let waiting = Waiting {
+            rows: self.held.unwrap_or_default(),
+            next: self.next_due.clone(),
+            unserved: self.held_unserved.clone(),
+        };
         let held = self.held.map_or_else(String::new, |_| format!("held        {}\n", waiting.describe()));
         let open = self.oldest_transaction.as_ref().map_or_else(|| "none".to_owned(), OpenTransaction::text);
         let room = self.safe_bytes.map(|bytes| format!(", {} until the slot is lost", bytes_text(bytes)));

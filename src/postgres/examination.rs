@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use super::names::Target;
-use super::preflight::{self, Finding, Preflight, inspect_dead_letters, inspect_write_back};
+use super::preflight::{self, Finding, Preflight, inspect_dead_letters, inspect_waiting, inspect_write_back};
 use super::session::{Session, sql_error};
 use super::settings::{Endpoint, Settings};
 use crate::error::OutboxError;
@@ -65,6 +65,7 @@ pub(crate) async fn examine(settings: &Settings, target: &Target, on_refusal: On
     // Bounded as a whole: a server that has stopped answering would be waited for look by look.
     let needed = async {
         preflight::look(&session, target, &mut report).await?;
+        inspect_waiting(&session, target, &mut report).await?;
         inspect_write_back(&session, target, &mut report).await?;
         inspect_dead_letters(&session, target, on_refusal).await
     };

@@ -1,8 +1,11 @@
 //! From what arrives while copying to the changes of the outbox: envelope, message, position, row.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
+
+use uuid::Uuid;
 
 use super::connection::CopyEvent;
 use super::names::{Outbox, TableName, Target};
@@ -10,7 +13,8 @@ use super::pgoutput::{Insert, LogicalMessage, Message};
 use super::preflight::Seal;
 use super::relations::Relations;
 use super::slot::MESSAGE_PREFIX;
-use super::table::{HeldRow, HeldRows, Layout, RowError, UnfitRow, emitted};
+use super::table::emitted::{self, NoEvent};
+use super::table::{HeldRow, HeldRows, Layout, RowError, UnfitRow};
 use super::transaction::TransactionTracker;
 use super::wal::Envelope;
 use crate::dead_letters::DeadLetter;
@@ -22,6 +26,9 @@ use crate::store::{Batch, Change};
 /// So many notices of a connection are logged; a server that has more to say would fill the log.
 const LOGGED_NOTICES: u32 = 100;
 
+/// So many tables are named whose events are passed over.
+const MOST_UNSERVED: usize = 100;
+
 /// What one connection has told so far, as much of it as the next message depends on.
 pub(super) struct Intake {
     /// Whose messages are for us.
@@ -30,6 +37,8 @@ pub(super) struct Intake {
     held: HeldRows,
     beside: Vec<Beside>,
     seal: Seal,
+    /// An event bears another seal, and was written after ours was read.
+    doubts: bool,
     relations: Relations,
     tracker: TransactionTracker,
     received: Lsn,
@@ -42,6 +51,8 @@ pub(super) struct Intake {
     /// A value came in a binary form that we can't read: ask for text from now on.
     text_only: Arc<AtomicBool>,
     notices: u32,
+    /// Tables that are not served, and of whose events it was told.
+    unserved: HashSet<String>,
 }
 
 /// What is written into the log beside an outbox table.
@@ -59,6 +70,7 @@ impl Intake {
             held: HeldRows::default(),
             beside: target.outboxes().map(Beside::of).collect(),
             seal,
+            doubts: false,
             relations,
             tracker: TransactionTracker::default(),
             received: Lsn::ZERO,
@@ -67,6 +79,7 @@ impl Intake {
             xid: 0,
             text_only,
             notices: 0,
+            unserved: HashSet::new(),
         }
     }
 
@@ -230,7 +243,7 @@ impl Intake {
     fn take_event(&mut self, event: &Message, into: &mut Batch) -> Result<(), OutboxError> {
         let found = self.beside.iter().position(|beside| beside.has_written(event));
         let Some((index, beside)) = found.and_then(|index| Some((index, self.beside.get(index)?))) else {
-            return Ok(());
+            return self.take_unserved(event);
         };
         let (is_row, own_headers) = (event.prefix == beside.rows.as_bytes(), beside.own_headers);
         let Some(secret) = self.seal.secret else {
@@ -244,16 +257,21 @@ impl Intake {
             return self.pass_over();
         };
         if !is_row {
-            let Ok(mut message) = emitted::message(&event.content, secret) else { return self.pass_over() };
+            let mut message = match emitted::message(&event.content, secret) {
+                Ok(message) => message,
+                Err(why) => return self.doubt(why, event.lsn),
+            };
             message.own_headers = own_headers;
             let position = self.tracker.row().map_err(undecodable)?;
             into.push_back(Change::Message { position, message });
             return Ok(());
         }
-        let (Ok(row), Some(layout)) =
-            (emitted::SentRow::read(&event.content, secret), self.relations.outbox(index))
-        else {
-            return self.pass_over();
+        let row = match emitted::SentRow::read(&event.content, secret) {
+            Ok(row) => row,
+            Err(why) => return self.doubt(why, event.lsn),
+        };
+        let Some(layout) = self.relations.outbox(index) else {
+            return Err(OutboxError::transient("a row comes again of a table that is not known yet"));
         };
         let released = row.released.as_deref();
         if released.is_some_and(|slot| slot != self.slot) {
@@ -280,6 +298,59 @@ impl Intake {
         of_transaction(self.xid, &mut message);
         into.push_back(Change::Message { position, message });
         Ok(())
+    }
+
+    /// What was written beside a table that this relay does not serve. Another relay may do so; what was released for
+    /// this one is kept nowhere else.
+    #[cold]
+    fn take_unserved(&mut self, event: &Message) -> Result<(), OutboxError> {
+        let (Some(table), Some(secret)) = (emitted::table_of(&event.prefix), self.seal.secret) else {
+            return Ok(());
+        };
+        let Some(released) = emitted::released_by(&event.content, secret) else { return Ok(()) };
+        if released.is_some_and(|slot| slot == self.slot) {
+            let commit_lsn = self.tracker.open().map_err(undecodable)?;
+            return Err(OutboxError::definite(
+                format!("a row of {table} is due, at {commit_lsn}, and this relay does not serve that table"),
+                format!(
+                    "name it with --table as well, at least until the slot has passed {commit_lsn}; if it has another name by \
+                     now, give it the old one until then"
+                ),
+            ));
+        }
+        if self.unserved.len() < MOST_UNSERVED && self.unserved.insert(table.to_string()) {
+            tracing::warn!(
+                advice = "if no other relay serves that table: name it with --table; if it has another name by now, run \
+                          `walpost setup`, which makes `emit` anew",
+                "an event beside {table} is passed over: this relay does not serve that table"
+            );
+        }
+        Ok(())
+    }
+
+    /// What bears another seal is nobody's, unless somebody has changed the seal since it was read.
+    #[cold]
+    fn doubt(&mut self, why: NoEvent, at: Lsn) -> Result<(), OutboxError> {
+        if why == NoEvent::Unsealed && at > self.seal.as_of {
+            self.doubts = true;
+            return Err(OutboxError::transient("the log holds an event that bears another seal than before"));
+        }
+        self.pass_over()
+    }
+
+    /// Whether the seal must be read again before anything goes on.
+    pub(super) fn doubts_the_seal(&self) -> bool {
+        self.doubts
+    }
+
+    /// The seal was read, with the log at `as_of` or behind. Whether it is the one that was known: then the event is nobody's.
+    pub(super) fn compare_seal(&mut self, secret: Option<Uuid>, as_of: Lsn) -> Result<bool, OutboxError> {
+        self.doubts = false;
+        if secret != self.seal.secret {
+            return Ok(false);
+        }
+        self.seal.as_of = as_of;
+        self.pass_over().map(|()| true)
     }
 
     /// Whoever may log in can write such a message; nothing of it can be sent.

@@ -153,12 +153,12 @@ async fn walk(
     loop {
         ticks.tick().await;
         let mut asked = Moment::now();
-        let mut holder = holder_of(client, &beat).await?;
+        let mut holder = holder_of(client, &beat.target, &beat.vitals).await?;
         if holder.is_none() {
             // The server has ended the stream, and the stream says why if it is given the time.
             tokio::time::sleep_until(Instant::now() + LAST_WORDS).await;
             asked = Moment::now();
-            holder = holder_of(client, &beat).await?;
+            holder = holder_of(client, &beat.target, &beat.vitals).await?;
         }
         if holder != Some(beat.reader) {
             taken.store(holder.is_some(), Relaxed);
@@ -181,9 +181,14 @@ pub(super) fn no_longer_held(slot: &str) -> OutboxError {
     OutboxError::transient(format!("slot {slot} is no longer held by this relay"))
 }
 
-async fn holder_of(client: &Client, beat: &Beat) -> Result<Option<i32>, OutboxError> {
-    let Some((holder, sight)) = sight::slot(client, &beat.target).await? else { return Ok(None) };
-    beat.vitals.see_slot(sight);
+/// Who holds the slot; what else the answer tells of it is noted.
+pub(super) async fn holder_of(
+    client: &Client,
+    target: &Target,
+    vitals: &Vitals,
+) -> Result<Option<i32>, OutboxError> {
+    let Some((holder, sight)) = sight::slot(client, target).await? else { return Ok(None) };
+    vitals.see_slot(sight);
     Ok(holder)
 }
 

@@ -58,7 +58,9 @@ pub use letters::DeadLetterSession;
 pub use names::{Outbox, TableName, Target};
 #[cfg(feature = "cli")]
 pub(crate) use names::{quote_identifier, quote_literal};
-pub use preflight::{Finding, Outcome, Preflight, inspect, inspect_dead_letters, inspect_write_back};
+pub use preflight::{
+    Finding, Outcome, Preflight, inspect, inspect_dead_letters, inspect_waiting, inspect_write_back,
+};
 pub use rows::{Backfill, make_slot_with_rows, replay, since};
 #[cfg(feature = "cli")]
 pub(crate) use session::Cells;

@@ -14,7 +14,8 @@ mod write_back;
 
 use tokio_postgres::Row;
 
-pub(crate) use seal::Seal;
+pub use later::inspect_waiting;
+pub(crate) use seal::{Seal, read_again as read_seal};
 pub(crate) use survey::{Survey, TableColumn};
 pub use write_back::inspect as inspect_write_back;
 

@@ -36,22 +36,28 @@ fn write_sql(target: &Target, part: &Part<'_>, condition: &str, mark: &str) -> S
             let (key, column) = (serde_json::Value::from(name.as_str()).to_string(), quote_identifier(name));
             // A cast to text is not what the stream shows: of a char(n) it drops the blanks, to an inet it adds the mask.
             format!(
-                "{} || CASE WHEN r.{column} IS DISTINCT FROM NULL THEN to_json(format('%s', r.{column}))::text ELSE 'null' END",
+                "{} {AND} CASE WHEN r.{column} IS DISTINCT FROM NULL \
+                 THEN pg_catalog.to_json(pg_catalog.format('%s', r.{column}))::text ELSE 'null' END",
                 quote_literal(&format!("{key}:"))
             )
         })
         .collect();
     let prefix = quote_literal(&emitted::rows_prefix(table));
     format!(
-        "SELECT count(pg_logical_emit_message(true, {prefix}, convert_to('{{\"seal\":' || to_json(s.secret) || ',\"mark\":' \
-         || coalesce(to_json({mark}::text)::text, 'null') || ',\"row\":{{' || {} || '}}}}', 'UTF8'))) \
-         FROM {} s, (SELECT t.* FROM {} t WHERE {condition} ORDER BY {}) r",
-        members.join(" || ',' || "),
+        "SELECT pg_catalog.count(pg_catalog.pg_logical_emit_message(true, {prefix}, pg_catalog.convert_to({} \
+         {AND} ',\"mark\":' {AND} coalesce(pg_catalog.to_json({mark}::text)::text, 'null') {AND} ',\"row\":{{' {AND} {} \
+         {AND} '}}}}', 'UTF8'))) FROM {} s, (SELECT t.* FROM {} t WHERE {condition} ORDER BY {}) r",
+        emitted::sealed("s"),
+        members.join(&format!(" {AND} ',' {AND} ")),
         seal_table(target),
         part.rows_alone(),
         order(mapping, columns)
     )
 }
+
+/// Concatenation by the server's own operator: the statement stands beside a condition that looks for names where its writer
+/// does.
+const AND: &str = "OPERATOR(pg_catalog.||)";
 
 fn seal_table(target: &Target) -> String {
     format!("{}.walpost_seal", quote_identifier(&target.main.table.schema))
@@ -194,16 +200,18 @@ pub async fn make_slot_with_rows(
     writer.client().batch_execute("COMMIT").await.map_err(failed)?;
 
     let name = quote_literal(&target.slot);
-    let finish = format!(
-        "SELECT pg_replication_slot_advance('{temporary}', '{here}'); \
-         SELECT pg_copy_logical_replication_slot('{temporary}', {name}, false); SELECT pg_drop_replication_slot('{temporary}')"
-    );
-    for statement in finish.split("; ") {
-        keeper.client().batch_execute(statement).await.map_err(failed)?;
+    let run =
+        async |call: String| keeper.client().batch_execute(&format!("SELECT {call}")).await.map_err(failed);
+    run(format!("pg_replication_slot_advance('{temporary}', '{here}')")).await?;
+    run(format!("pg_copy_logical_replication_slot('{temporary}', {name}, false)")).await?;
+    if preflight.server_version >= 170_000
+        && let Err(error) = make_failover(settings, target).await
+    {
+        // The next set-up would take it for one that is whole.
+        run(format!("pg_drop_replication_slot({name})")).await?;
+        return Err(error);
     }
-    if preflight.server_version >= 170_000 {
-        make_failover(settings, target).await?;
-    }
+    run(format!("pg_drop_replication_slot('{temporary}')")).await?;
     Ok(counts)
 }
 
@@ -249,9 +257,10 @@ pub async fn replay(
         ));
     };
     session.be_durable().await?;
-    let begin = format!("BEGIN; {AS_IN_THE_STREAM}");
+    // The condition means what it means to whoever wrote it.
+    let begin = format!("BEGIN; {AS_IN_THE_STREAM}; SET LOCAL search_path TO DEFAULT");
     session.client().batch_execute(&begin).await.map_err(|error| sql_error(&during, error))?;
-    let sql = write_sql(target, &part, &format!("({condition})"), "now()");
+    let sql = write_sql(target, &part, &format!("({condition})"), "pg_catalog.now()");
     let row = session.query_one_row(&during, &sql).await?;
     let count = row.map_or(Ok(0), |row| row.cell(0))?;
     session.client().batch_execute("COMMIT").await.map_err(|error| sql_error(&during, error))?;

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{interval, timeout};
 use tokio_postgres::Client;
 
-use super::session::{Session, sql_error};
+use super::session::Session;
 use super::settings::Endpoint;
 use super::table::{HeldRows, Look, ScheduledTable};
 use crate::error::OutboxError;
@@ -31,7 +31,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const SEEN_EVERY: Duration = Duration::from_millis(50);
 /// The shortest time between two looks.
 const LOOK_GAP: Duration = Duration::from_millis(2);
-/// After this long it is told that the table does not answer.
+/// The stream has so long to bring what was written out, before a record is written for it.
+const WRITE_OUT_AFTER: Duration = Duration::from_millis(20);
+/// After this long it is told that the table does not answer, or that somebody holds what is due.
 const TOLD_AFTER: Duration = Duration::from_secs(5);
 
 /// What the task works with.
@@ -76,7 +78,7 @@ impl Schedule {
         let means = self.means.clone();
         let task = tokio::spawn(async move {
             let worked = async {
-                let session = attend(&means, open(&means)).await?;
+                let session = attend(&means, Session::open_beside(&means.endpoint, &means.beside)).await?;
                 Worker { means: &means, session, rows: to_store, read, answer: &answer }.work().await
             };
             let Err(error) = worked.await;
@@ -145,38 +147,86 @@ struct Worker<'a> {
 impl Worker<'_> {
     async fn work(&mut self) -> Result<Infallible, OutboxError> {
         let table = &self.means.table;
+        let mut locked = Locked::default();
         loop {
             let look = attend(self.means, table.look(self.session.client())).await?;
             if look.rest > Duration::ZERO {
-                if let Ok(rows) = timeout(look.rest.clamp(LOOK_GAP, LOOK_EVERY), self.rows.recv()).await {
-                    self.store(rows).await?;
-                }
+                locked = Locked::default();
+                self.rest(look.rest).await?;
                 continue;
             }
             tracing::debug!(log = %look.log, "rows are due");
             self.has_read(&look).await?;
-            loop {
-                let rows = attend(self.means, table.release(self.session.client(), &look.clock)).await?;
-                if rows == 0 {
-                    break;
+            if !self.release(&look).await? {
+                let wait = locked.next().min(look.next);
+                if self.rest(wait).await? && locked.is_long(wait) {
+                    self.tell_who_has_it().await?;
                 }
-                tracing::debug!(rows, "wrote rows that are due into the log");
-                self.store_what_waits().await?;
             }
+        }
+    }
+
+    /// Waits so long, or until rows were stored, whose times may be sooner. Whether it was so long.
+    async fn rest(&mut self, wait: Duration) -> Result<bool, OutboxError> {
+        match timeout(wait.clamp(LOOK_GAP, LOOK_EVERY), self.rows.recv()).await {
+            Ok(rows) => self.store(rows).await.map(|()| false),
+            Err(_) => Ok(true),
+        }
+    }
+
+    /// Releases all that was due then. Whether that was anything: what somebody has locked is passed over.
+    async fn release(&mut self, look: &Look) -> Result<bool, OutboxError> {
+        let table = &self.means.table;
+        let mut any = false;
+        loop {
+            let rows = attend(self.means, table.release(self.session.client(), &look.clock)).await?;
+            if rows == 0 {
+                return Ok(any);
+            }
+            any = true;
+            tracing::debug!(rows, "wrote rows that are due into the log");
+            self.store_what_waits().await?;
         }
     }
 
     /// Waits until the stream has brought, and this task stored, all that may be due by then: only so it is in order.
     /// It costs nothing, since what is released stands behind all of that in the log.
     async fn has_read(&mut self, look: &Look) -> Result<(), OutboxError> {
+        let mut wait = WRITE_OUT_AFTER;
         while *self.read.borrow_and_update() < look.log {
-            tokio::select! {
-                biased;
-                rows = self.rows.recv() => self.store(rows).await?,
-                read = self.read.changed() => read.map_err(|_| ended())?,
+            let heard = timeout(wait, async {
+                tokio::select! {
+                    biased;
+                    rows = self.rows.recv() => Ok(Some(rows)),
+                    read = self.read.changed() => read.map(|()| None),
+                }
+            });
+            match heard.await {
+                Ok(heard) => {
+                    if let Some(rows) = heard.map_err(|_| ended())? {
+                        self.store(rows).await?;
+                    }
+                }
+                Err(_) => {
+                    // The log may be written out up to the middle of a record, whose rest nobody is in a hurry for.
+                    attend(self.means, self.means.table.write_out(self.session.client())).await?;
+                    wait = Duration::MAX;
+                }
             }
         }
         self.store_what_waits().await
+    }
+
+    async fn tell_who_has_it(&self) -> Result<(), OutboxError> {
+        let table = &self.means.table;
+        let who = attend(self.means, table.locked_by(self.session.client())).await?;
+        tracing::warn!(
+            advice = "wait for that transaction, or end it: SELECT pg_terminate_backend(<PID>)",
+            "rows of {} are due and can't be sent: locked by {}",
+            table.name(),
+            who.as_deref().unwrap_or("another session")
+        );
+        Ok(())
     }
 
     async fn store_what_waits(&mut self) -> Result<(), OutboxError> {
@@ -208,17 +258,30 @@ impl Worker<'_> {
     }
 }
 
-fn ended() -> OutboxError {
-    OutboxError::transient("the stream has ended")
+/// How long rows have been due that somebody has locked.
+#[derive(Default)]
+struct Locked {
+    wait: Duration,
+    waited: Duration,
+    told: bool,
 }
 
-async fn open(means: &Means) -> Result<Session, OutboxError> {
-    let session = Session::open_beside(&means.endpoint, &means.beside).await?;
-    // Of two statements in one transaction the second shall see what was committed before it began.
-    let isolation = "SET default_transaction_isolation = 'read committed'";
-    let set = session.client().batch_execute(isolation).await;
-    set.map_err(|error| sql_error("opening a session", error))?;
-    Ok(session)
+impl Locked {
+    /// How long to wait before the next try: each time longer, since each costs the server a transaction.
+    fn next(&mut self) -> Duration {
+        self.wait = (self.wait * 2).clamp(LOOK_GAP, LOOK_EVERY);
+        self.wait
+    }
+
+    /// Whether it is long, with this wait, and was not told.
+    fn is_long(&mut self, wait: Duration) -> bool {
+        self.waited += wait;
+        self.waited >= TOLD_AFTER && !std::mem::replace(&mut self.told, true)
+    }
+}
+
+fn ended() -> OutboxError {
+    OutboxError::transient("the stream has ended")
 }
 
 /// Waits for a statement, however long it takes, and tells when that is long.

@@ -30,6 +30,18 @@ const REACH: &str = "check that the server runs, and the host and port: --databa
 const READ_ONLY: &str = "SELECT current_setting('transaction_read_only')::bool";
 /// tokio-postgres' word for "not set", as the kernel has it; no use here.
 const SYSTEM_IDLE: Duration = Duration::from_secs(7200);
+/// What every session is told first. A name without a schema means the server's own object, whoever may make others in a
+/// schema of the role's `search_path` (PostgreSQL documentation, "Schemas", "Usage Patterns"). A session is idle for as long
+/// as all is well, and that must not end it. (The setting is new in 14.)
+const OURS: &str = "SET search_path = pg_catalog, pg_temp; \
+     SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'";
+/// What the relay's sessions are told besides, whatever the defaults of the role and the database are: a statement that waits
+/// for a lock is waited for, two in one transaction see what was committed before each, and a time reads back as it was
+/// written. (`transaction_timeout` is new in 17.)
+const STEADY: &str = "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+     SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'transaction_timeout'; \
+     SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off; \
+     SET default_transaction_deferrable = off; SET DateStyle = 'ISO'";
 /// How long a connection may be idle before the network is asked whether it is still there.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long bytes may stay unacknowledged before the network counts as gone.
@@ -59,10 +71,22 @@ impl Session {
             Some(_) => error,
             None => error.with_advice(REACH),
         })?;
-        // It is idle for as long as all is well; that must not end it. (The setting is new in 14.)
-        let stay = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'";
-        session.client.batch_execute(stay).await.map_err(|error| sql_error("opening a session", error))?;
+        session.begin_with(OURS).await?;
         Ok(session)
+    }
+
+    /// The same for the relay, whose statements are waited for whatever the role's defaults are.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn open_steady(endpoint: &Endpoint) -> Result<Session, OutboxError> {
+        let session = Session::open(endpoint).await?;
+        session.begin_with(STEADY).await?;
+        Ok(session)
+    }
+
+    async fn begin_with(&self, settings: &str) -> Result<(), OutboxError> {
+        self.client.batch_execute(settings).await.map_err(|error| sql_error("opening a session", error))
     }
 
     /// Connects to a server for statements that must not hold up the session beside the stream. What it
@@ -71,7 +95,7 @@ impl Session {
     /// # Errors
     /// The server can't be reached, or is another one by now.
     pub(crate) async fn open_beside(endpoint: &Endpoint, beside: &Client) -> Result<Session, OutboxError> {
-        let session = Session::open(endpoint).await?;
+        let session = Session::open_steady(endpoint).await?;
         // An address may lead to another server by now, where what the stream has brought has no place.
         if born(beside).await? != born(&session.client).await? {
             let where_to = place(&endpoint.config);
@@ -155,7 +179,7 @@ impl Session {
     /// What is committed in this session is on disk, whatever the default of the role or the database is.
     pub(crate) async fn be_durable(&self) -> Result<(), OutboxError> {
         let sql = "SELECT set_config(name, 'on', false) FROM pg_settings WHERE name = 'synchronous_commit' AND setting = 'off'";
-        self.client.batch_execute(sql).await.map_err(|error| sql_error("opening a session", error))
+        self.begin_with(sql).await
     }
 
     /// Whether the table holds anything.

@@ -41,7 +41,7 @@ async fn make(session: &Session, slot: &str, options: &str) -> Result<(), Outbox
     let timed = format!("SET statement_timeout = '{CREATE_TIMEOUT}'");
     session.client().batch_execute(&timed).await.map_err(|error| sql_error(&during, error))?;
     let created = session.client().batch_execute(&sql).await;
-    let reset = session.client().batch_execute("RESET statement_timeout").await;
+    let reset = session.client().batch_execute("SET statement_timeout = 0").await;
     match created {
         Ok(()) => reset.map_err(|error| sql_error(&during, error)),
         Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Err(blocked(session, &during).await),

@@ -1,5 +1,7 @@
 //! The log behind the slot as an outbox store.
 
+mod opening;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,8 +17,8 @@ use super::late::LateReader;
 use super::letters::DeadLetterSession;
 use super::lookout::{Beat, LAST_WORDS, LOOK_EVERY, Lookout};
 use super::names::Target;
-use super::preflight::{Outcome, Preflight, inspect, inspect_write_back};
-use super::publication::{self, Change as PublicationChange, Look, Published};
+use super::preflight::{Preflight, inspect, inspect_write_back, read_seal};
+use super::publication::{self, Look, Published};
 use super::relations::Relations;
 use super::schedule::{Means, Schedule};
 use super::session::{self, Driver, Session, open_replication};
@@ -55,6 +57,8 @@ pub struct ReplicationSource {
     /// The slot was there before: if it is missing now, rows may be lost, and making a new one would
     /// hide that.
     slot_was_there: bool,
+    /// The database was looked at, so that what is missing there is known.
+    looked: bool,
     dead_letters: DeadLetterTable,
     memory: Memory,
     /// The publication as it was last seen.
@@ -78,6 +82,7 @@ impl ReplicationSource {
             target,
             text_only: Arc::default(),
             slot_was_there: false,
+            looked: false,
             memory: Memory::default(),
             published: None,
             look_every: LOOK_EVERY,
@@ -136,12 +141,17 @@ impl ReplicationSource {
     }
 
     async fn open_at(&mut self, endpoint: &Endpoint) -> Result<ReplicationStore, OutboxError> {
-        let session = Session::open(endpoint).await?;
+        let session = Session::open_steady(endpoint).await?;
         if self.vitals.since_slot_seen().is_none_or(|since| since >= SEEN_AGAIN) {
             // A relay that stands by, or can't begin, tells of the slot as well.
             sight::look(session.client(), &self.target, &self.vitals).await;
         }
+        if self.looked {
+            // All the rest is looked at once that matters: a relay that stands by looks again and again.
+            self.find_free(&session).await?;
+        }
         let mut report = inspect(&session, &self.target).await?;
+        self.looked = true;
         inspect_write_back(&session, &self.target, &mut report).await?;
         if self.published.is_some() && report.fails_at(&["table", "mapping", "publication"]) {
             // What has changed says more than what is wrong.
@@ -149,14 +159,7 @@ impl ReplicationSource {
         }
         let preflight = report.passed()?;
         if let Some(pid) = preflight.slot_holder {
-            self.memory.shared = true;
-            // What another relay read by may have been mended since.
-            self.published = None;
-            self.patience.look(&session, &self.target).await?;
-            return Err(OutboxError::slot_in_use(format!(
-                "slot {} is in use by PID {pid}",
-                self.target.slot
-            )));
+            return Err(self.stand_by(&session, pid).await?);
         }
         self.ensure_slot(&session, &preflight).await?;
         let mut connection = open_replication(endpoint).await?;
@@ -246,60 +249,6 @@ impl ReplicationSource {
             vitals: Arc::clone(&self.vitals),
         }
     }
-
-    /// Looks at the publication, and compares it with what the stream before this one has seen.
-    async fn look(&mut self, session: &Session, preflight: &Preflight) -> Result<Look, OutboxError> {
-        let (oids, version) = (preflight.oids(), preflight.server_version);
-        let look = publication::look(session.client(), &self.target, &oids, version).await?;
-        if let Some(before) = &self.published {
-            match before.compare(look.published.as_ref(), &self.target) {
-                PublicationChange::Broken(what, tables) => {
-                    let last = self.memory.trail.last();
-                    return Err(publication::skipped(&what, &tables, last.as_ref(), look.place.lsn));
-                }
-                PublicationChange::None => {}
-                PublicationChange::Harmless(what) | PublicationChange::Doubtful(what) => {
-                    tracing::warn!("{what}, while this relay was away");
-                }
-            }
-        }
-        self.published.clone_from(&look.published);
-        Ok(look)
-    }
-
-    async fn ensure_slot(&mut self, session: &Session, preflight: &Preflight) -> Result<(), OutboxError> {
-        for found in &preflight.findings {
-            if let (Outcome::Warning(text, advice), true) = (&found.outcome, found.subject != "slot")
-                && self.warned.insert(text.clone())
-            {
-                tracing::warn!(advice, "{text}");
-            }
-        }
-        let name = &self.target.slot;
-        if !preflight.slot_exists {
-            if self.slot_was_there {
-                return Err(OutboxError::definite(
-                    format!(
-                        "slot {name} is gone: rows committed since the last confirmation, {}, can't be read any more",
-                        self.memory.trail.confirmed()
-                    ),
-                    format!(
-                        "find out who dropped it; then run `walpost setup`; {}; insert again those that are missing",
-                        self.memory.trail.finding(&self.target)
-                    ),
-                ));
-            }
-            for outbox in self.target.outboxes() {
-                if session.has_rows(&outbox.table).await? {
-                    return Err(slot::unsent_rows(name, &outbox.table));
-                }
-            }
-            slot::create(session, name, preflight.server_version).await?;
-            tracing::warn!(slot = name, "made the slot: rows committed before this moment are not sent");
-        }
-        self.slot_was_there = true;
-        Ok(())
-    }
 }
 
 /// A stream of changes from one slot.
@@ -353,6 +302,9 @@ impl OutboxStore for ReplicationStore {
             }
             if self.left {
                 return Err(OutboxError::transient("changes of this stream were dropped as it was left"));
+            }
+            if self.intake.doubts_the_seal() {
+                self.look_at_seal().await?;
             }
             let storing = self.schedule.is_storing() || self.hand_out(into)?;
             if into.len() > before {
@@ -463,6 +415,15 @@ impl ReplicationStore {
     pub fn dead_letters(&self) -> DeadLetterSession {
         let (endpoint, table) = self.letters.clone();
         DeadLetterSession::new(endpoint, table, Arc::clone(&self.client))
+    }
+
+    /// Looks whether the seal was changed: then the next life begins with the new one.
+    async fn look_at_seal(&mut self) -> Result<(), OutboxError> {
+        let (secret, as_of) = read_seal(&self.client, &self.target).await?;
+        if self.intake.compare_seal(secret, as_of)? {
+            self.failure = None;
+        }
+        Ok(())
     }
 
     /// Passes on what may be passed on, and tells whether rows are being stored that must be stored first.

@@ -17,21 +17,23 @@ use crate::message::RowKey;
 use crate::write_back::{WriteBack, Written};
 
 /// A statement that waits longer for a lock is given up, and with it the locks that it holds itself: nobody shall wait
-/// behind it for a row of somebody else. Times come without a zone, as UTC. Rows are found one by one by their key: a
-/// batch that reads the whole table may look cheaper to the server, and is read again for the next batch.
-const SETTINGS: &str = "SET lock_timeout = '3s'; SET statement_timeout = 0; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; \
-     SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
+/// behind it for a row of somebody else. It gives way well before `deadlock_timeout` (1 s), at which the server would end one
+/// of two that wait for each other, and that might be the service. Times come without a zone, as UTC. Rows are found one by
+/// one by their key: a batch that reads the whole table may look cheaper to the server, and is read again for the next batch.
+/// The table's triggers find what they name where the role's other sessions do; the statement itself names schemas.
+const SETTINGS: &str = "SET lock_timeout = '500ms'; SET TimeZone = 'UTC'; SET enable_seqscan = off; \
+     SET enable_hashjoin = off; SET enable_mergejoin = off; RESET search_path";
 /// Where no policy hides rows from us now, one that will is an error.
 const NO_POLICIES: &str = "; SET row_security = off";
 /// Before it is given up, somebody looks who is in the way.
-const LOOK_AFTER: Duration = Duration::from_secs(2);
+const LOOK_AFTER: Duration = Duration::from_millis(250);
 /// How long that look may take.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Writes back the rows of one stream.
 #[derive(Debug)]
 pub(super) struct RowSession {
-    /// The target's outboxes.
+    /// Those of the target's outboxes whose rows are written back.
     tables: Vec<WriteBackTable>,
     aside: Aside,
     prepared: Option<Prepared>,
@@ -64,9 +66,10 @@ impl RowSession {
         let Prepared { statements, pid, .. } = self.prepared.insert(prepared);
         let mut unseen = Vec::new();
         // What one table has taken it takes once more if another one fails.
-        for (number, (table, statement)) in self.tables.iter().zip(statements.iter()).enumerate() {
-            let own =
-                |(index, row): (usize, &Arc<RowKey>)| (row.table == number).then(|| (index, Arc::clone(row)));
+        for (table, statement) in self.tables.iter().zip(statements.iter()) {
+            let own = |(index, row): (usize, &Arc<RowKey>)| {
+                (row.table == table.index).then(|| (index, Arc::clone(row)))
+            };
             let (indexes, rows): (Vec<_>, Vec<_>) = rows.iter().enumerate().filter_map(own).unzip();
             if rows.is_empty() {
                 continue;

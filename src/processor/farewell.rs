@@ -69,7 +69,7 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         while self.road.rows.has_work() {
             match timeout_at(deadline, self.road.rows.turn()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return,
+                Ok(Err(_)) | Err(_) => break,
             }
         }
         let written = self.road.rows.take_written();

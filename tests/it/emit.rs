@@ -116,6 +116,26 @@ async fn only_who_is_granted_can_publish() {
     let records = world.consume(1).await;
     assert_eq!((records.len(), records[0].payload.as_deref()), (1, Some(&b"1"[..])));
     client.batch_execute(&format!("RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")).await.unwrap();
+    assert!(!relay.log().contains("\"retrying\""), "nobody can make it stumble: {}", relay.log());
+    stop(relay).await;
+}
+
+/// Somebody changes the seal while a relay streams.
+#[tokio::test]
+async fn a_seal_that_was_changed_is_read_again() {
+    let world = set_up("changed").await;
+    let relay = world.relay().await;
+    let client = world.database.client().await;
+    let emit = format!("SELECT outbox.emit('{}', '1')", world.topic);
+    client.batch_execute(&emit).await.unwrap();
+    assert_eq!(world.consume(1).await.len(), 1);
+    client.batch_execute("UPDATE outbox.walpost_seal SET secret = gen_random_uuid()").await.unwrap();
+    client.batch_execute(&emit).await.unwrap();
+    relay.wait_for_log("bears another seal than before", PATIENCE).await;
+    world.consume(2).await;
+    world.caught_up().await;
+    assert!(world.consume(2).await.len() >= 2);
+    assert!(!relay.log().contains("passed over"), "{}", relay.log());
     stop(relay).await;
 }
 

@@ -286,3 +286,33 @@ async fn a_locked_row_is_waited_for_and_its_holder_named() {
     stop(relay).await;
     assert_eq!(world.consume(102).await.len(), 102, "nothing was sent twice");
 }
+
+/// A service has a row, and wants the next one, which the relay has: the relay gives way before the server has to choose.
+#[tokio::test]
+async fn a_service_is_not_the_victim_of_a_deadlock() {
+    let world = World::new("deadlock", 1).await;
+    let client = world.database.client().await;
+    world.insert(&client, 2).await;
+    let service = world.database.client().await;
+    let second = "BEGIN; SELECT FROM outbox.messages WHERE payload->>'n' = '2' FOR UPDATE";
+    service.batch_execute(second).await.unwrap();
+    let relay = world.command(["run", "--write-back", "delete"]).streaming().await;
+    for _ in 0..3 {
+        let waits = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%DELETE FROM%'";
+        eventually("the relay to wait", PATIENCE, async || {
+            client.query_opt(waits, &[]).await.unwrap().map(drop)
+        })
+        .await;
+        // Longer than the server lets somebody wait before it looks for a deadlock.
+        sleep(Duration::from_millis(1_200)).await;
+        let first =
+            "SAVEPOINT s; SELECT FROM outbox.messages WHERE payload->>'n' = '1' FOR UPDATE; ROLLBACK TO s";
+        service.batch_execute(first).await.unwrap();
+    }
+    service.batch_execute("COMMIT").await.unwrap();
+    eventually("both to be deleted", PATIENCE, async || {
+        (count(&client, "outbox.messages").await == 0).then_some(())
+    })
+    .await;
+    stop(relay).await;
+}

@@ -32,12 +32,31 @@ pub(super) async fn inspect(
     if !has_due && !table.is_known(session).await? {
         return Ok(());
     }
-    let waiting = table.waiting(session).await?;
-    report.delivers_later = has_due || waiting.rows > 0;
+    let found = table.found(session).await?;
+    report.delivers_later = has_due || found.any;
     if report.delivers_later && report.seal.secret.is_none() {
         let text = "rows may be due later, and there is no seal by which they are known again";
         report.fail(SUBJECT, text, "run `walpost setup` again: it makes what is missing");
-    } else if report.delivers_later {
+    }
+    for source in &found.unserved {
+        let (text, advice) = table.unserved(source);
+        report.warn(SUBJECT, text, advice);
+    }
+    Ok(())
+}
+
+/// Counts the rows that wait, if they may: whoever runs a relay need not know.
+///
+/// # Errors
+/// The session broke, or the table can't be read.
+pub async fn inspect_waiting(
+    session: &Session,
+    target: &Target,
+    report: &mut Preflight,
+) -> Result<(), OutboxError> {
+    if report.delivers_later && report.seal.secret.is_some() {
+        let table = ScheduledTable::of(target);
+        let waiting = table.waiting(session).await?;
         report.good(SUBJECT, format!("{}: {}", table.name(), waiting.describe()));
     }
     Ok(())

@@ -1,12 +1,14 @@
 //! The secret that tells events in the log from what others write there.
 
+use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::{Finding, Preflight, rows};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
 use crate::postgres::names::{Target, quote_identifier, quote_literal};
-use crate::postgres::session::{Cells, Session};
+use crate::postgres::session::{Cells, Session, sql_error};
+use crate::postgres::table::emitted::secret_sql;
 
 /// What is known of the secret.
 #[derive(Clone, Debug, Default)]
@@ -30,13 +32,28 @@ impl Seal {
     }
 }
 
+/// Reads it again, and where the log ended before.
+pub(crate) async fn read_again(client: &Client, target: &Target) -> Result<(Option<Uuid>, Lsn), OutboxError> {
+    let failed = |error| sql_error("reading the seal", error);
+    // One after the other, since a statement sees what was committed before it began.
+    let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await.map_err(failed)?;
+    let as_of = row.cell::<String, _>(0)?.parse().unwrap_or_default();
+    let row = client.query_opt(&secret_sql(&table(target)), &[]).await.map_err(failed)?;
+    Ok((row.map(|row| row.cell(0)).transpose()?, as_of))
+}
+
+/// The table that holds it.
+fn table(target: &Target) -> String {
+    format!("{}.walpost_seal", quote_identifier(&target.main.table.schema))
+}
+
 /// Reads it. A relay that sends rows alone can do without.
 pub(super) async fn inspect(
     session: &Session,
     target: &Target,
     report: &mut Preflight,
 ) -> Result<(), OutboxError> {
-    let table = format!("{}.walpost_seal", quote_identifier(&target.main.table.schema));
+    let table = table(target);
     let sql = format!(
         "SELECT has_schema_privilege(n.oid, 'USAGE'), \
          CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END::text, \
@@ -51,7 +68,7 @@ pub(super) async fn inspect(
     let (usage, select): (Option<bool>, Option<bool>) = (row.cell(0)?, row.cell(2)?);
     match usage.zip(select) {
         Some((true, true)) => {
-            let row = rows(session, &format!("SELECT secret FROM {table}")).await?.pop();
+            let row = rows(session, &secret_sql(&table)).await?.pop();
             report.seal.secret = row.map(|row| row.cell(0)).transpose()?;
         }
         Some((usage, select)) => {

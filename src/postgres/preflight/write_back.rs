@@ -13,6 +13,8 @@ struct Described {
     name: String,
     /// Its type as SQL writes it, without a length: a text that is too long shall be told, and not be cut.
     type_name: String,
+    /// The operator by which its unique index finds a value.
+    equal: String,
     generated: bool,
     /// Its place in the primary key, from 1.
     in_key: Option<i64>,
@@ -41,7 +43,8 @@ pub async fn inspect(session: &Session, target: &Target, report: &mut Preflight)
         };
         let (oid, layout, is_partitioned) = (*oid, Layout::clone(layout), *is_partitioned);
         let of = Subject { target, outbox, oid, is_partitioned };
-        let Some(table) = table(session, &of, report).await? else { continue };
+        let Some(mut table) = table(session, &of, report).await? else { continue };
+        table.index = index;
         let names: Vec<_> = table.key().iter().map(|column| column.name.clone()).collect();
         let Some(survey) = report.tables.get_mut(index) else { continue };
         let kinds = |column: usize| {
@@ -83,8 +86,11 @@ async fn table(
     let lacking = lacking(&columns, &key, &marks);
     let Some(sees_all) = rights(session, of, &lacking, report).await? else { return Ok(None) };
     let typed: Vec<_> = marks.iter().map(|(mark, column)| (*mark, column.type_name.as_str())).collect();
-    let of_key =
-        |column: &&Described| KeyColumn { name: column.name.clone(), type_name: column.type_name.clone() };
+    let of_key = |Described { name, type_name, equal, .. }: &&Described| KeyColumn {
+        name: name.clone(),
+        type_name: type_name.clone(),
+        equal: equal.clone(),
+    };
     let key: Vec<_> = key.iter().map(of_key).collect();
     let mut found = WriteBackTable::new(table.clone(), key, mode, &clauses(&typed), is_id, of.is_partitioned);
     found.sees_all = sees_all;
@@ -116,7 +122,14 @@ async fn describe(session: &Session, of: &Subject<'_>) -> Result<Vec<Described>,
            AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum), \
          has_column_privilege(a.attrelid, a.attnum, 'SELECT'), has_column_privilege(a.attrelid, a.attnum, 'UPDATE'), \
          NOT EXISTS (SELECT FROM pg_publication_tables p WHERE p.pubname = {} AND p.schemaname = {} AND p.tablename = {} \
-           AND to_jsonb(p) ? 'attnames' AND NOT (to_jsonb(p) -> 'attnames') ? a.attname) \
+           AND to_jsonb(p) ? 'attnames' AND NOT (to_jsonb(p) -> 'attnames') ? a.attname), \
+         coalesce((SELECT format('OPERATOR(%I.%s)', n.nspname, o.oprname) FROM pg_index i, \
+           unnest(i.indkey, i.indclass) AS k (attnum, class) JOIN pg_opclass c ON c.oid = k.class \
+           JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3 AND m.amoplefttype = c.opcintype \
+             AND m.amoprighttype = c.opcintype \
+           JOIN pg_operator o ON o.oid = m.amopopr JOIN pg_namespace n ON n.oid = o.oprnamespace \
+           WHERE i.indrelid = a.attrelid AND i.indisunique AND k.attnum = a.attnum ORDER BY i.indisprimary DESC LIMIT 1), \
+           'OPERATOR(pg_catalog.=)') \
          FROM pg_attribute a WHERE a.attrelid = {oid} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
         quote_literal(&target.publication),
         quote_literal(&outbox.table.schema),
@@ -126,6 +139,7 @@ async fn describe(session: &Session, of: &Subject<'_>) -> Result<Vec<Described>,
         Ok(Described {
             name: row.cell(0)?,
             type_name: row.cell(1)?,
+            equal: row.cell(8)?,
             generated: row.cell(2)?,
             in_key: row.cell(3)?,
             unique: row.cell(4)?,
@@ -301,7 +315,18 @@ mod tests {
     fn column(name: &str, in_key: Option<i64>) -> Described {
         let (name, type_name) = (name.to_owned(), "uuid".to_owned());
         let unique = in_key.is_none();
-        Described { name, type_name, generated: false, in_key, unique, read: true, set: true, sent: true }
+        let equal = "OPERATOR(pg_catalog.=)".to_owned();
+        Described {
+            name,
+            type_name,
+            equal,
+            generated: false,
+            in_key,
+            unique,
+            read: true,
+            set: true,
+            sent: true,
+        }
     }
 
     /// A message bears the id that the connector names, whatever the preset calls it.

@@ -3,10 +3,11 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::{PgLsn, ToSql};
 
+use super::dead_letters::{pair, position};
 use super::letter::{Extent, Letter, LetterState, Rights, Settled};
 use super::rights;
 use crate::error::OutboxError;
-use crate::lsn::{Lsn, Position};
+use crate::lsn::Position;
 use crate::postgres::names::{TableName, Target};
 use crate::postgres::session::{Cells, Session, sql_error};
 
@@ -266,12 +267,4 @@ fn letter(row: &Row) -> Result<Letter, OutboxError> {
         sent_as: replay.0.zip(replay.1).map(|(lsn, index)| position(lsn, index)),
         done_at: row.cell("done_at")?,
     })
-}
-
-pub(super) fn position(lsn: PgLsn, index: i64) -> Position {
-    Position { commit_lsn: Lsn(lsn.into()), index: u64::try_from(index).unwrap_or_default() }
-}
-
-pub(super) fn pair(position: Position) -> (PgLsn, i64) {
-    (position.commit_lsn.0.into(), i64::try_from(position.index).unwrap_or(i64::MAX))
 }

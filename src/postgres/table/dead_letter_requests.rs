@@ -8,15 +8,15 @@ use std::collections::{BTreeSet, HashMap};
 use tokio_postgres::Transaction;
 use tokio_postgres::types::{PgLsn, ToSql};
 
-use super::dead_letter_office::{DeadLetterOffice, Parameters, pair, position};
+use super::dead_letter_office::{DeadLetterOffice, Parameters};
+use super::dead_letters::{pair, position};
 use super::letter::{Asked, Chosen, Discarded};
 use crate::error::OutboxError;
 use crate::lsn::Position;
 use crate::postgres::names::quote_literal;
 use crate::postgres::session::{Cells, Session, sql_error};
+use crate::postgres::slot::MESSAGE_PREFIX;
 
-/// Prefix of the marker in the log, by which the relay knows it.
-const MARKER: &str = "walpost.dead_letters";
 /// A row that a running relay holds is free in a moment; a table that somebody locks is worth a word.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
 /// How many positions are read at a time.
@@ -220,7 +220,7 @@ impl DeadLetterOffice {
             return Err(OutboxError::definite(what, "see `walpost dead-letters list --all`"));
         }
         let marker = "SELECT pg_logical_emit_message(true, $1::text, $2::text)";
-        let told = transaction.execute(marker, &[&MARKER, &self.slot]).await;
+        let told = transaction.execute(marker, &[&MESSAGE_PREFIX, &self.slot]).await;
         told.map_err(|error| sql_error(during, error))?;
         transaction.commit().await.map_err(|error| sql_error(during, error))
     }

@@ -399,7 +399,7 @@ impl DeadLetterTable {
     }
 }
 
-fn position(lsn: PgLsn, index: i64) -> Position {
+pub(super) fn position(lsn: PgLsn, index: i64) -> Position {
     Position { commit_lsn: Lsn(lsn.into()), index: u64::try_from(index).unwrap_or_default() }
 }
 

@@ -15,7 +15,7 @@ use crate::postgres::names::TableName;
 
 /// The prefix of the logical messages that are events of the outbox with that table.
 pub(crate) fn prefix(table: &TableName) -> String {
-    format!("walpost.emit:{table}")
+    format!("{EVENTS}{table}")
 }
 
 /// The prefix of those that are rows of the table.
@@ -25,6 +25,18 @@ pub(crate) fn rows_prefix(table: &TableName) -> String {
 
 /// What the prefix of a row's message begins with; the table's name follows.
 pub(crate) const ROWS: &str = "walpost.rows:";
+/// The same of an event.
+const EVENTS: &str = "walpost.emit:";
+
+/// SQL that reads the seal from its table.
+pub(crate) fn secret_sql(seal_table: &str) -> String {
+    format!("SELECT secret FROM {seal_table}")
+}
+
+/// SQL for how a row's message begins: with the seal, from the table of that alias.
+pub(crate) fn sealed(seal_table: &str) -> String {
+    format!("'{{\"seal\":' OPERATOR(pg_catalog.||) pg_catalog.to_json({seal_table}.secret)")
+}
 
 /// The header of a row that is sent again on purpose: when that was asked for.
 pub(crate) const REPLAY: &str = "walpost.replay";
@@ -60,6 +72,27 @@ impl<'a> SentRow<'a> {
         let sent: SentRow<'a> = serde_json::from_slice(content).map_err(|_| NoEvent::Malformed)?;
         if is_seal(&sent.seal, secret) { Ok(sent) } else { Err(NoEvent::Unsealed) }
     }
+}
+
+/// The table beside which a message of this prefix was written; `None` if Walpost does not write such ones.
+pub(crate) fn table_of(prefix: &[u8]) -> Option<Cow<'_, str>> {
+    let table = [ROWS, EVENTS].iter().find_map(|own| prefix.strip_prefix(own.as_bytes()));
+    table.map(String::from_utf8_lossy)
+}
+
+/// The least that is said of either.
+#[derive(Deserialize)]
+struct Sealed<'a> {
+    #[serde(borrow)]
+    seal: Cow<'a, str>,
+    #[serde(borrow, default)]
+    released: Option<Cow<'a, str>>,
+}
+
+/// Of content that bears the seal, the slot whose relay has held it back until now, if one has; `None` if it does not.
+pub(crate) fn released_by(content: &Bytes, secret: Uuid) -> Option<Option<String>> {
+    let sealed: Sealed<'_> = serde_json::from_slice(content).ok()?;
+    is_seal(&sealed.seal, secret).then(|| sealed.released.map(Cow::into_owned))
 }
 
 fn is_seal(text: &str, secret: Uuid) -> bool {

@@ -82,9 +82,7 @@ fn text(column: &Column, kind: Kind) -> Result<Option<String>, Unfit> {
         Column::Binary(bytes) => Value { kind, bytes: bytes.clone(), binary: true },
     };
     if kind == Kind::Bytea {
-        return Ok(Some(
-            value.bytes.iter().fold("\\x".to_owned(), |text, byte| text + &format!("{byte:02x}")),
-        ));
+        return Ok(Some(value::hex(&value.bytes)));
     }
     Ok(Some(value::text(value)?.to_string()))
 }

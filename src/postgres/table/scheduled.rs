@@ -3,6 +3,7 @@
 //! A row is kept under its position in the log, so that one that comes again is not held a second time. When its time has
 //! come, one transaction writes it into the log once more and marks it released.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use tokio_postgres::types::{PgLsn, Timestamp, ToSql};
@@ -10,7 +11,7 @@ use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::Later;
 use super::dead_letters::pair;
-use super::emitted::ROWS;
+use super::emitted::{self, ROWS};
 use super::letter::Rights;
 use super::rights;
 use super::write_back::Snapshot;
@@ -24,6 +25,8 @@ use crate::postgres::session::{Cells, Session, sql_error};
 const MOST_ROWS: usize = 1_000;
 /// At so many bytes it is done before that.
 const MOST_BYTES: usize = 4 << 20;
+/// So many tables are named.
+const MOST_NAMES: usize = 10;
 /// After the year 9999, in microseconds since 1970, is never.
 const NEVER: i64 = 253_402_300_800_000_000;
 
@@ -81,6 +84,17 @@ pub struct Waiting {
     pub rows: i64,
     /// When the first of them is due.
     pub next: Option<String>,
+    /// How many rows more wait of tables that the relay does not serve, and so can't send.
+    pub unserved: BTreeMap<String, i64>,
+}
+
+/// As much of it as a starting relay has to know.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Whether a row waits.
+    pub(crate) any: bool,
+    /// Tables of which rows wait that this relay does not serve: some of them.
+    pub(crate) unserved: Vec<String>,
 }
 
 /// What the relay sees of the server when it looks for rows that are due.
@@ -90,6 +104,8 @@ pub(crate) struct Look {
     pub(crate) clock: String,
     /// How long it is until a row is due.
     pub(crate) rest: Duration,
+    /// How long until the first one is that is not due yet.
+    pub(crate) next: Duration,
     /// How far the log was: what is committed behind it is due after the clock's time, if it is to be sent later.
     pub(crate) log: Lsn,
 }
@@ -99,11 +115,14 @@ impl Waiting {
     #[must_use]
     pub fn describe(&self) -> String {
         let next = self.next.as_deref().unwrap_or("never");
-        match self.rows {
+        let waiting = match self.rows {
             0 => "no row waits".to_owned(),
             1 => format!("1 row waits, due {next}"),
             rows => format!("{rows} rows wait, the next due {next}"),
-        }
+        };
+        let unserved =
+            self.unserved.iter().map(|(table, rows)| format!("; {rows} of {table}, which is not served"));
+        waiting + &unserved.collect::<String>()
     }
 }
 
@@ -114,6 +133,8 @@ pub struct ScheduledTable {
     /// By which the relay knows what it may send.
     seal: String,
     slot: String,
+    /// The tables that this relay serves, as an array in SQL: only their rows can be sent.
+    sources: String,
     /// The session that reads the slot for this relay. Once it does not any more, nothing is written.
     reader: i32,
 }
@@ -125,7 +146,8 @@ impl ScheduledTable {
         let schema = target.main.table.schema.clone();
         let seal = format!("{}.walpost_seal", quote_identifier(&schema));
         let name = TableName { schema, name: "scheduled".to_owned() };
-        ScheduledTable { name, seal, slot: target.slot.clone(), reader: 0 }
+        let sources = format!("ARRAY[{}]", target.list(|table| quote_literal(&table.to_string()), ", "));
+        ScheduledTable { name, seal, slot: target.slot.clone(), sources, reader: 0 }
     }
 
     /// The same table, for the relay whose stream is the server's process `reader`.
@@ -172,14 +194,69 @@ impl ScheduledTable {
     /// The table can't be read.
     pub async fn waiting(&self, session: &Session) -> Result<Waiting, OutboxError> {
         let sql = format!(
-            "SELECT count(*), min(due)::text FROM {} WHERE slot = {} AND released_at IS NULL",
+            "SELECT source, count(*), source = ANY ({}) FROM {} WHERE {} GROUP BY source",
+            self.sources,
             self.name,
-            quote_literal(&self.slot)
+            self.waits()
         );
-        match session.query_one_row("counting rows that are due later", &sql).await? {
-            Some(row) => Ok(Waiting { rows: row.cell(0)?, next: row.cell(1)? }),
-            None => Ok(Waiting::default()),
+        let rows = session.client().query(&sql, &[]).await;
+        let mut waiting = Waiting::default();
+        for row in rows.map_err(|error| sql_error("counting rows that are due later", error))? {
+            if row.cell(2)? {
+                waiting.rows += row.cell::<i64, _>(1)?;
+            } else if waiting.unserved.len() < MOST_NAMES {
+                waiting.unserved.insert(row.cell(0)?, row.cell(1)?);
+            }
         }
+        if waiting.rows > 0 {
+            waiting.next = self.next(session).await?;
+        }
+        Ok(waiting)
+    }
+
+    /// When the next row that is served is due.
+    async fn next(&self, session: &Session) -> Result<Option<String>, OutboxError> {
+        let sql = format!("SELECT min(due)::text FROM {} WHERE {}", self.name, self.waits_served());
+        let row = session.query_one_row("looking for the next row that is due", &sql).await?;
+        row.map_or(Ok(None), |row| row.cell(0))
+    }
+
+    /// Whether rows wait, and of which tables that are not served. Rows are not counted: a starting relay need not know.
+    pub(crate) async fn found(&self, session: &Session) -> Result<Found, OutboxError> {
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {0} WHERE {1}), \
+             ARRAY(SELECT DISTINCT source FROM {0} WHERE {1} AND source <> ALL ({2}) ORDER BY source LIMIT {MOST_NAMES})",
+            self.name,
+            self.waits(),
+            self.sources
+        );
+        let row = session.query_one_row("looking for rows that are due later", &sql).await?;
+        row.map_or(Ok(Found::default()), |row| Ok(Found { any: row.cell(0)?, unserved: row.cell(1)? }))
+    }
+
+    /// What becomes of rows of a table that this relay does not serve, and the mend.
+    pub(crate) fn unserved(&self, source: &str) -> (String, String) {
+        let (table, slot, of) = (&self.name, quote_literal(&self.slot), quote_literal(source));
+        let text = format!(
+            "rows of {source} wait in {table}, and are not sent: this relay does not serve that table"
+        );
+        let advice = format!(
+            "name it with --table as well; if it has another name by now: UPDATE {table} SET source = '<its name>' \
+             WHERE slot = {slot} AND source = {of} AND released_at IS NULL; if they shall not be sent: \
+             UPDATE {table} SET released_at = now(), content = NULL WHERE slot = {slot} AND source = {of} \
+             AND released_at IS NULL;"
+        );
+        (text, advice)
+    }
+
+    /// The condition for rows that wait.
+    fn waits(&self) -> String {
+        format!("slot = {} AND released_at IS NULL", quote_literal(&self.slot))
+    }
+
+    /// The same of those that can be sent. One of a table that is not served would be written into the log for nobody.
+    fn waits_served(&self) -> String {
+        format!("{} AND source = ANY ({})", self.waits(), self.sources)
     }
 
     /// Stores rows; durable when it returns. Those that are there, or were, stay as they are. Tells whether everybody can
@@ -219,15 +296,15 @@ impl ScheduledTable {
         // statement sees what was committed before it began.
         let sql = format!(
             "SELECT pg_advisory_xact_lock(hashtext('walpost.scheduled'), hashtext({slot})); \
-             WITH held AS MATERIALIZED (SELECT {} AS yes), sealed AS MATERIALIZED (SELECT secret FROM {seal}), \
+             WITH held AS MATERIALIZED (SELECT {} AS yes), sealed AS MATERIALIZED ({}), \
              next AS MATERIALIZED (SELECT ctid AS place, due, commit_lsn, index, source, content, mark, \
                pg_column_size(content) AS size FROM {table} WHERE (SELECT yes FROM held) AND EXISTS (SELECT FROM sealed) \
-               AND slot = {slot} AND released_at IS NULL AND due <= {} \
+               AND {} AND due <= {} \
                ORDER BY due, commit_lsn, index LIMIT {MOST_ROWS} FOR UPDATE SKIP LOCKED), \
              chosen AS MATERIALIZED (SELECT * FROM (SELECT *, sum(size) OVER (ORDER BY due, commit_lsn, index) AS total \
                FROM next) sized WHERE total <= {MOST_BYTES} OR total = size), \
              written AS MATERIALIZED (SELECT count(pg_logical_emit_message(true, '{ROWS}' || r.source, convert_to( \
-               '{{\"seal\":' || to_json(s.secret) || ',\"mark\":' || coalesce(to_json(r.mark)::text, 'null') \
+               {} || ',\"mark\":' || coalesce(to_json(r.mark)::text, 'null') \
                || ',\"released\":' || to_json({slot}::text) || ',\"row\":' || r.content::text || '}}', 'UTF8'))) AS rows \
                FROM sealed s, (SELECT * FROM chosen ORDER BY due, commit_lsn, index) r), \
              marked AS (UPDATE {table} SET released_at = now(), content = NULL \
@@ -235,7 +312,10 @@ impl ScheduledTable {
              SELECT (SELECT yes FROM held), EXISTS (SELECT FROM sealed), (SELECT rows FROM written), \
                (SELECT count(*) FROM marked)",
             self.is_ours(),
-            quote_literal(at)
+            emitted::secret_sql(seal),
+            self.waits_served(),
+            quote_literal(at),
+            emitted::sealed("s"),
         );
         let row = self.last_row(client, &sql).await?;
         let value = |index: usize| row.as_ref().and_then(|row| row.try_get(index).ok()?).unwrap_or_default();
@@ -251,27 +331,51 @@ impl ScheduledTable {
 
     /// Removes what was released long ago and can't come again, and looks when the next row is due.
     pub(crate) async fn look(&self, client: &Client) -> Result<Look, OutboxError> {
-        let (table, slot) = (&self.name, quote_literal(&self.slot));
+        let (table, slot, waits) = (&self.name, quote_literal(&self.slot), self.waits_served());
+        // An infinity can't be subtracted (before 17).
+        let until = |due: &str| {
+            format!(
+                "(extract(epoch FROM least(greatest((SELECT coalesce(min(due), 'infinity') FROM {table} WHERE {waits}{due}), \
+                 clock), clock + interval '1 hour') - clock) * 1000000)::bigint"
+            )
+        };
         let sql = format!(
             "DELETE FROM {table} WHERE {} AND ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE slot = {slot} \
                AND released_at < now() - interval '1 day' AND commit_lsn < \
                (SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = {slot}) LIMIT {MOST_ROWS})); \
-             SELECT clock, extract(epoch FROM least((SELECT min(due) FROM {table} WHERE slot = {slot} \
-               AND released_at IS NULL), clock + interval '1 hour') - clock)::float8, pg_current_wal_flush_lsn() \
-             FROM (SELECT clock_timestamp() AS clock OFFSET 0) now",
-            self.is_ours()
+             SELECT clock, {}, {}, pg_current_wal_flush_lsn() FROM (SELECT clock_timestamp() AS clock OFFSET 0) now",
+            self.is_ours(),
+            until(""),
+            until(" AND due > clock")
         );
         let row = self.last_row(client, &sql).await?;
         let value = |index: usize| row.as_ref().and_then(|row| row.try_get(index).ok()?).unwrap_or_default();
-        let (seconds, log) = (value(1).parse::<f64>().ok(), value(2).parse().ok());
-        let (Some(seconds), Some(log)) = (seconds, log) else {
+        let micros = |index: usize| value(index).parse().ok().map(Duration::from_micros);
+        let (Some(rest), Some(next), Ok(log)) = (micros(1), micros(2), value(3).parse()) else {
             return Err(OutboxError::protocol(
                 "the server's answer can't be read",
                 "no time, or no position",
             ));
         };
-        let rest = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        Ok(Look { clock: value(0).to_owned(), rest, log })
+        Ok(Look { clock: value(0).to_owned(), rest, next, log })
+    }
+
+    /// Writes a record of no meaning, so that the log has been written out behind all that was in it before, and is sent.
+    pub(crate) async fn write_out(&self, client: &Client) -> Result<(), OutboxError> {
+        let sql = "SELECT pg_logical_emit_message(true, 'walpost.mark', '')";
+        client.batch_execute(sql).await.map_err(|error| self.failed(error))
+    }
+
+    /// Who has locked the first row that is due, as far as that can be seen.
+    pub(crate) async fn locked_by(&self, client: &Client) -> Result<Option<String>, OutboxError> {
+        let sql = format!(
+            "SELECT format('PID %s of role %s', pid, coalesce(usename, '?')) FROM pg_stat_activity WHERE backend_xid = \
+             (SELECT xmax FROM {} WHERE {} ORDER BY due, commit_lsn, index LIMIT 1)",
+            self.name,
+            self.waits_served()
+        );
+        let row = client.query_opt(&sql, &[]).await.map_err(|error| self.failed(error))?;
+        row.map(|row| row.cell(0)).transpose()
     }
 
     fn is_ours(&self) -> String {

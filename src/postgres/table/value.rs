@@ -276,6 +276,18 @@ fn unhex(text: &[u8]) -> Result<Bytes, Unfit> {
     bytes.map(Bytes::from).ok_or(Unfit::NotHex)
 }
 
+/// Bytes as SQL reads them.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 + 2 * bytes.len());
+    text.push_str("\\x");
+    for byte in bytes {
+        text.extend(
+            [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or_default()),
+        );
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

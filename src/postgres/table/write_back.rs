@@ -12,12 +12,17 @@ use crate::postgres::names::{TableName, quote_identifier, quote_literal};
 use crate::postgres::session::{Cells, sql_error};
 use crate::write_back::WriteBackMode;
 
+/// The server's own operator, whatever others there are.
+const EQUAL: &str = "OPERATOR(pg_catalog.=)";
+
 /// A column of a table's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyColumn {
     pub(crate) name: String,
     /// Its type as SQL writes it.
     pub(crate) type_name: String,
+    /// The operator by which its index finds a value, as SQL writes it.
+    pub(crate) equal: String,
 }
 
 /// What is written back, and where.
@@ -28,6 +33,8 @@ pub(crate) struct WriteBackTable {
     statement: String,
     /// The message's id is the whole key.
     is_id: bool,
+    /// Which of the target's outboxes it is.
+    pub(crate) index: usize,
     /// No policy hides rows; should that change, it is an error, and no row stays unmarked in silence.
     pub(crate) sees_all: bool,
 }
@@ -38,10 +45,10 @@ pub(crate) fn clauses(marks: &[(&Mark, &str)]) -> String {
         let column = quote_identifier(&mark.column);
         let value = match &mark.value {
             MarkValue::Null => "NULL".to_owned(),
-            MarkValue::Now => "now()".to_owned(),
+            MarkValue::Now => "pg_catalog.now()".to_owned(),
             MarkValue::Text(text) => format!("{}::{type_name}", quote_literal(text)),
             MarkValue::AsItIs(text) => format!(
-                "(CASE WHEN t.{column}::text = lower(t.{column}::text) THEN {} ELSE {} END)::{type_name}",
+                "(CASE WHEN t.{column}::text {EQUAL} pg_catalog.lower(t.{column}::text) THEN {} ELSE {} END)::{type_name}",
                 quote_literal(&text.to_lowercase()),
                 quote_literal(text)
             ),
@@ -61,12 +68,13 @@ impl WriteBackTable {
         is_partitioned: bool,
     ) -> Self {
         let names: Vec<_> = (1..=key.len()).map(|number| format!("k{number}")).collect();
-        let arrays: Vec<_> = (1..=key.len()).map(|number| format!("${number}::text[]")).collect();
+        let arrays: Vec<_> =
+            (1..=key.len()).map(|number| format!("pg_catalog.unnest(${number}::text[])")).collect();
         let equal = key.iter().zip(&names).map(|(column, name)| {
-            format!("t.{} = k.{name}::{}", quote_identifier(&column.name), column.type_name)
+            format!("t.{} {} k.{name}::{}", quote_identifier(&column.name), column.equal, column.type_name)
         });
         let equal = equal.collect::<Vec<_>>().join(" AND ");
-        let rows = format!("unnest({}) AS k ({})", arrays.join(", "), names.join(", "));
+        let rows = format!("ROWS FROM ({}) AS k ({})", arrays.join(", "), names.join(", "));
         // Rows of tables that inherit are not published, and may have the same key.
         let alone = if is_partitioned { "" } else { "ONLY " };
         let write = if mode == WriteBackMode::Delete {
@@ -76,9 +84,10 @@ impl WriteBackTable {
         };
         // One statement, and so one snapshot for both.
         let statement = format!(
-            "WITH done AS ({write} RETURNING 1) SELECT count(*), pg_current_snapshot()::text FROM done"
+            "WITH done AS ({write} RETURNING 1) \
+             SELECT pg_catalog.count(*), pg_catalog.pg_current_snapshot()::text FROM done"
         );
-        WriteBackTable { table, key, statement, is_id, sees_all: true }
+        WriteBackTable { table, key, statement, is_id, index: 0, sees_all: true }
     }
 
     pub(crate) fn key(&self) -> &[KeyColumn] {
@@ -210,19 +219,22 @@ mod tests {
         let typed: Vec<_> = marks.iter().map(|mark| (mark, "text")).collect();
         assert_eq!(
             clauses(&typed),
-            "status = (CASE WHEN t.status::text = lower(t.status::text) THEN 'sent' ELSE 'SENT' END)::text, \
-             \"Sent at\" = now(), locked_by = NULL, note = 'it''s'::text"
+            "status = (CASE WHEN t.status::text OPERATOR(pg_catalog.=) pg_catalog.lower(t.status::text) \
+             THEN 'sent' ELSE 'SENT' END)::text, \
+             \"Sent at\" = pg_catalog.now(), locked_by = NULL, note = 'it''s'::text"
         );
         let key = |name: &str, type_name: &str| KeyColumn {
             name: name.to_owned(),
             type_name: type_name.to_owned(),
+            equal: EQUAL.to_owned(),
         };
         let columns = vec![key("id", "uuid"), key("Day", "date")];
         let table =
             WriteBackTable::new(TableName::default(), columns, WriteBackMode::Delete, "", false, false);
         assert!(table.statement.contains(
-            "DELETE FROM ONLY outbox.messages t USING unnest($1::text[], $2::text[]) AS k (k1, k2) \
-             WHERE t.id = k.k1::uuid AND t.\"Day\" = k.k2::date RETURNING 1"
+            "DELETE FROM ONLY outbox.messages t \
+             USING ROWS FROM (pg_catalog.unnest($1::text[]), pg_catalog.unnest($2::text[])) AS k (k1, k2) \
+             WHERE t.id OPERATOR(pg_catalog.=) k.k1::uuid AND t.\"Day\" OPERATOR(pg_catalog.=) k.k2::date RETURNING 1"
         ));
     }
 }

@@ -158,21 +158,10 @@ fn is_long_ago(value: &Value) -> bool {
 fn text(value: Value) -> Result<String, Unfit> {
     match (value.kind, value.binary) {
         (_, false) => String::from_utf8(value.bytes.to_vec()).map_err(|_| Unfit::NotUtf8),
-        (Kind::Bytea, true) => Ok(hex(&value.bytes)),
+        (Kind::Bytea, true) => Ok(value::hex(&value.bytes)),
         (Kind::Timestamptz | Kind::Timestamp, true) => time(&value),
         _ => Ok(value::text(value)?.to_string()),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(2 + 2 * bytes.len());
-    text.push_str("\\x");
-    for byte in bytes {
-        text.extend(
-            [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or_default()),
-        );
-    }
-    text
 }
 
 /// A time that came in binary form.
