@@ -78,7 +78,8 @@ async fn the_servers_own_functions_are_called_whoever_else_has_some() {
     insert_at(&world, &client, OLD, 3).await;
     let relay = world.command(["run", "--on-refusal", "dead-letter"]).spawn();
     relay.wait_for_log("streaming", PATIENCE).await;
-    let later = "INSERT INTO outbox.messages (topic, payload, scheduled_at) VALUES ($1, '1', now() + interval '1 s')";
+    let later =
+        "INSERT INTO outbox.messages (topic, payload, scheduled_at) VALUES ($1, '1', now() + interval '1 s')";
     client.execute(later, &[&world.topic]).await.unwrap();
     assert!(run(&world, &["replay", "--where", "is_mine(payload)"]).await.contains("4 rows"));
     eventually("no row to wait", PATIENCE, async || (held(&client).await == 0).then_some(())).await;
