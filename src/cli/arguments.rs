@@ -54,7 +54,7 @@ pub enum Command {
     /// answered over HTTP: /healthz says whether the process should live (200) or be restarted (503),
     /// /readyz whether messages flow.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Check every precondition, and say how to mend what is missing
     Check(CheckArguments),
     /// Show how far the relay is: position, lag, retained log and what holds it back, who holds the slot
@@ -253,7 +253,8 @@ impl Arguments {
                 write_back.put_into(&mut layer);
                 refusal.put_into(&mut layer);
             }
-            Command::Run(RunArguments { database, mapping, kafka, relay, write_back, refusal, retry }) => {
+            Command::Run(run) => {
+                let RunArguments { database, mapping, kafka, relay, write_back, refusal, retry } = &**run;
                 database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;

@@ -58,5 +58,7 @@ pub use session::Session;
 pub use settings::Settings;
 pub use setup::{drop_table_sql, lag_sql, setup_sql, setup_sql_without_slot, teardown_sql};
 pub use store::{ReplicationSource, ReplicationStore};
+#[cfg(feature = "cli")]
+pub(crate) use table::counted;
 pub use table::{Asked, Chosen, DeadLetterOffice, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use table::{OutboxTable, ScheduledTable, Waiting, save};

@@ -31,6 +31,7 @@ mod life;
 mod mapping;
 mod mapping_letters;
 mod metrics;
+mod page;
 mod peers;
 mod publication;
 mod restart;
