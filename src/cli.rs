@@ -57,7 +57,7 @@ pub fn execute(
     let runtime = tokio::runtime::Runtime::new().map_err(|error| {
         OutboxError::definite(format!("cannot start threads: {error}"), "raise the limits")
     })?;
-    let console = telemetry::init(&Observe::resolve(&layers)?, colours)?;
+    let (console, events) = telemetry::init(&Observe::resolve(&layers)?, colours)?;
     layers.announce();
     // Not for the demo: it is made of throw-away parts, and real settings must not lead it to a real system.
     let config = || Config::resolve(&layers, &environment, &Os::detect());
@@ -65,7 +65,7 @@ pub fn execute(
         match &arguments.command {
             Command::Setup(setup) => setup::setup(&config()?, setup.backfill()).await,
             Command::Replay(rows) => replay::replay(rows, &config()?).await,
-            Command::Run(_) => run::run(config()?, &console).await,
+            Command::Run(_) => run::run(config()?, &console, events).await,
             Command::Check(arguments) => check::check(&config()?, arguments.json).await,
             Command::Status(status) => status::status(&config()?, status.json).await,
             Command::DeadLetters(letters) => dead_letters::dead_letters(&letters.command, &config()?).await,

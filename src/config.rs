@@ -14,6 +14,7 @@ mod per_table;
 pub(crate) mod property;
 mod values;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,6 +104,10 @@ pub struct RefusalConfig {
 pub struct Observe {
     /// Where health is answered, if anywhere: `host:port`.
     pub listen: Option<String>,
+    /// What holds the token that a person must give there.
+    pub listen_token_file: Option<PathBuf>,
+    /// Whether dead letters may be replayed and discarded there.
+    pub page_actions: bool,
     /// `None` leaves the choice to where the log goes.
     pub log_format: Option<LogFormat>,
     /// A level, or directives such as `info,walpost=debug`.
@@ -353,7 +358,15 @@ impl Observe {
             let what = format!("`{}` is not an address", listen.text);
             return Err(listen.wrong(&what, "write host:port, such as 127.0.0.1:8480, or off"));
         }
+        let (token, actions) = (layers.get(&layers::LISTEN_TOKEN_FILE), layers.get(&layers::PAGE_ACTIONS));
+        let page_actions = match actions.text {
+            "yes" => true,
+            "no" => false,
+            other => return Err(actions.wrong(&format!("`{other}` is neither"), "use yes or no")),
+        };
         Ok(Observe {
+            listen_token_file: (!token.text.is_empty()).then(|| token.text.into()),
+            page_actions,
             listen: (listen.text != "off").then(|| listen.text.to_owned()),
             log_format,
             log_level: level.text.to_owned(),

@@ -151,7 +151,10 @@ impl<E: Ends> Supervisor<E> {
                 () = self.wait(wait) => {}
             }
         };
-        self.vitals.enter(State::Stopped, result.as_ref().err().map(OutboxError::chain).unwrap_or_default());
+        let error = result.as_ref().err();
+        let advice = error.and_then(OutboxError::advice).unwrap_or_default();
+        let reason = error.map(OutboxError::chain).unwrap_or_default();
+        self.vitals.enter_with_advice(State::Stopped, reason, advice);
         result
     }
 
@@ -218,7 +221,7 @@ impl<E: Ends> Supervisor<E> {
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         // Entered before it is told: who reads the log and then asks for the state must find it.
         let state = if error.is_slot_in_use() { State::StandingBy } else { State::Retrying };
-        self.vitals.enter(state, reason.clone());
+        self.vitals.enter_with_advice(state, reason.clone(), advice);
         if state == State::StandingBy {
             if faults.in_a_row == 1 {
                 tracing::info!(

@@ -1,48 +1,64 @@
 //! What a running relay tells people and machines: the log, a progress line, health and metrics over HTTP, spans.
 
+mod access;
 mod app;
 mod console;
+mod events;
 mod exposition;
 pub mod health;
+mod history;
 mod http;
+mod letters;
 mod metrics;
 mod otlp;
+mod page;
 mod process;
 mod progress;
+mod state;
 
 use std::io::IsTerminal;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt};
 
 use crate::config::{LogFormat, Observe, log_filter};
 use crate::error::OutboxError;
 
+pub use access::{Access, Denied, Facts, Wish};
 pub use app::App;
 pub use console::Console;
+pub use events::Events;
 pub use http::{Health, listen};
+pub use letters::Letters;
 pub use otlp::Exporter;
 pub use progress::{Progress, Snapshot};
+pub use state::About;
 
-/// Starts the log on stderr and hands back the screen that it is written to.
+/// Starts the log on stderr and hands back the screen that it is written to, and what it will have warned of.
 ///
 /// `colours` is for a terminal only: a file never gets escape sequences.
 ///
 /// # Errors
 /// The process has a log already, or its level makes no sense.
-pub fn init(observe: &Observe, colours: bool) -> Result<Console, OutboxError> {
+pub fn init(observe: &Observe, colours: bool) -> Result<(Console, Events), OutboxError> {
     let terminal = std::io::stderr().is_terminal();
     let automatic = if terminal { LogFormat::Text } else { LogFormat::Json };
     let format = observe.log_format.unwrap_or(automatic);
     let console = Console::new(terminal && format == LogFormat::Text);
     let filter =
         log_filter(&observe.log_level).map_err(|what| OutboxError::usage(what, "see --log-level"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(console.clone());
-    let started = match format {
-        LogFormat::Text => log.with_target(false).with_ansi(terminal && colours).try_init(),
+    let lines = fmt::layer().with_writer(console.clone());
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        LogFormat::Text => lines.with_target(false).with_ansi(terminal && colours).boxed(),
         LogFormat::Json => {
-            log.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+            lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
     };
-    started.map_err(|error| {
+    let events = Events::default();
+    let log = tracing_subscriber::registry().with(lines.with_filter(filter)).with(events.recorder());
+    log.try_init().map_err(|error| {
         OutboxError::definite(format!("the log cannot be started: {error}"), "start it once")
     })?;
-    Ok(console)
+    Ok((console, events))
 }

@@ -59,6 +59,8 @@ pub struct Phase {
     pub since: Instant,
     /// Why, in a sentence; empty when there is nothing to explain.
     pub reason: String,
+    /// What a person can do about it; empty when there is nothing to do.
+    pub advice: String,
 }
 
 /// Shared between the relay's loop and whoever watches it.
@@ -106,7 +108,12 @@ impl Default for Vitals {
     fn default() -> Self {
         let now = Instant::now();
         Vitals {
-            phase: Mutex::new(Phase { state: State::Starting, since: now, reason: String::new() }),
+            phase: Mutex::new(Phase {
+                state: State::Starting,
+                since: now,
+                reason: String::new(),
+                advice: String::new(),
+            }),
             broker: Mutex::default(),
             write_back: Mutex::default(),
             epoch: now,
@@ -198,13 +205,15 @@ impl Vitals {
 
     /// Enters a state; entering the same one again for the same reason changes nothing.
     pub fn enter(&self, state: State, reason: impl Into<String>) {
-        let reason = reason.into();
+        self.enter_with_advice(state, reason, "");
+    }
+
+    /// The same, for a reason about which a person can do something.
+    pub fn enter_with_advice(&self, state: State, reason: impl Into<String>, advice: impl Into<String>) {
+        let (reason, advice) = (reason.into(), advice.into());
         let mut phase = locked(&self.phase);
-        if phase.state != state {
-            *phase = Phase { state, since: Instant::now(), reason };
-        } else if phase.reason != reason {
-            phase.reason = reason;
-        }
+        let since = if phase.state == state { phase.since } else { Instant::now() };
+        *phase = Phase { state, since, reason, advice };
     }
 
     /// The present state.

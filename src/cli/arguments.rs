@@ -54,7 +54,7 @@ pub enum Command {
     /// answered over HTTP: /healthz says whether the process should live (200) or be restarted (503),
     /// /readyz whether messages flow.
     #[command(after_help = RUN_EXAMPLES)]
-    Run(RunArguments),
+    Run(Box<RunArguments>),
     /// Check every precondition, and say how to mend what is missing
     ///
     /// Looks at the database, at Kafka, and at what surrounds a relay: rights, room, retention, standbys, poolers, topics.
@@ -259,7 +259,8 @@ impl Arguments {
                 write_back.put_into(&mut layer);
                 refusal.put_into(&mut layer);
             }
-            Command::Run(RunArguments { database, mapping, kafka, relay, write_back, refusal, retry }) => {
+            Command::Run(run) => {
+                let RunArguments { database, mapping, kafka, relay, write_back, refusal, retry } = &**run;
                 database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;

@@ -1,6 +1,8 @@
 //! `walpost run`: the relay, with health and a progress line around it.
 
+use std::fs;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -9,19 +11,27 @@ use tokio::sync::oneshot;
 
 use super::signals;
 use crate::config::layers::LISTEN;
-use crate::config::{Config, Traces};
+use crate::config::{Config, Observe, Traces};
 use crate::error::OutboxError;
 use crate::processor::Pace;
 use crate::relay::Relay;
 use crate::spans::Spans;
-use crate::telemetry::{self, App, Console, Exporter, Health, Progress};
+use crate::telemetry::{self, About, Access, App, Console, Events, Exporter, Health, Letters, Progress};
 use crate::vitals::Vitals;
 
-pub(super) async fn run(config: Config, console: &Console) -> Result<(), OutboxError> {
+/// A shorter one can be found out by trying.
+const SHORTEST_TOKEN: usize = 16;
+
+pub(super) async fn run(config: Config, console: &Console, events: Events) -> Result<(), OutboxError> {
+    let access = access(&config.observe)?;
     let (vitals, exporter) = vitals(&config.traces);
+    let app = App::new(Arc::clone(&vitals))
+        .with_access(access)
+        .of(about(&config), events)
+        .with_letters(Letters::new(config.database.clone(), config.target.clone()));
     // Bound before anything else: a relay that can't tell how it is should not begin.
     let _health = match &config.observe.listen {
-        Some(address) => Some(listen(address, &App::new(Arc::clone(&vitals))).await?),
+        Some(address) => Some(listen(address, &app).await?),
         None => None,
     };
     let shutdown = signals::shutdown(console)?;
@@ -40,6 +50,48 @@ pub(super) async fn run(config: Config, console: &Console) -> Result<(), OutboxE
         exporter.finish().await;
     }
     result
+}
+
+/// What relay this is, for the page.
+fn about(config: &Config) -> About {
+    About {
+        version: env!("CARGO_PKG_VERSION"),
+        slot: config.target.slot.clone(),
+        publication: config.target.publication.clone(),
+        tables: config.target.outboxes().map(|outbox| outbox.table.to_string()).collect(),
+        database: config.database.to_string(),
+        brokers: config.kafka.brokers.clone(),
+    }
+}
+
+/// Who may look and act, with the token out of its file.
+fn access(observe: &Observe) -> Result<Access, OutboxError> {
+    let access = Access::default().with_actions(observe.page_actions);
+    match &observe.listen_token_file {
+        Some(path) => Ok(access.with_token(&token(path)?)),
+        None if observe.page_actions => Err(OutboxError::usage(
+            "--page-actions (WALPOST_PAGE_ACTIONS) needs a token, or anybody on this machine could use it",
+            "name a file that holds one with --listen-token-file or WALPOST_LISTEN_TOKEN_FILE",
+        )),
+        None => Ok(access),
+    }
+}
+
+fn token(path: &Path) -> Result<String, OutboxError> {
+    let wrong = |what: String| {
+        OutboxError::usage(
+            format!("--listen-token-file (WALPOST_LISTEN_TOKEN_FILE): {}: {what}", path.display()),
+            "put a long random text into it, for example with: openssl rand -hex 32",
+        )
+    };
+    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let token = text.trim();
+    if token.len() < SHORTEST_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(wrong(format!(
+            "not a token: at least {SHORTEST_TOKEN} letters, digits and the like, without spaces"
+        )));
+    }
+    Ok(token.to_owned())
 }
 
 /// What the relay tells of itself, and who hands on its spans, if anybody wants them.

@@ -63,6 +63,8 @@ settings! {
     MULTIPLIER: "multiplier", "--multiplier", "WALPOST_MULTIPLIER", "2";
     MAX_DELAY: "max_delay", "--max-delay", "WALPOST_MAX_DELAY", "60s";
     LISTEN: "listen", "--listen", "WALPOST_LISTEN", "127.0.0.1:8480";
+    LISTEN_TOKEN_FILE: "listen_token_file", "--listen-token-file", "WALPOST_LISTEN_TOKEN_FILE", "";
+    PAGE_ACTIONS: "page_actions", "--page-actions", "WALPOST_PAGE_ACTIONS", "no";
     OTLP_ENDPOINT: "otlp_endpoint", "--otlp-endpoint", "WALPOST_OTLP_ENDPOINT", "";
     LOG_FORMAT: "log_format", "--log-format", "WALPOST_LOG_FORMAT", "";
     LOG_LEVEL: "log_level", "--log-level", "WALPOST_LOG", "info";

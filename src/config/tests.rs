@@ -48,7 +48,10 @@ fn defaults_are_those_of_the_manual() {
     assert_eq!(config.delivery, Delivery { guarantee: Guarantee::AtLeastOnce, drain_timeout });
     assert_eq!(config.refusal, RefusalConfig::default());
     let listen = Some("127.0.0.1:8480".to_owned());
-    assert_eq!(config.observe, Observe { listen, log_format: None, log_level: "info".to_owned() });
+    let log_level = "info".to_owned();
+    let observe =
+        Observe { listen, listen_token_file: None, page_actions: false, log_format: None, log_level };
+    assert_eq!(config.observe, observe);
 }
 
 fn text(template: Option<&Template>) -> String {
@@ -57,7 +60,7 @@ fn text(template: Option<&Template>) -> String {
 
 /// Every setting: two values, and how the second one is seen in the configuration.
 type Seen = fn(&Config) -> String;
-const EVERY_SETTING: [(&str, &str, &str, Seen); 31] = [
+const EVERY_SETTING: [(&str, &str, &str, Seen); 33] = [
     ("database_url", "dbname=a", "dbname=shop", |config| {
         config.database.candidates()[0]
             .config()
@@ -121,6 +124,12 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 31] = [
     ("multiplier", "3", "1.5", |config| config.refusal.retry.multiplier.to_string()),
     ("max_delay", "1h", "90s", |config| format!("{}s", config.refusal.retry.max_delay.as_secs())),
     ("listen", "127.0.0.1:1", "[::1]:0", |config| config.observe.listen.clone().unwrap_or_default()),
+    ("listen_token_file", "a", "/run/b", |config| {
+        config.observe.listen_token_file.as_ref().unwrap().display().to_string()
+    }),
+    ("page_actions", "no", "yes", |config| {
+        if config.observe.page_actions { "yes".to_owned() } else { "no".to_owned() }
+    }),
     ("otlp_endpoint", "http://a:1", "http://[::1]:2", |config| match &config.traces {
         Traces::To(collector) => format!("http://{}", collector.authority),
         _ => String::new(),

@@ -70,5 +70,7 @@ pub use settings::Settings;
 pub(crate) use setup::made_sql;
 pub use setup::{drop_table_sql, lag_sql, left_sql, setup_sql, setup_sql_without_slot, teardown_sql};
 pub use store::{ReplicationSource, ReplicationStore};
+#[cfg(feature = "cli")]
+pub(crate) use table::counted;
 pub use table::{Asked, Chosen, DeadLetterOffice, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use table::{OutboxTable, ScheduledTable, Waiting, save};

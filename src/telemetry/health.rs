@@ -52,6 +52,8 @@ pub struct Ready {
     pub stage: Option<&'static str>,
     /// What keeps messages from flowing, or why the relay is in its state.
     pub reason: Option<String>,
+    /// What a person can do about it.
+    pub advice: Option<String>,
     /// How far publishing lies behind committing.
     pub lag_seconds: f64,
     /// Records that the broker has not acknowledged yet.
@@ -83,10 +85,13 @@ pub fn healthy(vitals: &Vitals) -> Healthy {
 pub fn ready(vitals: &Vitals) -> Ready {
     let phase = vitals.phase();
     let stall = stall(vitals, phase.state);
-    let reason = match (&stall, vitals.broker_fault()) {
-        (Some(Stall { stage: "publishing", .. }) | None, Some((_, fault))) => fault,
-        (Some(stall), _) => stall.reason.clone(),
-        (None, None) => phase.reason,
+    let (reason, advice) = match (&stall, vitals.broker_fault()) {
+        (Some(Stall { stage: "publishing", .. }) | None, Some((_, fault))) => {
+            (fault, advice("publishing").to_owned())
+        }
+        (Some(stall), _) => (stall.reason.clone(), advice(stall.stage).to_owned()),
+        (None, None) if phase.advice.is_empty() => (phase.reason, patience(phase.state).to_owned()),
+        (None, None) => (phase.reason, phase.advice),
     };
     let since = stall.as_ref().map_or_else(|| phase.since.elapsed(), |stall| stall.since);
     Ready {
@@ -95,6 +100,7 @@ pub fn ready(vitals: &Vitals) -> Ready {
         since_seconds: rounded(since),
         stage: stall.map(|stall| stall.stage),
         reason: some(reason),
+        advice: some(advice),
         lag_seconds: rounded(vitals.lag()),
         in_flight: vitals.in_flight(),
         published: vitals.published(),
@@ -157,6 +163,39 @@ fn stall(vitals: &Vitals, state: State) -> Option<Stall> {
         return found("publishing", waits, what);
     }
     None
+}
+
+/// What to know of a state about which nothing else is advised.
+fn patience(state: State) -> &'static str {
+    match state {
+        State::Retrying => {
+            "the relay tries again by itself until it goes well; nothing is lost, and the slot keeps what waits"
+        }
+        State::StandingBy => {
+            "nothing: this relay takes over when the slot is free; `walpost status` tells who holds it"
+        }
+        _ => "",
+    }
+}
+
+/// What helps a stage that stands still.
+fn advice(stage: &str) -> &'static str {
+    match stage {
+        "loop" => {
+            "the process is short of time or memory, or was paused: look at its machine; an orchestrator restarts it by \
+             /healthz, and nothing is lost"
+        }
+        "later delivery" | "dead letters" | "write-back" => {
+            "see in pg_stat_activity who locks the table, and end that session if it was forgotten"
+        }
+        "reading" => {
+            "see whether PostgreSQL is up and reachable from here; the relay connects again by itself, and nothing is lost"
+        }
+        _ => {
+            "see whether the brokers are up and reachable from here (--brokers); the relay goes on by itself, the slot keeps \
+             what waits, and nothing is lost"
+        }
+    }
 }
 
 fn some(text: String) -> Option<String> {
@@ -231,6 +270,7 @@ mod tests {
         assert_eq!(answer.reason.as_deref(), Some("the broker has acknowledged nothing for 10 s"));
         vitals.set_broker_fault(Some("all brokers are down".to_owned()));
         assert_eq!(ready(&vitals).reason.as_deref(), Some("all brokers are down"));
+        assert!(ready(&vitals).advice.is_some_and(|advice| advice.contains("--brokers")));
         vitals.set_broker_fault(None);
         vitals.acknowledged(3, 0);
         assert!(ready(&vitals).good);
@@ -302,7 +342,7 @@ mod tests {
         let text = serde_json::to_string(&ready(&vitals)).unwrap();
         assert_eq!(
             text,
-            r#"{"state":"streaming","since_seconds":0.0,"stage":null,"reason":null,"lag_seconds":0.0,"in_flight":0,"published":0,"confirmed":"0/0"}"#
+            r#"{"state":"streaming","since_seconds":0.0,"stage":null,"reason":null,"advice":null,"lag_seconds":0.0,"in_flight":0,"published":0,"confirmed":"0/0"}"#
         );
         let text = serde_json::to_string(&healthy(&vitals)).unwrap();
         assert!(text.starts_with(r#"{"state":"streaming","since_seconds":0.0"#), "{text}");

@@ -14,6 +14,7 @@ use crate::error::OutboxError;
 pub struct Health {
     address: SocketAddr,
     task: JoinHandle<io::Result<()>>,
+    memory: JoinHandle<()>,
 }
 
 impl Health {
@@ -27,6 +28,7 @@ impl Health {
 impl Drop for Health {
     fn drop(&mut self) {
         self.task.abort();
+        self.memory.abort();
     }
 }
 
@@ -39,9 +41,11 @@ pub async fn listen(address: &str, app: App) -> Result<Health, OutboxError> {
     let listener = TcpListener::bind(address).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     tracing::info!("listening on http://{address}");
+    let app = app.local(address.ip().is_loopback());
+    let memory = tokio::spawn(app.clone().remember());
     let routes = app.routes();
     let task = tokio::spawn(async move { axum::serve(listener, routes).await });
-    Ok(Health { address, task })
+    Ok(Health { address, task, memory })
 }
 
 /// Definite, although a port may become free: a relay that runs without the health that it was told to
@@ -66,16 +70,20 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
+    use super::super::access::Access;
     use super::*;
     use crate::vitals::Vitals;
 
     async fn ask(health: &Health, path: &str) -> String {
-        ask_with(health, path, "").await
+        say(health, "GET", path, "Host: localhost\r\n", "").await
     }
 
-    async fn ask_with(health: &Health, path: &str, headers: &str) -> String {
+    async fn say(health: &Health, method: &str, path: &str, headers: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(health.address()).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Connection: close\r\n\r\n");
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -100,21 +108,58 @@ mod tests {
         }
     }
 
+    const TOKEN: &str = "Host: localhost\r\nAuthorization: Bearer sesame\r\n";
+
     #[tokio::test]
     async fn a_token_guards_what_is_for_people_and_not_the_probes() {
-        let app = App::new(Arc::default()).with_token("sesame");
+        let app = App::new(Arc::default()).with_access(Access::default().with_token("sesame"));
         let health = listen("127.0.0.1:0", app).await.unwrap();
         for (path, headers, status) in [
+            ("/", "", "200"),
             ("/healthz", "", "200"),
             ("/readyz", "", "503"),
-            ("/api/state", "", "401"),
-            ("/api/state", "Authorization: Bearer open\r\n", "401"),
-            ("/api/state", "Authorization: Basic sesame\r\n", "401"),
-            ("/api/state", "Authorization: Bearer sesame\r\n", "200"),
+            ("/metrics", "", "200"),
+            ("/api/state", "Host: localhost\r\n", "401"),
+            ("/api/state", "Host: localhost\r\nAuthorization: Bearer open\r\n", "401"),
+            ("/api/state", TOKEN, "200"),
+            ("/api/dead-letters", "Host: localhost\r\n", "401"),
+            ("/api/dead-letters", TOKEN, "404"),
             ("/elsewhere", "", "404"),
         ] {
-            let answer = ask_with(&health, path, headers).await;
+            let answer = say(&health, "GET", path, headers, "").await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {headers}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn another_name_and_another_address_need_a_token() {
+        let health = listen("127.0.0.1:0", App::new(Arc::default())).await.unwrap();
+        let answer = say(&health, "GET", "/api/state", "Host: evil.example\r\n", "").await;
+        assert!(answer.starts_with("HTTP/1.1 421 ") && answer.contains("--listen-token-file"), "{answer}");
+        let health = listen("0.0.0.0:0", App::new(Arc::default())).await.unwrap();
+        let answer = ask(&health, "/api/state").await;
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("--listen-token-file"), "{answer}");
+        let answer = ask(&health, "/metrics").await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_changed_without_leave() {
+        let json = format!("{TOKEN}Content-Type: application/json\r\n");
+        for (may_act, headers, body, status) in [
+            (false, json.clone(), "{}", "403"),
+            (true, "Host: localhost\r\nContent-Type: application/json\r\n".to_owned(), "{}", "401"),
+            (true, TOKEN.to_owned(), "{}", "415"),
+            (true, format!("{json}Origin: http://evil.example\r\n"), "{}", "403"),
+            // Past the guard; and there are no letters in this relay.
+            (true, json.clone(), "{}", "404"),
+        ] {
+            let access = Access::default().with_token("sesame").with_actions(may_act);
+            let health = listen("127.0.0.1:0", App::new(Arc::default()).with_access(access)).await.unwrap();
+            for path in ["/api/dead-letters/replay", "/api/dead-letters/discard"] {
+                let answer = say(&health, "POST", path, &headers, body).await;
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {headers}: {answer}");
+            }
         }
     }
 

@@ -39,6 +39,7 @@ mod mapping;
 mod mapping_letters;
 mod metrics;
 mod others_names;
+mod page;
 mod peers;
 mod publication;
 mod restart;

@@ -211,14 +211,27 @@ pub struct RelayArguments {
     /// [env: WALPOST_DRAIN_TIMEOUT] [file: drain_timeout]
     #[arg(long, value_name = "TIME")]
     drain_timeout: Option<String>,
-    /// Where health and metrics are answered over HTTP: host:port, or off [default: 127.0.0.1:8480]
+    /// Where health, metrics and the page are answered over HTTP: host:port, or off [default: 127.0.0.1:8480]
     ///
-    /// Port 0 takes a free one and logs it. The answers hold no payload, but anybody who reaches the
-    /// address may read them.
+    /// Port 0 takes a free one and logs it. /healthz, /readyz and /metrics are open to whoever reaches the address, and
+    /// hold no payload and no secret. What the page shows is for this machine's users, or for whoever has the token.
     ///
     /// [env: WALPOST_LISTEN] [file: listen]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// A file with the token that a person gives to the page [default: none]
+    ///
+    /// Without one the page shows nothing on an address that others can reach. At least 16 letters, such as those of
+    /// `openssl rand -hex 32`; read at the start.
+    ///
+    /// [env: WALPOST_LISTEN_TOKEN_FILE] [file: listen_token_file]
+    #[arg(long, value_name = "FILE")]
+    listen_token_file: Option<String>,
+    /// Let whoever has the token replay and discard dead letters on the page [default: no]
+    ///
+    /// [env: WALPOST_PAGE_ACTIONS] [file: page_actions]
+    #[arg(long, value_name = "YES|NO", num_args = 0..=1, require_equals = true, default_missing_value = "yes")]
+    page_actions: Option<String>,
     /// A collector for spans of records whose rows belong to a trace: http://host:port, or off
     ///
     /// OTLP over HTTP. A row's header traceparent goes to the record untouched either way; with a collector, the way from
@@ -358,6 +371,8 @@ impl RelayArguments {
         layer.put(&layers::DELIVERY, self.delivery.as_ref());
         layer.put(&layers::DRAIN_TIMEOUT, self.drain_timeout.as_ref());
         layer.put(&layers::LISTEN, self.listen.as_ref());
+        layer.put(&layers::LISTEN_TOKEN_FILE, self.listen_token_file.as_ref());
+        layer.put(&layers::PAGE_ACTIONS, self.page_actions.as_ref());
         layer.put(&layers::OTLP_ENDPOINT, self.otlp_endpoint.as_ref());
     }
 }

@@ -19,6 +19,8 @@ mod rights;
 mod row_key;
 mod save;
 mod scheduled;
+#[cfg(feature = "cli")]
+mod told;
 mod unfit_row;
 mod value;
 mod write_back;
@@ -37,6 +39,8 @@ pub(crate) use rights::RELAY_RIGHTS;
 pub use save::{OutboxTable, save};
 pub(crate) use scheduled::{HeldRow, HeldRows, Look};
 pub use scheduled::{ScheduledTable, Waiting};
+#[cfg(feature = "cli")]
+pub(crate) use told::counted;
 pub(crate) use unfit_row::UnfitRow;
 pub(crate) use value::{Kind, RowError};
 pub(crate) use write_back::{KeyColumn, WriteBackTable, clauses};

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod acl;
+pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod check;
 pub(crate) mod clock;
