@@ -32,16 +32,14 @@ WHERE slot_name = 'walpost' AND database = current_database();
 
 -- Publication --
 DO $publication$
-DECLARE
-    readers text;
 BEGIN
     SET LOCAL search_path = pg_catalog, pg_temp;
-    readers := (SELECT string_agg(quote_ident(slot_name), ', ') FROM pg_replication_slots
-                WHERE plugin = 'pgoutput' AND database = current_database());
-    IF readers IS NULL THEN
-        DROP PUBLICATION IF EXISTS walpost;
+    IF EXISTS (SELECT FROM pg_replication_slots WHERE plugin = 'pgoutput' AND database = current_database()) THEN
+        RAISE NOTICE USING MESSAGE = (
+            SELECT 'the publication stays: these slots may be read with it: ' || string_agg(quote_ident(slot_name), ', ')
+            FROM pg_replication_slots WHERE plugin = 'pgoutput' AND database = current_database());
     ELSE
-        RAISE NOTICE 'the publication stays: these slots may be read with it: %', readers;
+        DROP PUBLICATION IF EXISTS walpost;
     END IF;
 END
 $publication$;

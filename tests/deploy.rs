@@ -81,7 +81,9 @@ fn help() -> String {
 fn default_of(flag: &str) -> String {
     let help = help();
     let (_, behind) = help.split_once(&format!("{flag} <")).unwrap_or_else(|| panic!("there is no {flag}"));
-    behind.split_once("[default: ").unwrap().1.split(']').next().unwrap().to_owned()
+    // Where the line is full, it goes on in the next one.
+    let text = behind.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.split_once("[default: ").unwrap().1.split(']').next().unwrap().to_owned()
 }
 
 /// The words of a text that begin like this.

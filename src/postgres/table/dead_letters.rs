@@ -284,8 +284,8 @@ impl DeadLetterTable {
              FROM (SELECT *, sum(size) OVER (ORDER BY replay_index) AS total FROM (SELECT *, \
                coalesce(octet_length(payload), 0) + coalesce(octet_length(key), 0) + coalesce(octet_length(headers), 0) \
                + coalesce(octet_length(event_type), 0) + coalesce(octet_length(correlation_id), 0) \
-               + coalesce(octet_length(topic), 0) AS size FROM {table} WHERE slot = $1::text AND done_at IS NULL AND replay_lsn = $2 \
-               AND replay_index IS NOT NULL) sized) letters \
+               + coalesce(octet_length(topic), 0) AS size FROM {table} WHERE slot = $1::text AND done_at IS NULL \
+               AND replay_lsn = $2 AND replay_index IS NOT NULL) sized) letters \
              WHERE total <= {PAGE_BYTES} OR total = size ORDER BY replay_index LIMIT $3"
         );
         let most = i64::try_from(most).unwrap_or(i64::MAX);
