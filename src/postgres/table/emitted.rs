@@ -26,9 +26,6 @@ pub(crate) fn rows_prefix(table: &TableName) -> String {
 /// What the prefix of a row's message begins with; the table's name follows.
 pub(crate) const ROWS: &str = "walpost.rows:";
 
-/// The header of a row that is sent again on purpose: when that was asked for.
-pub(crate) const REPLAY: &str = "walpost.replay";
-
 /// Why content is no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoEvent {

@@ -3,13 +3,15 @@
 //! A part that is one column is put straight into its place; any other is derived once the whole row has been looked at.
 
 mod due;
+#[cfg(feature = "cli")]
+mod now;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::ColumnTypes;
 use super::derive::{Cells, Part, Step, with_header};
-use super::emitted::{REPLAY, SentRow};
+use super::emitted::SentRow;
 use super::misfit::{LayoutError, Wanted};
 use super::row_key::KeyColumns;
 use super::unfit_row::{UnfitRow, raw};
@@ -19,7 +21,7 @@ use crate::mapping::{Condition, HeaderRule, Source, Template, Timestamp, Unit, V
 use crate::message::{OutboxMessage, OwnHeaders};
 use crate::postgres::names::{Outbox, TableName};
 use crate::postgres::pgoutput::{Column, Tuple};
-use crate::router::{CORRELATION_ID, EVENT_TYPE};
+use crate::router::{CORRELATION_ID, EVENT_TYPE, REPLAY};
 use due::Due;
 pub(crate) use due::Later;
 
