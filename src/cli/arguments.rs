@@ -63,6 +63,10 @@ pub enum Command {
     /// Nothing is changed, and no record is written. The exit code is 1 if a check fails, and 0 if there are warnings only.
     Check(CheckArguments),
     /// Show how far the relay is: position, lag, retained log and what holds it back, who holds the slot
+    ///
+    /// First comes a word: OK, BEHIND (it is on its way, and late), NOBODY (no relay reads the slot), FILLING (the slot is
+    /// lost within an hour if it goes on like this) or LOST (the server has given the slot up). Rates are measured for a
+    /// second, and tell when max_slot_wal_keep_size is reached. Without --check the exit code is 0 whatever the word is.
     Status(StatusArguments),
     /// Compare the table with its topics: is anything lost, changed, out of order or repeated?
     ///
@@ -214,6 +218,9 @@ pub struct StatusArguments {
     /// Print one JSON object on stdout
     #[arg(long)]
     pub json: bool,
+    /// Exit with 1 if a person is needed: the word is NOBODY, FILLING or LOST
+    #[arg(long)]
+    pub check: bool,
     #[command(flatten)]
     database: DatabaseArguments,
 }

@@ -58,7 +58,7 @@ async fn send(world: &World, records: &[(String, String, u32)]) {
                 .insert(header("walpost.lsn", lsn.as_str()))
                 .insert(header("walpost.index", "0"));
             let record: BaseRecord<'_, str, str> =
-                BaseRecord::to(&topic).partition(0).key("k").payload(value).headers(headers);
+                BaseRecord::to(&topic).partition(0).key("k").payload(value.as_str()).headers(headers);
             producer.send(record).map_err(|(error, _)| error).unwrap();
         }
         producer.flush(PATIENCE).unwrap();

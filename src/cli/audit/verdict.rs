@@ -95,39 +95,6 @@ impl Verdict {
         let many =
             |count: u64, one: &str, more: &str| if count == 1 { one.to_owned() } else { more.to_owned() };
         match self.word() {
-            "LOST" => format!(
-                "{lost} of {} {} in no topic",
-                many(counts.rows, "row", "rows"),
-                many(*lost, "is", "are")
-            )
-            .replacen(" of row", &format!(" of {} row", counts.rows), 1),
-            "DIFFERENT" => {
-                let count = counts.different;
-                format!("{count} {} not what the row says", many(count, "record is", "records are"))
-            }
-            "OUT OF ORDER" => {
-                let count = counts.out_of_order;
-                format!(
-                    "{count} {} behind a later one of the same key",
-                    many(count, "record stands", "records stand")
-                )
-            }
-            _ if counts.repeated > 0 => {
-                let repeats = many(counts.repeated, "record came", "records came");
-                format!("nothing is lost; {} {repeats} again, as at least once allows", counts.repeated)
-            }
-            _ => "nothing is lost".to_owned(),
-        }
-    }
-
-    /// What to do; an error that ends the command after its findings were printed, if a person is needed.
-    pub(super) fn into_result(self) -> Result<(), OutboxError> {
-        match self.word() {
-            "OK" => Ok(()),
-            "LOST" if self.repair.is_empty() => {
-                let advice = "find the rows with --show and --json; rows without an id can't be chosen by it";
-                Err(OutboxError::definite("the topics do not hold what the tables say", advice))
-            }
             "LOST" => {
                 let rows = many(counts.rows, "row", "rows");
                 format!("{lost} of {} {rows} {} in no topic", counts.rows, many(*lost, "is", "are"))
