@@ -186,7 +186,9 @@ fn every_file_is_part_of_the_program() {
 fn the_two_ends_do_not_know_each_other() {
     none(inside("postgres", &["crate::kafka", "rdkafka"]), "postgres never names kafka");
     none(inside("kafka", &["crate::postgres", "postgres"]), "kafka never names postgres");
-    for room in ["processor.rs", "supervisor.rs", "progress.rs", "router.rs", "audit", "comparison", "memory/"] {
+    for room in
+        ["processor.rs", "supervisor.rs", "progress.rs", "router.rs", "audit", "comparison", "memory/"]
+    {
         none(
             inside(room, &["crate::kafka", "rdkafka", "crate::postgres", "tokio_postgres"]),
             "the loop knows only its ports",

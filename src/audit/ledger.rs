@@ -179,12 +179,13 @@ impl Ledger {
         follows
     }
 
-    /// The entry that the record is of: rather one that has not been met, and rather one that says the same.
+    /// The entry that the record is of: rather one that says the same, rather one that has not been met. Of rows without an id
+    /// that say the same, those that conditions keep out now were sent first: they are marked as published.
     fn find(&self, print: Print) -> Option<usize> {
         let run = self.run(print.identity);
         run.min_by_key(|index| {
             let entry = &self.entries[*index];
-            (entry.content != print.content, entry.met > 0)
+            (entry.content != print.content, entry.met > 0, entry.state != State::Optional)
         })
     }
 

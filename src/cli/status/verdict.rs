@@ -74,7 +74,10 @@ impl Verdict {
             return verdict("LOST", reason, Some(advice.to_owned()));
         }
         let left = status.safe_bytes.and_then(|bytes| rates.used_up(bytes));
-        let soon = left.is_some_and(|left| left < SOON);
+        let lag = status.lag_bytes.unwrap_or_default();
+        // A relay that keeps up may have confirmed nothing of what was written in this one second.
+        let late = !status.active || lag > BEHIND_BYTES;
+        let soon = late && left.is_some_and(|left| left < SOON);
         if status.wal_status.as_deref() == Some("unreserved") || soon {
             let reason = match left {
                 Some(left) => format!("the slot is lost in {}", time_text(left)),
@@ -85,13 +88,12 @@ impl Verdict {
             return verdict("FILLING", reason, Some(advice.to_owned()));
         }
         if !status.active {
-            let lag = status.lag_bytes.map_or_else(|| "an unknown amount".to_owned(), bytes_text);
+            let waits = status.lag_bytes.map_or_else(|| "an unknown amount".to_owned(), bytes_text);
             let since =
                 status.inactive_since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
-            let reason = format!("nobody reads the slot{since}; {lag} of log wait");
+            let reason = format!("nobody reads the slot{since}; {waits} of log wait");
             return verdict("NOBODY", reason, Some("start `walpost run`".to_owned()));
         }
-        let lag = status.lag_bytes.unwrap_or_default();
         if lag > BEHIND_BYTES {
             let end = match rates.caught_up(lag) {
                 Some(seconds) => format!("caught up in {}", time_text(seconds)),
