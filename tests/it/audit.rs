@@ -276,12 +276,12 @@ async fn tables_of_others_are_audited_by_their_preset() {
 async fn rows_without_a_topic_are_lost_and_the_topic_is_named() {
     let world = World::new("auditnone", 1).await;
     let client = world.database.client().await;
-    let sql = "INSERT INTO outbox.messages (topic, payload) VALUES ('no such topic', '1')";
+    let sql = "INSERT INTO outbox.messages (topic, payload) VALUES ('no-such-topic', '1')";
     client.batch_execute(sql).await.unwrap();
     lose(&world, &client).await;
     let (code, told, stderr) = audit(&world, &[]).await;
     assert_eq!((code, counts(&told)), (1, expected(&[("rows", 1), ("lost", 1)])), "{stderr}");
-    assert_eq!(told["absent_topics"], serde_json::json!(["no such topic"]));
+    assert_eq!(told["absent_topics"], serde_json::json!(["no-such-topic"]));
     let output = world.command(["audit", "--slot", "nobody"]).output().await;
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("slot nobody does not exist"), "{said}");
