@@ -14,6 +14,11 @@ SELECT
     s.wal_status::text                                                    AS wal_status,
     s.safe_wal_size                                                       AS safe_bytes,
     extract(epoch FROM r.flush_lag)::float8                               AS lag_seconds,
+    -- Columns that servers before 17 don't have are null there.
+    to_jsonb(s) ->> 'invalidation_reason'                                 AS invalidation_reason,
+    to_jsonb(s) ->> 'inactive_since'                                      AS inactive_since,
+    current_setting('max_slot_wal_keep_size')                             AS max_kept,
+    extract(epoch FROM clock_timestamp())::float8                         AS at,
     o.xid::text                                                           AS oldest_xid,
     o.pid                                                                 AS oldest_pid,
     o.gid                                                                 AS oldest_prepared,

@@ -1,6 +1,7 @@
 //! The command line: from arguments to a finished command.
 
 pub mod arguments;
+mod audit;
 mod check;
 mod dead_letters;
 mod demo;
@@ -67,7 +68,8 @@ pub fn execute(
             Command::Replay(rows) => replay::replay(rows, &config()?).await,
             Command::Run(_) => run::run(config()?, &console, events).await,
             Command::Check(arguments) => check::check(&config()?, arguments.json).await,
-            Command::Status(status) => status::status(&config()?, status.json).await,
+            Command::Status(status) => status::status(&config()?, status.json, status.check).await,
+            Command::Audit(arguments) => audit::audit(arguments, &config()?).await,
             Command::DeadLetters(letters) => dead_letters::dead_letters(&letters.command, &config()?).await,
             Command::Teardown(teardown) => teardown::teardown(&config()?, teardown.drop_table).await,
             Command::Verify(arguments) => verify::verify(arguments, config::kafka(&layers)?).await,

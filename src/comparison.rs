@@ -45,7 +45,7 @@ pub(crate) struct Content {
 
 impl Content {
     /// The id that most relays put into a header.
-    fn id(&self) -> Option<&[u8]> {
+    pub(crate) fn id(&self) -> Option<&[u8]> {
         self.headers.iter().find(|(name, _)| name == router::ID)?.1.as_deref()
     }
 

@@ -26,6 +26,8 @@
 //! ends for tests, with scripted faults.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "cli")]
+mod audit;
 // The binary's own rooms: public for `main`, and no part of the library's promises.
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -21,6 +21,8 @@ pub const CORRELATION_ID: &str = "correlation_id";
 pub const LSN: &str = "walpost.lsn";
 /// Header that carries the decimal index of the row in its transaction.
 pub const INDEX: &str = "walpost.index";
+/// Header of a row that is sent again on purpose: when that was asked for.
+pub const REPLAY: &str = "walpost.replay";
 
 /// Records without a key stay together for so much of the log, 128 KiB, to share a batch.
 const SPREAD_BITS: u32 = 17;

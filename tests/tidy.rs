@@ -225,7 +225,9 @@ fn every_file_is_part_of_the_program() {
 fn the_two_ends_do_not_know_each_other() {
     none(inside("postgres", &["crate::kafka", "rdkafka"]), "postgres never names kafka");
     none(inside("kafka", &["crate::postgres", "postgres"]), "kafka never names postgres");
-    for room in ["processor.rs", "supervisor.rs", "progress.rs", "router.rs", "comparison", "memory/"] {
+    for room in
+        ["processor.rs", "supervisor.rs", "progress.rs", "router.rs", "audit", "comparison", "memory/"]
+    {
         none(
             inside(room, &["crate::kafka", "rdkafka", "crate::postgres", "tokio_postgres"]),
             "the loop knows only its ports",
@@ -258,6 +260,7 @@ fn dependencies_point_toward_the_ground() {
     for room in [
         "progress.rs",
         "router.rs",
+        "audit",
         "comparison",
         "debezium",
         "postgres",
@@ -277,6 +280,7 @@ fn dependencies_point_toward_the_ground() {
         "postgres/transaction.rs",
         "progress.rs",
         "router.rs",
+        "audit",
         "comparison",
     ] {
         none(inside(room, &["async ", ".await", "tokio::", "std::io", "std::net"]), "pure rooms do no I/O");

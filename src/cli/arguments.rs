@@ -1,5 +1,6 @@
 //! What was typed. The doc comments here are the help texts, and the help texts are the manual.
 
+mod audit;
 mod dead_letters;
 mod shared;
 mod verify;
@@ -13,6 +14,7 @@ use crate::config::{Layer, duration};
 use crate::error::OutboxError;
 use crate::postgres::Backfill;
 
+pub use audit::AuditArguments;
 pub use dead_letters::{
     ChoiceArguments, DeadLettersCommand, DiscardArguments, ListArguments, ReplayArguments, ShowArguments,
 };
@@ -61,7 +63,23 @@ pub enum Command {
     /// Nothing is changed, and no record is written. The exit code is 1 if a check fails, and 0 if there are warnings only.
     Check(CheckArguments),
     /// Show how far the relay is: position, lag, retained log and what holds it back, who holds the slot
+    ///
+    /// First comes a word: OK, BEHIND (it is on its way, and late), NOBODY (no relay reads the slot), FILLING (the slot is
+    /// lost within an hour if it goes on like this) or LOST (the server has given the slot up). Rates are measured for a
+    /// second, and tell when max_slot_wal_keep_size is reached. Without --check the exit code is 0 whatever the word is.
     Status(StatusArguments),
+    /// Compare the table with its topics: is anything lost, changed, out of order or repeated?
+    ///
+    /// For each row of the table, the record that the relay makes of it is looked for in its topic. Read are the rows of one
+    /// moment, and the topics from the time of the oldest of them to where they end then. A row that the relay has not
+    /// confirmed yet, that is held for later or parked as a dead letter, or that is older than what its topic keeps, is told
+    /// apart from a lost one. The relay may run meanwhile. Nothing is written; a copy of the slot keeps its position until
+    /// the audit ends.
+    ///
+    /// The exit code is 1 if rows are lost, or records differ or are out of order; repeats alone are no fault. About 30 bytes
+    /// of memory are needed for each row, and for each key of the partition that is being read.
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(AuditArguments),
     /// List, show, replay or discard messages that could not be sent
     ///
     /// With `--on-refusal dead-letter` a message that Kafka refuses for good is parked in the table dead_letters
@@ -200,6 +218,9 @@ pub struct StatusArguments {
     /// Print one JSON object on stdout
     #[arg(long)]
     pub json: bool,
+    /// Exit with 1 if a person is needed: the word is NOBODY, FILLING or LOST
+    #[arg(long)]
+    pub check: bool,
     #[command(flatten)]
     database: DatabaseArguments,
 }
@@ -269,6 +290,11 @@ impl Arguments {
                 refusal.put_into(&mut layer);
                 retry.put_into(&mut layer);
             }
+            Command::Audit(AuditArguments { database, mapping, kafka, .. }) => {
+                database.put_into(&mut layer)?;
+                mapping.put_into(&mut layer);
+                kafka.put_into(&mut layer)?;
+            }
             Command::Verify(arguments) => arguments.kafka().put_into(&mut layer)?,
             Command::Demo(_) => {}
         }
@@ -294,6 +320,7 @@ Examples:
   walpost run --database-url postgresql://walpost@db/shop --brokers kafka1:9092,kafka2:9092
   walpost replay --since '2026-11-28 22:00+01'  send again what was written since
   walpost status --json | jq .lag_bytes
+  walpost audit --since '2026-11-28 22:00+01'   was anything lost since?
   walpost dead-letters list                  what could not be sent
   walpost verify old.orders orders           do two topics hold the same?
 

@@ -1,18 +1,29 @@
 //! `walpost status`: where the slot stands.
 
+mod verdict;
+
+use std::time::Duration;
+
+use self::verdict::{Rates, Sample, Verdict, forecast};
 use crate::cli::dead_letters::escape;
 use crate::cli::output;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use tokio::time::interval;
 use tokio_postgres::Row;
 
 use crate::config::Config;
 use crate::error::OutboxError;
+use crate::lsn::Lsn;
 use crate::postgres::{Cells, DeadLetterOffice, ScheduledTable, Session, Waiting, lag_sql, quote_literal};
 
 /// One row of `sql/lag.sql`, and what waits beside it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Status {
+    /// In a word: OK, BEHIND, NOBODY, FILLING or LOST.
+    verdict: &'static str,
+    reason: String,
+    advice: Option<String>,
     slot: String,
     active: bool,
     pid: Option<i32>,
@@ -26,6 +37,16 @@ struct Status {
     retained_bytes: Option<i64>,
     safe_bytes: Option<i64>,
     wal_status: Option<String>,
+    /// Why the server has given the slot up; known from 17 on.
+    invalidation_reason: Option<String>,
+    /// Since when nobody reads the slot; known from 17 on.
+    inactive_since: Option<String>,
+    /// The server's `max_slot_wal_keep_size`.
+    max_kept: Option<String>,
+    wal_bytes_per_second: f64,
+    confirmed_bytes_per_second: f64,
+    /// When the slot is lost if it goes on like this; none if it is not, or nothing bounds it.
+    lost_in_seconds: Option<f64>,
     /// What the server keeps log for, beyond what the relay has not confirmed.
     oldest_transaction: Option<OpenTransaction>,
     /// Open dead letters; none when there is no table, or it may not be read.
@@ -55,24 +76,49 @@ struct OpenTransaction {
     seconds: Option<f64>,
 }
 
-/// Prints position, lag, retained log and who holds the slot.
-pub(super) async fn status(config: &Config, json: bool) -> Result<(), OutboxError> {
+/// How long rates are measured.
+const MEASURED: Duration = Duration::from_secs(1);
+
+/// Prints position, lag, retained log and who holds the slot, and what all that means. With `check` it is an error if a
+/// person is needed.
+pub(super) async fn status(config: &Config, json: bool, check: bool) -> Result<(), OutboxError> {
     let session = Session::open_any(&config.database).await?;
-    let row = session.query_one_row("reading the slot's position", &lag_sql(&config.target)?).await?;
-    let Some(row) = row else {
-        let text = format!("slot {} does not exist", config.target.slot);
-        return Err(OutboxError::definite(text, "run `walpost setup`, or name the slot with --slot"));
-    };
+    let first = Sample::of(&look(&session, config).await?)?;
+    let mut clock = interval(MEASURED);
+    clock.tick().await;
+    clock.tick().await;
+    let row = look(&session, config).await?;
+    let rates = Rates::between(&first, &Sample::of(&row)?);
     let (letters, waiting) = (open_letters(&session, config).await?, waiting(&session, config).await?);
-    let status = Status::of(&row, letters, waiting)?;
+    let status = Status::of(&row, letters, waiting)?.judged(rates);
     if json {
         let text =
             serde_json::to_string(&status).map_err(|error| OutboxError::connection("writing JSON", error))?;
         output::say(&text);
     } else {
-        output::write(&status.text());
+        output::write(&status.text(rates));
     }
-    Ok(())
+    let verdict = Verdict::of(&status, rates);
+    match verdict.advice.as_deref().filter(|_| check && verdict.needs_a_person()) {
+        Some(advice) => Err(OutboxError::definite(format!("{}: {}", verdict.word, verdict.reason), advice)),
+        None => Ok(()),
+    }
+}
+
+async fn look(session: &Session, config: &Config) -> Result<Row, OutboxError> {
+    let row = session.query_one_row("reading the slot's position", &lag_sql(&config.target)?).await?;
+    row.ok_or_else(|| {
+        let text = format!("slot {} does not exist", config.target.slot);
+        OutboxError::definite(text, "run `walpost setup`, or name the slot with --slot")
+    })
+}
+
+impl Sample {
+    fn of(row: &Row) -> Result<Sample, OutboxError> {
+        let lsn = |text: Option<String>| text.and_then(|text| text.parse().ok());
+        let current = lsn(row.cell("current_lsn")?).unwrap_or(Lsn::ZERO);
+        Ok(Sample { at: row.cell("at")?, current, confirmed: lsn(row.cell("confirmed_lsn")?) })
+    }
 }
 
 /// How many messages wait as dead letters. A table that was set up by an earlier version, or is not granted, is
@@ -114,15 +160,40 @@ impl Status {
             retained_bytes: row.cell("retained_bytes")?,
             safe_bytes: row.cell("safe_bytes")?,
             wal_status: row.cell("wal_status")?,
+            invalidation_reason: row.cell("invalidation_reason")?,
+            inactive_since: row.cell("inactive_since")?,
+            max_kept: row.cell("max_kept")?,
             oldest_transaction: OpenTransaction::of(row)?,
             dead_letters,
             held: waiting.as_ref().map(|waiting| waiting.rows),
             next_due: waiting.as_ref().and_then(|waiting| waiting.next.clone()),
             held_unserved: waiting.map(|waiting| waiting.unserved).unwrap_or_default(),
+            ..Status::default()
         })
     }
 
-    fn text(&self) -> String {
+    /// With what the figures mean.
+    fn judged(self, rates: Rates) -> Status {
+        let Verdict { word, reason, advice } = Verdict::of(&self, rates);
+        Status {
+            verdict: word,
+            reason,
+            advice,
+            wal_bytes_per_second: rates.written,
+            confirmed_bytes_per_second: rates.confirmed,
+            lost_in_seconds: self.safe_bytes.and_then(|bytes| rates.used_up(bytes)),
+            ..self
+        }
+    }
+
+    /// The verdict, and the advice that belongs to it.
+    fn headline(&self) -> String {
+        let advice =
+            self.advice.as_ref().map(|advice| format!("            -> {advice}\n")).unwrap_or_default();
+        format!("{:<11} {}\n{advice}", self.verdict, self.reason)
+    }
+
+    fn text(&self, rates: Rates) -> String {
         let unknown = || "unknown".to_owned();
         let size = |bytes: Option<i64>| bytes.map_or_else(unknown, bytes_text);
         let holder = match (&self.pid, &self.held_by) {
@@ -151,15 +222,17 @@ impl Status {
         let open = self.oldest_transaction.as_ref().map_or_else(|| "none".to_owned(), OpenTransaction::text);
         let room = self.safe_bytes.map(|bytes| format!(", {} until the slot is lost", bytes_text(bytes)));
         format!(
-            "slot        {} ({})\nheld by     {holder}\nconfirmed   {}\nserver at   {}\nlag         {}{seconds}\n\
-             retained    {}{}\noldest open {open}\nparked      {letters}\n{held}",
+            "{}slot        {} ({})\nheld by     {holder}\nconfirmed   {}\nserver at   {}\nlag         {}{seconds}\n\
+             retained    {}{}\nflow        {}\noldest open {open}\nparked      {letters}\n{held}",
+            self.headline(),
             self.slot,
             self.wal_status.as_deref().unwrap_or("unknown"),
             self.confirmed_lsn.as_deref().unwrap_or("nothing yet"),
             self.current_lsn,
             size(self.lag_bytes),
             size(self.retained_bytes),
-            room.unwrap_or_default()
+            room.unwrap_or_default(),
+            forecast(self, rates)
         )
     }
 }

@@ -1,4 +1,5 @@
-//! Topics read from where they begin to where they end now, one partition at a time, for `walpost verify`.
+//! Topics read from where they begin to where they end now, one partition at a time, for `walpost verify` and
+//! `walpost audit`.
 //!
 //! Offsets have gaps: transactions leave markers, compaction takes records away. So an end is not counted to. It is
 //! reached with the record before it, or when the broker says that nothing more comes.
@@ -114,6 +115,31 @@ impl TopicReader {
         let marks = self.consumer.fetch_watermarks(topic, partition, ANSWER);
         let (first, end) = marks.map_err(|error| failure(&during, error))?;
         Ok(Span { first, end })
+    }
+
+    /// The same without what is older than a time, in milliseconds since 1970, by the times of the records
+    /// (`ListOffsets`: the first offset whose time is not before it).
+    ///
+    /// # Errors
+    /// Its leader does not answer, or may not.
+    pub(crate) fn since(
+        &self,
+        topic: &str,
+        partition: i32,
+        span: Span,
+        millis: i64,
+    ) -> Result<Span, OutboxError> {
+        let during = format!("asking where partition {partition} of topic {topic} was at a time");
+        let mut list = TopicPartitionList::new();
+        let asked = list.add_partition_offset(topic, partition, Offset::Offset(millis));
+        let found = asked.and_then(|()| self.consumer.offsets_for_times(list, ANSWER));
+        let found = found.map_err(|error| failure(&during, error))?;
+        let first = match found.find_partition(topic, partition).map(|found| found.offset()) {
+            Some(Offset::Offset(first)) => first.clamp(span.first, span.end),
+            // Nothing is as young as that.
+            _ => span.end,
+        };
+        Ok(Span { first, end: span.end })
     }
 
     /// Goes to a place. What was being read is left.

@@ -10,6 +10,8 @@
 
 pub(crate) mod array;
 mod aside;
+#[cfg(feature = "cli")]
+mod audit;
 mod auth;
 mod begun;
 mod connection;
@@ -51,6 +53,8 @@ pub mod wal;
 mod wire;
 mod write_back;
 
+#[cfg(feature = "cli")]
+pub(crate) use audit::{AuditedRow, AuditedTables, Fate, Selection};
 pub use decode_error::DecodeError;
 #[cfg(feature = "cli")]
 pub(crate) use examination::examine;

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use postgres_protocol::message::backend::PARAMETER_STATUS_TAG;
@@ -16,12 +18,35 @@ const ANSWER: usize = 8 * 1024 * 1024;
 /// Bytes of parameters in a session's life.
 const PARAMETERS: usize = 1024 * 1024;
 
+/// Bytes of one answer where rows of tables are read, which may be as large as they are: a page of them.
+#[cfg(feature = "cli")]
+const ROWS: usize = 2 * 1024 * 1024 * 1024;
+
+/// How many bytes an answer may have, shared between a session and its wire.
+#[derive(Clone, Debug)]
+pub(super) struct Ration(Arc<AtomicUsize>);
+
+impl Default for Ration {
+    fn default() -> Self {
+        Ration(Arc::new(AtomicUsize::new(ANSWER)))
+    }
+}
+
+impl Ration {
+    /// From now on answers hold rows of tables.
+    #[cfg(feature = "cli")]
+    pub(super) fn of_rows(&self) {
+        self.0.store(ROWS, Ordering::Relaxed);
+    }
+}
+
 /// A wire that breaks when the other side talks without end.
 pub(super) struct Rationed<W> {
     wire: W,
     left: usize,
     parameters_left: usize,
     place: Place,
+    ration: Ration,
 }
 
 /// Where the stream of messages stands.
@@ -63,8 +88,8 @@ impl Place {
 }
 
 impl<W> Rationed<W> {
-    pub(super) fn new(wire: W) -> Self {
-        Rationed { wire, left: LOGIN, parameters_left: PARAMETERS, place: Place::default() }
+    pub(super) fn new(wire: W, ration: Ration) -> Self {
+        Rationed { wire, left: LOGIN, parameters_left: PARAMETERS, place: Place::default(), ration }
     }
 }
 
@@ -95,7 +120,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Rationed<W> {
     ) -> Poll<io::Result<usize>> {
         // The start-up message, which has no tag and begins with its length, and passwords are no requests.
         if !matches!(bytes.first(), Some(0 | b'p')) {
-            self.left = ANSWER;
+            self.left = self.ration.0.load(Ordering::Relaxed);
         }
         Pin::new(&mut self.wire).poll_write(context, bytes)
     }

@@ -112,12 +112,25 @@ fn has(columns: &[TableColumn], column: &str) -> bool {
 /// # Errors
 /// The mapping names no column of times.
 pub fn since(outbox: &Outbox, time: &str) -> Result<String, OutboxError> {
+    bound(outbox, "--since", ">=", time)
+}
+
+/// The condition for rows that are older than a point in time.
+///
+/// # Errors
+/// The same.
+#[cfg(feature = "cli")]
+pub(crate) fn until(outbox: &Outbox, time: &str) -> Result<String, OutboxError> {
+    bound(outbox, "--until", "<", time)
+}
+
+fn bound(outbox: &Outbox, flag: &str, operator: &str, time: &str) -> Result<String, OutboxError> {
     let mapping = &outbox.mapping;
     let column = mapping.time_column().or(mapping.order.first().map(String::as_str));
     match column {
-        Some(column) => Ok(format!("t.{} >= {}", quote_identifier(column), quote_literal(time))),
+        Some(column) => Ok(format!("t.{} {operator} {}", quote_identifier(column), quote_literal(time))),
         None => Err(OutboxError::usage(
-            format!("--since: the mapping of {} names no column of times", outbox.table),
+            format!("{flag}: the mapping of {} names no column of times", outbox.table),
             "choose the rows with --where, or name the column with --map-timestamp",
         )),
     }

@@ -16,7 +16,7 @@ use super::auth::{Binding, no_binding, no_password, too_many_iterations};
 use super::begun::Begun;
 use super::connection::{Connection, Startup, Wire};
 use super::names::TableName;
-use super::ration::Rationed;
+use super::ration::{Ration, Rationed};
 use super::settings::{Endpoint, Settings};
 use super::slot;
 use super::wire::{self, Opened, Reach, Security, cannot_connect, place};
@@ -53,6 +53,8 @@ pub struct Session {
     driver: Driver,
     security: Security,
     reach: Reach,
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the audit reads tables"))]
+    ration: Ration,
 }
 
 /// The task behind a session; it ends with the session, and the session with it.
@@ -112,10 +114,11 @@ impl Session {
         // What there is of TLS is there already: nothing is to be asked before it "begins".
         as_opened.ssl_mode(if security.is_tls() { SslMode::Require } else { SslMode::Disable });
         as_opened.ssl_negotiation(SslNegotiation::Direct);
-        let connect = as_opened.connect_raw(Rationed::new(wire), Begun { end_point });
+        let ration = Ration::default();
+        let connect = as_opened.connect_raw(Rationed::new(wire, ration.clone()), Begun { end_point });
         let (client, connection) = connect.await.map_err(|error| cannot_log_in(config, error))?;
         let driver = Driver(Some(tokio::spawn(connection)));
-        let session = Session { client, driver, security, reach: Reach::of(endpoint) };
+        let session = Session { client, driver, security, reach: Reach::of(endpoint), ration };
         let wanted = config.get_target_session_attrs();
         if wanted != TargetSessionAttrs::Any {
             let row = session.query_one_row("asking for the kind of server", READ_ONLY).await?;
@@ -180,6 +183,12 @@ impl Session {
     pub(crate) async fn be_durable(&self) -> Result<(), OutboxError> {
         let sql = "SELECT set_config(name, 'on', false) FROM pg_settings WHERE name = 'synchronous_commit' AND setting = 'off'";
         self.begin_with(sql).await
+    }
+
+    /// From now on rows of tables are asked for, a page of them at a time.
+    #[cfg(feature = "cli")]
+    pub(crate) fn expect_rows(&self) {
+        self.ration.of_rows();
     }
 
     /// Whether the table holds anything.

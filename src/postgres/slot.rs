@@ -80,13 +80,18 @@ pub(crate) async fn blocked(session: &Session, during: &str) -> OutboxError {
 /// Protocol 1 knows no streaming of transactions in progress: only what has committed is sent.
 /// Source: PostgreSQL documentation, "Logical Streaming Replication Parameters".
 pub(crate) fn start_command(target: &Target, binary: bool) -> String {
-    // A list of identifiers inside a literal: each has its own quotes, whatever it is made of.
-    let publication = format!("\"{}\"", target.publication.replace('"', "\"\"")).replace('\'', "''");
+    let publication = publication_names(target);
     let binary = if binary { ", binary 'true'" } else { "" };
     format!(
         "START_REPLICATION SLOT {} LOGICAL 0/0 (proto_version '1', publication_names '{publication}', messages 'true'{binary})",
         quote_identifier(&target.slot)
     )
+}
+
+/// The publication in the list that the plugin takes, for between quotes.
+pub(super) fn publication_names(target: &Target) -> String {
+    // A list of identifiers inside a literal: each has its own quotes, whatever it is made of.
+    format!("\"{}\"", target.publication.replace('"', "\"\"")).replace('\'', "''")
 }
 
 /// A slot that is made now would not send what is in the table.

@@ -251,12 +251,17 @@ async fn status_tells_where_the_slot_stands() {
     let world = World::new("status", 1).await;
     let said = succeeds(&world, &["status"]).await;
     assert!(said.contains("no relay is running") && said.contains("retained"), "{said}");
+    assert!(said.starts_with("NOBODY      nobody reads the slot") && said.contains("\nflow  "), "{said}");
+    fails(&world, &["status", "--check"], 1, &["NOBODY: nobody reads the slot", "walpost run"]).await;
     let relay = world.relay().await;
     let output = world.command(["status", "--json"]).output().await;
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&status["slot"], &status["active"]), (&world.slot.clone().into(), &true.into()));
     assert!(status["lag_bytes"].is_i64() && status["retained_bytes"].is_i64(), "{status}");
     assert_eq!(status["held_by"], "walpost");
+    assert_eq!((&status["verdict"], &status["max_kept"]), (&"OK".into(), &"-1".into()), "{status}");
+    assert!(status["wal_bytes_per_second"].is_f64() && status["lost_in_seconds"].is_null(), "{status}");
+    succeeds(&world, &["status", "--check"]).await;
     let teardown = world.command(["teardown"]).output().await;
     assert_eq!(teardown.status.code(), Some(1));
     assert!(text(&teardown).contains("stop the relay"), "{}", text(&teardown));

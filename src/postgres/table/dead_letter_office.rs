@@ -217,6 +217,23 @@ impl DeadLetterOffice {
         rows.iter().map(settled).collect()
     }
 
+    /// Which of these messages are letters that wait, and which were discarded of late.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn among(
+        &self,
+        session: &Session,
+        ids: &[uuid::Uuid],
+    ) -> Result<Vec<(uuid::Uuid, bool)>, OutboxError> {
+        let sql = format!(
+            "SELECT id, bool_and(done_at IS NOT NULL) FROM {} WHERE slot = $1::text AND id = ANY ($2::uuid[]) \
+             AND (done_at IS NULL OR outcome <> 'sent') GROUP BY id",
+            self.table
+        );
+        let rows = session.client().query(&sql, &[&self.slot, &ids]).await;
+        let rows = rows.map_err(|error| sql_error(READING, error))?;
+        rows.iter().map(|row| Ok((row.cell(0)?, row.cell(1)?))).collect()
+    }
+
     pub(super) fn unknown(&self, positions: &[Position]) -> OutboxError {
         let (names, more) = (positions.iter().take(5).map(ToString::to_string), positions.len() > 5);
         let (names, dots) = (names.collect::<Vec<_>>().join(", "), if more { ", ..." } else { "" });

@@ -38,9 +38,6 @@ pub(crate) fn sealed(seal_table: &str) -> String {
     format!("'{{\"seal\":' OPERATOR(pg_catalog.||) pg_catalog.to_json({seal_table}.secret)")
 }
 
-/// The header of a row that is sent again on purpose: when that was asked for.
-pub(crate) const REPLAY: &str = "walpost.replay";
-
 /// Why content is no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoEvent {

@@ -4,13 +4,15 @@
 
 mod builder;
 mod due;
+#[cfg(feature = "cli")]
+mod now;
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::ColumnTypes;
 use super::derive::{Cells, Fold, Step, with_header};
-use super::emitted::{REPLAY, SentRow};
+use super::emitted::SentRow;
 use super::misfit::LayoutError;
 use super::row_key::KeyColumns;
 use super::unfit_row::{UnfitRow, raw};
@@ -20,7 +22,7 @@ use crate::mapping::{Template, Unit};
 use crate::message::{OutboxMessage, OwnHeaders};
 use crate::postgres::names::{Outbox, TableName};
 use crate::postgres::pgoutput::{Column, Tuple};
-use crate::router::{CORRELATION_ID, EVENT_TYPE};
+use crate::router::{CORRELATION_ID, EVENT_TYPE, REPLAY};
 use builder::Builder;
 use due::Due;
 pub(crate) use due::Later;

@@ -259,6 +259,18 @@ impl ScheduledTable {
         format!("{} AND source = ANY ({})", self.waits(), self.sources)
     }
 
+    /// Which of these rows wait, by the text of their ids.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn among(&self, session: &Session, ids: &[String]) -> Result<Vec<String>, OutboxError> {
+        let sql = format!(
+            "SELECT DISTINCT id FROM {} WHERE slot = $1::text AND id = ANY ($2::text[]) AND released_at IS NULL",
+            self.name
+        );
+        let rows = session.client().query(&sql, &[&self.slot, &ids]).await;
+        let rows = rows.map_err(|error| sql_error("looking for rows that are due later", error))?;
+        rows.iter().map(|row| row.cell(0)).collect()
+    }
+
     /// Stores rows; durable when it returns. Those that are there, or were, stay as they are. Tells whether everybody can
     /// see by now what they were inserted with, see [`sees`](Self::sees).
     pub(crate) async fn hold(&self, client: &Client, held: &HeldRows) -> Result<bool, OutboxError> {

@@ -1,0 +1,40 @@
+//! Arguments of `walpost audit`.
+
+use clap::Args;
+
+use super::shared::{DatabaseArguments, KafkaArguments, MappingArguments};
+
+/// Arguments of `walpost audit`.
+#[derive(Args)]
+pub struct AuditArguments {
+    /// Rows that were written at this time or later, such as '2026-11-28 22:00+01'
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Rows that were written before this time
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// A condition in SQL over the table's columns, whose alias is t, such as "topic = 'orders'"
+    #[arg(long = "where", value_name = "SQL")]
+    pub condition: Option<String>,
+    /// One table alone, if there are several
+    #[arg(long, value_name = "NAME")]
+    pub of: Option<String>,
+    /// Show so many examples of each fault
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    pub show: u16,
+    /// Print one JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub(super) database: DatabaseArguments,
+    #[command(flatten)]
+    pub(super) mapping: MappingArguments,
+    #[command(flatten)]
+    pub(super) kafka: KafkaArguments,
+}
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  walpost audit
+  walpost audit --since '2026-11-28 22:00+01' --until '2026-11-29 06:00+01' --json
+  walpost audit --where \"topic = 'orders'\" --show 100";

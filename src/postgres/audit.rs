@@ -1,0 +1,353 @@
+//! The tables as `walpost audit` reads them: rows of one moment, and which of them the relay has not confirmed yet.
+//!
+//! A copy of the slot stays where the relay was before that moment. So what it brings is what was not confirmed then,
+//! whatever the relay does meanwhile; it ends with its session, and nothing of it is moved or written.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::error::SqlState;
+use uuid::Uuid;
+
+use super::names::{Outbox, TableName, Target, quote_identifier, quote_literal};
+use super::pgoutput::{LogicalMessage, Tuple};
+use super::preflight::{Preflight, inspect};
+use super::relations::Relations;
+use super::rows::{AS_IN_THE_STREAM, since, until};
+use super::session::{Cells, Session, sql_error};
+use super::settings::Settings;
+use super::slot::{self, publication_names};
+use super::table::{DeadLetterOffice, Layout, ScheduledTable};
+use crate::error::OutboxError;
+use crate::lsn::Lsn;
+use crate::message::OutboxMessage;
+
+/// Most rows of a page, and about how many bytes it shall have.
+const PAGE: usize = 500;
+const PAGE_BYTES: usize = 4 << 20;
+const READING: &str = "reading the rows";
+const WAITING: &str = "reading what the relay has not confirmed";
+
+/// Which rows are looked at.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    /// Of one table alone.
+    pub(crate) of: Option<TableName>,
+    pub(crate) since: Option<String>,
+    pub(crate) until: Option<String>,
+    /// In SQL.
+    pub(crate) condition: Option<String>,
+}
+
+impl Selection {
+    /// Whether some rows are left out by what they hold.
+    pub(crate) fn is_part(&self) -> bool {
+        self.since.is_some() || self.until.is_some() || self.condition.is_some()
+    }
+
+    fn condition(&self, outbox: &Outbox) -> Result<String, OutboxError> {
+        let mut conditions = Vec::new();
+        if let Some(time) = &self.since {
+            conditions.push(since(outbox, time)?);
+        }
+        if let Some(time) = &self.until {
+            conditions.push(until(outbox, time)?);
+        }
+        if let Some(condition) = &self.condition {
+            conditions.push(format!("({condition})"));
+        }
+        Ok(if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") })
+    }
+}
+
+/// A row and the message that it is.
+#[derive(Debug)]
+pub(crate) struct AuditedRow {
+    pub(crate) message: OutboxMessage,
+    /// Whether the conditions let it pass as it is now.
+    pub(crate) passes: bool,
+    /// The text of its id's column.
+    pub(crate) id: Option<String>,
+    /// Which table it is of.
+    pub(crate) table: usize,
+}
+
+/// What became of a row that is in no topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Parked,
+    Discarded,
+    /// It is due later.
+    Held,
+}
+
+/// A table that is read.
+struct Part {
+    outbox: Outbox,
+    layout: Arc<Layout>,
+    sql: String,
+    /// Where in a row its id stands.
+    id: Option<usize>,
+}
+
+/// The tables at one moment.
+pub(crate) struct AuditedTables {
+    target: Target,
+    preflight: Preflight,
+    parts: Vec<Part>,
+    rows: Session,
+    /// Holds the copy of the slot.
+    keeper: Session,
+    copy: String,
+    /// What the relay had confirmed before that moment.
+    pub(crate) confirmed: Lsn,
+    /// Where the log was at that moment.
+    pub(crate) current: Lsn,
+    /// Rows that no message can be made of.
+    pub(crate) unfit: u64,
+    /// The table that is being read, and how many rows the next page has.
+    place: Option<(usize, usize)>,
+    relations: Option<Relations>,
+}
+
+impl AuditedTables {
+    /// Keeps the relay's position, and takes the moment.
+    ///
+    /// # Errors
+    /// A table or the slot is missing, a right is, or there is no room for a slot.
+    pub(crate) async fn open(
+        settings: &Settings,
+        target: &Target,
+        selection: &Selection,
+    ) -> Result<AuditedTables, OutboxError> {
+        let (rows, endpoint) = Session::open_first(settings).await?;
+        let keeper = Session::open_beside(&endpoint, rows.client()).await?;
+        let mut preflight = inspect(&rows, target).await?;
+        if !preflight.slot_exists {
+            let text = format!("slot {} does not exist", target.slot);
+            return Err(OutboxError::definite(text, "run `walpost setup`, or name the slot with --slot"));
+        }
+        if preflight.tables.iter().any(|table| table.layout.is_none()) {
+            preflight = preflight.passed()?;
+        }
+        let parts = parts(target, &preflight, selection)?;
+        for part in &parts {
+            // A second statement behind the condition, or a mistake in it, is refused here.
+            rows.client().prepare(&part.sql).await.map_err(|error| sql_error(READING, error))?;
+        }
+        let copy = format!("walpost_audit_{:016x}", fastrand::u64(..));
+        copy_slot(&keeper, &target.slot, &copy).await?;
+        let confirmed = slot::position(&keeper, &copy).await?;
+        rows.expect_rows();
+        keeper.expect_rows();
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0; \
+             SET LOCAL idle_in_transaction_session_timeout = 0; {AS_IN_THE_STREAM}"
+        );
+        rows.client().batch_execute(&begin).await.map_err(|error| sql_error(READING, error))?;
+        let row = rows.query_one_row(READING, "SELECT pg_current_wal_lsn()::text").await?;
+        let text: String = row.map_or_else(|| Ok(String::new()), |row| row.cell(0))?;
+        let current = text
+            .parse()
+            .map_err(|error| OutboxError::protocol("the server's answer can't be read", error))?;
+        let target = target.clone();
+        let (unfit, place, relations) = (0, None, None);
+        Ok(AuditedTables {
+            target,
+            preflight,
+            parts,
+            rows,
+            keeper,
+            copy,
+            confirmed,
+            current,
+            unfit,
+            place,
+            relations,
+        })
+    }
+
+    /// The tables that are read.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.parts.iter().map(|part| part.outbox.table.to_string()).collect()
+    }
+
+    /// The next rows; none behind the last one, and then the first ones again.
+    ///
+    /// # Errors
+    /// The session broke, or a row can't be read.
+    pub(crate) async fn page(&mut self) -> Result<Option<Vec<AuditedRow>>, OutboxError> {
+        let failed = |error| sql_error(READING, error);
+        loop {
+            let (index, size) = match self.place {
+                Some(place) => place,
+                None => {
+                    self.declare(0).await?;
+                    (0, PAGE)
+                }
+            };
+            let answer = self.rows.client().simple_query(&format!("FETCH {size} FROM audited")).await;
+            let answer = answer.map_err(failed)?;
+            let (mut page, mut largest, mut read) = (Vec::new(), 1, false);
+            for message in &answer {
+                let SimpleQueryMessage::Row(row) = message else { continue };
+                let texts = (0..row.len()).map(|column| row.try_get(column).ok().flatten());
+                largest = texts.clone().flatten().map(str::len).sum::<usize>().max(largest);
+                read = true;
+                page.extend(self.row(index, texts));
+            }
+            self.place = Some((index, (PAGE_BYTES / largest).clamp(1, PAGE)));
+            if read {
+                return Ok(Some(page));
+            }
+            self.rows.client().batch_execute("CLOSE audited").await.map_err(failed)?;
+            if index + 1 == self.parts.len() {
+                self.place = None;
+                return Ok(None);
+            }
+            self.declare(index + 1).await?;
+        }
+    }
+
+    async fn declare(&mut self, index: usize) -> Result<(), OutboxError> {
+        let sql = format!("DECLARE audited NO SCROLL CURSOR FOR {}", self.parts[index].sql);
+        self.rows.client().batch_execute(&sql).await.map_err(|error| sql_error(READING, error))?;
+        self.place = Some((index, PAGE));
+        Ok(())
+    }
+
+    fn row<'a>(
+        &mut self,
+        table: usize,
+        texts: impl ExactSizeIterator<Item = Option<&'a str>> + Clone,
+    ) -> Option<AuditedRow> {
+        let part = &self.parts[table];
+        let id = part.id.and_then(|id| texts.clone().nth(id).flatten()).map(str::to_owned);
+        match part.layout.message_now(&Tuple::of_texts(texts)) {
+            Ok((message, passes)) => Some(AuditedRow { message, passes, id, table }),
+            Err(_) => {
+                self.unfit += 1;
+                None
+            }
+        }
+    }
+
+    /// The next messages that were committed behind what the relay had confirmed; none behind the last one.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub(crate) async fn unconfirmed(&mut self) -> Result<Option<Vec<OutboxMessage>>, OutboxError> {
+        let failed = |error| sql_error(WAITING, error);
+        let client = self.keeper.client();
+        if self.relations.is_none() {
+            let sql = format!(
+                "BEGIN; SET LOCAL statement_timeout = 0; DECLARE unconfirmed NO SCROLL CURSOR FOR SELECT data \
+                 FROM pg_logical_slot_peek_binary_changes({}, NULL, NULL, 'proto_version', '1', \
+                 'publication_names', '{}')",
+                quote_literal(&self.copy),
+                publication_names(&self.target)
+            );
+            client.batch_execute(&sql).await.map_err(failed)?;
+            self.relations = Some(Relations::new(&self.target, &self.preflight));
+        }
+        let Some(relations) = &mut self.relations else { return Ok(None) };
+        let rows = client.query("FETCH 100 FROM unconfirmed", &[]).await.map_err(failed)?;
+        if rows.is_empty() {
+            client.batch_execute("ROLLBACK").await.map_err(failed)?;
+            return Ok(None);
+        }
+        let mut messages = Vec::new();
+        for row in &rows {
+            let data = Bytes::copy_from_slice(row.cell::<&[u8], _>(0)?);
+            let broken = |error| OutboxError::protocol("the server broke the protocol", error);
+            match LogicalMessage::decode(data).map_err(broken)? {
+                LogicalMessage::Relation(relation) => relations.learn(&relation)?,
+                LogicalMessage::Insert(insert) => {
+                    if let Some(layout) = relations.layout(insert.relation)? {
+                        messages.extend(layout.message(&insert.new).ok().flatten());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(messages))
+    }
+
+    /// What is known of rows that are in no topic, by the ids of their messages.
+    ///
+    /// # Errors
+    /// The session broke.
+    pub(crate) async fn fates(&self, rows: &[AuditedRow]) -> Result<HashMap<Uuid, Fate>, OutboxError> {
+        let mut fates = HashMap::new();
+        if rows.is_empty() {
+            return Ok(fates);
+        }
+        let session = &self.keeper;
+        let waiting = ScheduledTable::of(&self.target);
+        let rights = waiting.rights(session).await?;
+        if waiting.require(rights.as_ref(), &["SELECT"]).is_ok() && waiting.is_known(session).await? {
+            let ids: Vec<_> = rows.iter().filter_map(|row| row.id.clone()).collect();
+            let held = waiting.among(session, &ids).await?;
+            let held = rows.iter().filter(|row| row.id.as_ref().is_some_and(|id| held.contains(id)));
+            fates.extend(held.map(|row| (row.message.id(), Fate::Held)));
+        }
+        let office = DeadLetterOffice::of(&self.target);
+        let rights = office.rights(session).await?;
+        if office.require(rights.as_ref(), &["SELECT"]).is_ok() {
+            let ids: Vec<_> = rows.iter().map(|row| row.message.id()).collect();
+            let letters = office.among(session, &ids).await?;
+            let fate = |discarded| if discarded { Fate::Discarded } else { Fate::Parked };
+            fates.extend(letters.into_iter().map(|(id, discarded)| (id, fate(discarded))));
+        }
+        Ok(fates)
+    }
+
+    /// The condition for rows of a table by the texts of their ids, and the table if it has to be named.
+    pub(crate) fn condition(&self, table: usize, ids: &[String]) -> Option<(String, Option<String>)> {
+        let outbox = &self.parts.get(table)?.outbox;
+        let ids: Vec<_> = ids.iter().map(|id| quote_literal(id)).collect();
+        let condition = format!("{} IN ({})", quote_identifier(outbox.mapping.id_column()?), ids.join(", "));
+        let of = (!self.target.others.is_empty()).then(|| outbox.table.to_string());
+        Some((condition, of))
+    }
+}
+
+/// What is read of each table.
+fn parts(target: &Target, preflight: &Preflight, selection: &Selection) -> Result<Vec<Part>, OutboxError> {
+    let mut parts = Vec::new();
+    for (outbox, survey) in target.outboxes().zip(&preflight.tables) {
+        let Some(layout) = survey.layout.clone() else { continue };
+        if selection.of.as_ref().is_some_and(|of| *of != outbox.table) {
+            continue;
+        }
+        let columns: Vec<_> =
+            survey.columns.iter().map(|column| format!("t.{}", quote_identifier(&column.name))).collect();
+        let (table, condition) = (&outbox.table, selection.condition(outbox)?);
+        let sql = format!("SELECT {} FROM {table} t WHERE {condition}", columns.join(", "));
+        let id = outbox.mapping.id_column();
+        let id = id.and_then(|id| survey.columns.iter().position(|column| column.name == id));
+        parts.push(Part { outbox: outbox.clone(), layout, sql, id });
+    }
+    if parts.is_empty() {
+        let of = selection.of.as_ref().map(ToString::to_string).unwrap_or_default();
+        let advice = format!("name one of {} with --of", target.tables());
+        return Err(OutboxError::usage(format!("{of} is none of the relay's tables"), advice));
+    }
+    Ok(parts)
+}
+
+/// Source: PostgreSQL documentation, "Replication Management Functions".
+async fn copy_slot(session: &Session, slot: &str, copy: &str) -> Result<(), OutboxError> {
+    let during = format!("keeping the position of slot {slot}");
+    let (slot, copy) = (quote_literal(slot), quote_literal(copy));
+    let sql = format!("SELECT pg_copy_logical_replication_slot({slot}, {copy}, true)");
+    session.client().batch_execute(&sql).await.map_err(|error| {
+        let full = error.code() == Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED);
+        let error = sql_error(&during, error);
+        let advice = "the audit needs a slot for as long as it runs: raise max_replication_slots, or drop one that \
+                      nobody reads";
+        if full { error.with_advice(advice) } else { error }
+    })
+}
