@@ -18,12 +18,14 @@ mod delivery;
 mod examination;
 mod guard;
 mod introduction;
+mod login;
 mod partitioner;
 mod probe;
 mod producer;
 #[cfg(feature = "cli")]
 mod reader;
 mod settings;
+mod topics;
 mod traces;
 mod watch;
 mod window;
@@ -37,3 +39,4 @@ pub use producer::KafkaPublisher;
 #[cfg(feature = "cli")]
 pub(crate) use reader::{Span, TopicReader};
 pub use settings::KafkaSettings;
+pub use topics::Topics;

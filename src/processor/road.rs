@@ -44,7 +44,18 @@ impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
         let (status, most_behind) = (StatusClock::new(pace), pace.most_behind);
         let (progress, receipts, vitals) = (Progress::default(), Vec::new(), Arc::default());
         let rows = Rows::new(store.write_back());
-        Road { store, publisher, progress, rows, receipts, oldest: None, sent: 0, most_behind, status, vitals }
+        Road {
+            store,
+            publisher,
+            progress,
+            rows,
+            receipts,
+            oldest: None,
+            sent: 0,
+            most_behind,
+            status,
+            vitals,
+        }
     }
 
     /// The loop takes a turn.
