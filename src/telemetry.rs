@@ -2,6 +2,7 @@
 
 mod app;
 mod console;
+mod door;
 mod exposition;
 pub mod health;
 mod http;

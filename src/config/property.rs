@@ -109,6 +109,26 @@ mod tests {
     }
 
     #[test]
+    fn files_and_commands_stand_for_the_property_that_they_give() {
+        let mut layer = Layer::default();
+        for (name, value) in [
+            ("sasl.password", "sesame"),
+            ("sasl.password.file", "/a"),
+            ("ssl.key.password@command", "c"),
+            ("sasl.oauthbearer.assertion.private.key.file", "/k"),
+        ] {
+            put(name, value, &mut layer);
+        }
+        let pairs: Vec<_> =
+            layer.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let own = ("sasl.oauthbearer.assertion.private.key.file", "/k");
+        assert_eq!(pairs, [own, ("sasl.password@file", "/a"), ("ssl.key.password@command", "c")]);
+        assert_eq!(source("sasl.password@file", "/a"), Some(SecretSource::File("/a".into())));
+        assert_eq!(source("ssl.key.password@command", "c"), Some(SecretSource::Command("c".to_owned())));
+        assert_eq!(source("sasl.password", "sesame"), None);
+    }
+
+    #[test]
     fn secrets_are_known_by_name() {
         for (key, expected) in [
             ("sasl.password", true),
