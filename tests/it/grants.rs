@@ -82,7 +82,6 @@ async fn relay_and_services_can_do_no_more_than_the_set_up_says() {
         "INSERT INTO outbox.dead_letters DEFAULT VALUES",
         "SELECT FROM outbox.scheduled",
         "SELECT FROM outbox.walpost_seal",
-        "CALL outbox.retain('1 day')",
         &slot,
         &advance,
         "SELECT pg_create_logical_replication_slot('mine', 'pgoutput')",

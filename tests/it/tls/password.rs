@@ -24,7 +24,7 @@ async fn a_password_that_is_rotated_is_found_without_a_restart() {
 
     let (mark, renewed) = (relay.mark(), "renewed-marker");
     let sql = format!(
-        "ALTER ROLE by_scram PASSWORD '{renewed}'; \
+        "SET password_encryption = 'scram-sha-256'; ALTER ROLE by_scram PASSWORD '{renewed}'; \
          SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'by_scram'"
     );
     lab.client.batch_execute(&sql).await.unwrap();
