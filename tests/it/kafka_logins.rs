@@ -88,7 +88,7 @@ async fn each_way_to_log_in_works_and_what_is_wrong_is_named() {
         ),
         (&secure.strange, "verify failed", vec![ssl, trusted]),
         (&secure.expired, "verify failed", vec![ssl, trusted]),
-        (&secure.mutual, "certificate required", vec![ssl, trusted]),
+        (&secure.mutual, "alert bad certificate", vec![ssl, trusted]),
     ] {
         bad.push((told, check(&world, brokers, &properties)));
     }
