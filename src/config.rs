@@ -21,11 +21,12 @@ use std::time::Duration;
 use self::layers::{Setting, Written};
 use crate::debezium::Contract;
 use crate::error::OutboxError;
-use crate::kafka::KafkaSettings;
+use crate::kafka::{KafkaSettings, Topics};
 use crate::mapping::{Mapping, Preset};
 use crate::postgres::settings::{Os, Settings};
 use crate::postgres::{Outbox, TableName, Target};
 use crate::refusal::{OnRefusal, RetryConfig};
+use crate::secret::SecretSource;
 use crate::write_back::WriteBackMode;
 
 pub use collector::{Collector, Traces};
@@ -164,7 +165,17 @@ fn letters_can_be_kept(target: &Target, policy: &Written<'_>) -> Result<(), Outb
 
 fn database(layers: &Layers, environment: &Environment, os: &Os) -> Result<Settings, OutboxError> {
     let url = layers.get(&layers::DATABASE_URL);
-    Settings::resolve(Some(url.text), |name| environment.get(name).map(str::to_owned), os)
+    let settings = Settings::resolve(Some(url.text), |name| environment.get(name).map(str::to_owned), os)?;
+    let (file, command) = (layers.get(&layers::PASSWORD_FILE), layers.get(&layers::PASSWORD_COMMAND));
+    Ok(match (file.text, command.text) {
+        ("", "") => settings,
+        (file, "") => settings.with_password_from(SecretSource::File(file.into())),
+        ("", command) => settings.with_password_from(SecretSource::Command(command.to_owned())),
+        _ => {
+            let what = format!("the password comes from a file as well ({})", file.place);
+            return Err(command.wrong(&what, "leave one of them out"));
+        }
+    })
 }
 
 /// The names in the database, which need no connection to be checked.
@@ -276,7 +287,17 @@ pub(crate) fn kafka(layers: &Layers) -> Result<KafkaSettings, OutboxError> {
     }
     let properties = layers.properties();
     property::refuse_broker_lists(&properties)?;
-    let settings = KafkaSettings { brokers: brokers.text.to_owned(), properties };
+    let list = layers.get(&layers::TOPICS);
+    let topics = Topics::parse(list.text).map_err(|what| {
+        list.wrong(&what, "write names separated by commas; * stands for any characters: orders.*, audit")
+    })?;
+    let mut settings = KafkaSettings { topics, ..KafkaSettings::new(brokers.text) };
+    for (name, value) in properties {
+        settings = match property::source(&name, &value) {
+            Some(source) => settings.with_property_from(property::base(&name), source),
+            None => settings.with_property(name, value),
+        };
+    }
     settings.validate()?;
     Ok(settings)
 }

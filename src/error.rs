@@ -26,6 +26,8 @@ struct Inner {
     code: Option<i32>,
     /// The topic, when none of its messages can be sent.
     topic: Option<String>,
+    /// No later try of this process can end otherwise.
+    for_good: bool,
     advice: Option<String>,
     sqlstate: Option<String>,
     source: Option<Source>,
@@ -122,6 +124,7 @@ impl OutboxError {
             company: None,
             code: None,
             topic: None,
+            for_good: false,
             advice: None,
             sqlstate: None,
             source: None,
@@ -170,6 +173,35 @@ impl OutboxError {
         // Unknown topic, not authorised, invalid name.
         if matches!(self.0.code, Some(3 | -188 | 29 | 17)) {
             self.0.topic = Some(topic.to_owned());
+        }
+        self
+    }
+
+    /// Says that a setting forbids all messages to this topic, so that trying again is of no use.
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "only a publisher forbids topics"))]
+    #[must_use]
+    pub(crate) fn for_good(mut self, topic: &str) -> Self {
+        self.0.topic = Some(topic.to_owned());
+        self.0.for_good = true;
+        self
+    }
+
+    /// Whether trying again is of no use as long as the settings are what they are.
+    pub(crate) fn is_for_good(&self) -> bool {
+        self.0.for_good
+    }
+
+    /// The same of a login whose password is read again for each connection: the next one may have another, so that what
+    /// the server says of this one passes.
+    #[must_use]
+    pub(crate) fn of_renewed_login(mut self) -> Self {
+        if matches!(self.sqlstate(), Some("28P01" | "28000")) {
+            self.0.kind = Kind::Transient;
+            self.0.advice = Some(
+                "the password is read again for each try: see that its file or command gives the one that the role has now; \
+                 and that the role may log in (LOGIN, REPLICATION, a line in pg_hba.conf for the database by its name)"
+                    .to_owned(),
+            );
         }
         self
     }

@@ -71,6 +71,7 @@ pub mod refusal;
 #[cfg(feature = "kafka")]
 pub mod relay;
 pub mod router;
+pub mod secret;
 pub mod spans;
 pub mod store;
 pub mod supervisor;

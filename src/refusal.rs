@@ -108,7 +108,8 @@ impl Docket {
     pub fn is_hopeless(&self, error: &OutboxError) -> bool {
         self.on_refusal == OnRefusal::DeadLetter
             && error.is_message()
-            && self.hopeless.get(&error.cause()).is_some_and(|found| found.elapsed() < HOPELESS_FOR)
+            && (error.is_for_good()
+                || self.hopeless.get(&error.cause()).is_some_and(|found| found.elapsed() < HOPELESS_FOR))
     }
 }
 
@@ -171,7 +172,8 @@ impl Refusals {
         let attempts = *attempts;
         // Alone again, so that the others are not refused with it.
         self.docket.suspects = Some((at, at));
-        if attempts <= self.retry.max_retries && !self.docket.is_hopeless(error) {
+        let hopeless = error.is_for_good() || self.docket.is_hopeless(error);
+        if attempts <= self.retry.max_retries && !hopeless {
             return Ruling::After(self.delay(attempts));
         }
         if self.on_refusal == OnRefusal::Halt {
@@ -219,6 +221,18 @@ mod tests {
 
     fn refused(position: Position) -> OutboxError {
         OutboxError::broker("publishing to topic t", 10, "too large").at(position)
+    }
+
+    #[test]
+    fn what_settings_forbid_is_not_tried_again() {
+        let error = || OutboxError::message("publishing to topic t", "").for_good("t").at(at(1, 0));
+        let mut halting = Refusals::new(OnRefusal::Halt, RetryConfig::default());
+        assert_eq!(halting.judge(&error()), Ruling::Halt);
+        let mut parking = Refusals::new(OnRefusal::DeadLetter, RetryConfig::default());
+        assert!(parking.docket().is_hopeless(&error()), "others are parked without a new start");
+        assert_eq!(parking.judge(&error()), Ruling::Again);
+        assert_eq!(parking.docket().verdict(at(1, 0)).map(|verdict| verdict.attempts), Some(1));
+        assert!(parking.docket().shuns("t").is_some());
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Ends for RelayEnds {
     async fn open(&mut self) -> Opening<Self> {
         // The slot first: whoever holds it is the one that publishes.
         let store = self.source.open().await?;
-        let publisher = KafkaPublisher::open(&self.kafka, Arc::clone(&self.vitals))?;
+        let publisher = KafkaPublisher::open(&self.kafka.with_secrets().await?, Arc::clone(&self.vitals))?;
         let publisher = if self.alone { publisher.ending_the_process_when_still()? } else { publisher };
         let letters = store.dead_letters();
         Ok((store, publisher, letters))

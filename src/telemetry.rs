@@ -3,6 +3,7 @@
 mod access;
 mod app;
 mod console;
+mod door;
 mod events;
 mod exposition;
 pub mod health;

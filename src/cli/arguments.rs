@@ -20,7 +20,7 @@ pub use dead_letters::{
 };
 pub use shared::{
     DatabaseArguments, KafkaArguments, LogArguments, MappingArguments, RefusalArguments, RelayArguments,
-    RetryArguments, WriteBackArguments,
+    RetryArguments, TopicArguments, WriteBackArguments,
 };
 pub use verify::VerifyArguments;
 
@@ -185,6 +185,8 @@ pub struct RunArguments {
     #[command(flatten)]
     kafka: KafkaArguments,
     #[command(flatten)]
+    topics: TopicArguments,
+    #[command(flatten)]
     relay: RelayArguments,
     #[command(flatten)]
     write_back: WriteBackArguments,
@@ -206,6 +208,8 @@ pub struct CheckArguments {
     mapping: MappingArguments,
     #[command(flatten)]
     kafka: KafkaArguments,
+    #[command(flatten)]
+    topics: TopicArguments,
     #[command(flatten)]
     write_back: WriteBackArguments,
     #[command(flatten)]
@@ -273,18 +277,23 @@ impl Arguments {
             Command::Status(StatusArguments { database, .. })
             | Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer)?,
             Command::DeadLetters(letters) => letters.command.database().put_into(&mut layer)?,
-            Command::Check(CheckArguments { database, mapping, kafka, write_back, refusal, .. }) => {
+            Command::Check(CheckArguments {
+                database, mapping, kafka, topics, write_back, refusal, ..
+            }) => {
                 database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
+                topics.put_into(&mut layer);
                 write_back.put_into(&mut layer);
                 refusal.put_into(&mut layer);
             }
             Command::Run(run) => {
-                let RunArguments { database, mapping, kafka, relay, write_back, refusal, retry } = &**run;
+                let RunArguments { database, mapping, kafka, topics, relay, write_back, refusal, retry } =
+                    &**run;
                 database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
                 kafka.put_into(&mut layer)?;
+                topics.put_into(&mut layer);
                 relay.put_into(&mut layer);
                 write_back.put_into(&mut layer);
                 refusal.put_into(&mut layer);

@@ -57,7 +57,7 @@ impl Environment {
             } else if let Some(setting) = SETTINGS.iter().find(|setting| setting.variable == name) {
                 layer.values.insert(setting.key, value.clone());
             } else if let Some(key) = property::key_of_variable(name) {
-                layer.properties.insert(key, value.clone());
+                property::put(&key, value, &mut layer);
             } else {
                 let known = SETTINGS
                     .iter()

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::layers::{DATABASE_URL, Layer, SETTINGS, Setting, TABLE, nearest};
-use super::per_table;
+use super::{per_table, property};
 use crate::error::OutboxError;
 use crate::kafka::is_secret;
 use crate::postgres::settings::has_password;
@@ -131,14 +131,14 @@ fn flatten(prefix: &str, table: Table, layer: &mut Layer) -> Result<(), String> 
             }
             Value::Array(_) | Value::Datetime(_) => return Err(key),
         };
-        layer.properties.insert(key, text);
+        property::put(&key, &text, layer);
     }
     Ok(())
 }
 
 /// A warning when the file holds a secret and people other than its owner may read it.
 pub(super) fn warn_of_readers(found: &Found, layer: &Layer) -> Option<String> {
-    let secret = layer.properties.keys().any(|key| is_secret(key))
+    let secret = layer.properties.keys().any(|key| is_secret(key) && property::base(key) == key)
         || layer.values.get(DATABASE_URL.key).is_some_and(|text| has_password(text));
     let warning = || {
         format!(

@@ -35,6 +35,8 @@ macro_rules! settings {
 
 settings! {
     DATABASE_URL: "database_url", "--database-url", "WALPOST_DATABASE_URL", "";
+    PASSWORD_FILE: "password_file", "--password-file", "WALPOST_PASSWORD_FILE", "";
+    PASSWORD_COMMAND: "password_command", "--password-command", "WALPOST_PASSWORD_COMMAND", "";
     TABLE: "table", "--table", "WALPOST_TABLE", "";
     PUBLICATION: "publication", "--publication", "WALPOST_PUBLICATION", "walpost";
     SLOT: "slot", "--slot", "WALPOST_SLOT", "walpost";
@@ -54,6 +56,7 @@ settings! {
     MAP_DUE: "map_due", "--map-due", "WALPOST_MAP_DUE", "";
     MAP_OWN_HEADERS: "map_own_headers", "--map-own-headers", "WALPOST_MAP_OWN_HEADERS", "";
     BROKERS: "brokers", "--brokers", "WALPOST_BROKERS", "localhost:9092";
+    TOPICS: "topics", "--topics", "WALPOST_TOPICS", "";
     DELIVERY: "delivery", "--delivery", "WALPOST_DELIVERY", "at-least-once";
     DRAIN_TIMEOUT: "drain_timeout", "--drain-timeout", "WALPOST_DRAIN_TIMEOUT", "25s";
     WRITE_BACK: "write_back", "--write-back", "WALPOST_WRITE_BACK", "none";
@@ -112,7 +115,7 @@ impl Layer {
                     "for example -X compression.type=zstd -X linger.ms=20",
                 )
             })?;
-        self.properties.insert(key.trim().to_owned(), value.to_owned());
+        property::put(key.trim(), value, self);
         Ok(())
     }
 }
@@ -211,10 +214,10 @@ impl Layers {
     /// The properties of Kafka, those of a higher layer in the place of those of a lower one.
     pub(super) fn properties(&self) -> Vec<(String, String)> {
         let mut merged = BTreeMap::new();
-        // A property with two names is one property.
+        // A property with two names is one property, and so is one that a file or a command gives.
         for layer in [&self.file, &self.environment, &self.flags] {
             let named = |(name, value): (&String, &String)| {
-                (canonical(name).to_owned(), (name.clone(), value.clone()))
+                (canonical(property::base(name)).to_owned(), (name.clone(), value.clone()))
             };
             merged.extend(layer.properties.iter().map(named));
         }

@@ -4,6 +4,7 @@ use super::layers::{BROKERS, DATABASE_URL, Layer, Setting};
 use crate::error::OutboxError;
 use crate::kafka::is_secret;
 use crate::postgres::settings::has_password;
+use crate::secret::SecretSource;
 
 const PREFIX: &str = "WALPOST_KAFKA_";
 
@@ -20,18 +21,52 @@ pub(super) fn key_of_variable(name: &str) -> Option<String> {
     Some(if UNDERSCORED.contains(&rest.as_str()) { rest } else { rest.replace('_', ".") })
 }
 
+/// What stands behind the name of a property that a file or a command gives.
+const FROM_FILE: &str = "@file";
+const FROM_COMMAND: &str = "@command";
+
+/// Properties whose own names end as ours of files do (librdkafka, CONFIGURATION.md).
+const OWN_FILES: [&str; 2] = ["private.key.file", "template.file"];
+
+/// Takes a property down. `sasl.password.file`, as variables and tables of the file have it, is `sasl.password@file`. Of a
+/// property that one source names twice the last one counts, in whichever form.
+pub(super) fn put(name: &str, value: &str, layer: &mut Layer) {
+    let own = OWN_FILES.iter().any(|own| name.ends_with(own));
+    let source = |ending: &str, mark: &str| Some(format!("{}{mark}", name.strip_suffix(ending)?));
+    let key = source(".file", FROM_FILE).or_else(|| source(".command", FROM_COMMAND)).filter(|_| !own);
+    let key = key.unwrap_or_else(|| name.to_owned());
+    layer.properties.retain(|known, _| base(known) != base(&key));
+    layer.properties.insert(key, value.to_owned());
+}
+
+/// The property that is meant, wherever its value comes from.
+pub(super) fn base(name: &str) -> &str {
+    name.strip_suffix(FROM_FILE).or_else(|| name.strip_suffix(FROM_COMMAND)).unwrap_or(name)
+}
+
+/// The file or command that gives a property, if one does.
+pub(super) fn source(name: &str, value: &str) -> Option<SecretSource> {
+    if name.ends_with(FROM_FILE) {
+        return Some(SecretSource::File(value.into()));
+    }
+    name.ends_with(FROM_COMMAND).then(|| SecretSource::Command(value.to_owned()))
+}
+
 /// Refuses secrets in flags: every user of the machine sees them in the list of processes.
 pub(super) fn refuse_secrets(flags: &Layer) -> Result<(), OutboxError> {
     if flags.values.get(DATABASE_URL.key).is_some_and(|text| has_password(text)) {
         return Err(OutboxError::usage(
             "--database-url: a password on the command line shows in the list of processes",
-            "leave it out and use WALPOST_DATABASE_URL, PGPASSWORD or the password file ~/.pgpass",
+            "leave it out and use --password-file, --password-command, PGPASSWORD or the password file ~/.pgpass",
         ));
     }
-    match flags.properties.keys().find(|key| is_secret(key)) {
+    match flags.properties.keys().find(|key| is_secret(key) && base(key) == key.as_str()) {
         Some(key) => Err(OutboxError::usage(
             format!("-X {key}: a secret on the command line shows in the list of processes"),
-            format!("use {}, or the [kafka] table of walpost.toml", variable_of(key)),
+            format!(
+                "use {variable}, or {variable}_FILE with the name of a file, or the [kafka] table of walpost.toml",
+                variable = variable_of(key)
+            ),
         )),
         None => Ok(()),
     }
@@ -40,7 +75,7 @@ pub(super) fn refuse_secrets(flags: &Layer) -> Result<(), OutboxError> {
 /// Refuses a second way to name the brokers, since it would be unclear which one wins.
 pub(super) fn refuse_broker_lists(properties: &[(String, String)]) -> Result<(), OutboxError> {
     let Setting { flag, variable, key, .. } = &BROKERS;
-    match properties.iter().find(|(key, _)| BROKER_LISTS.contains(&key.as_str())) {
+    match properties.iter().find(|(key, _)| BROKER_LISTS.contains(&base(key))) {
         Some((list, _)) => Err(OutboxError::usage(
             format!("the Kafka property {list} has a setting of its own"),
             format!("use {flag}, {variable}, or `{key}` in walpost.toml"),
@@ -71,6 +106,26 @@ mod tests {
             assert_eq!(key_of_variable(variable).as_deref(), expected, "{variable}");
         }
         assert_eq!(variable_of("sasl.password"), "WALPOST_KAFKA_SASL_PASSWORD");
+    }
+
+    #[test]
+    fn files_and_commands_stand_for_the_property_that_they_give() {
+        let mut layer = Layer::default();
+        for (name, value) in [
+            ("sasl.password", "sesame"),
+            ("sasl.password.file", "/a"),
+            ("ssl.key.password@command", "c"),
+            ("sasl.oauthbearer.assertion.private.key.file", "/k"),
+        ] {
+            put(name, value, &mut layer);
+        }
+        let pairs: Vec<_> =
+            layer.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let own = ("sasl.oauthbearer.assertion.private.key.file", "/k");
+        assert_eq!(pairs, [own, ("sasl.password@file", "/a"), ("ssl.key.password@command", "c")]);
+        assert_eq!(source("sasl.password@file", "/a"), Some(SecretSource::File("/a".into())));
+        assert_eq!(source("ssl.key.password@command", "c"), Some(SecretSource::Command("c".to_owned())));
+        assert_eq!(source("sasl.password", "sesame"), None);
     }
 
     #[test]

@@ -60,7 +60,7 @@ fn text(template: Option<&Template>) -> String {
 
 /// Every setting: two values, and how the second one is seen in the configuration.
 type Seen = fn(&Config) -> String;
-const EVERY_SETTING: [(&str, &str, &str, Seen); 33] = [
+const EVERY_SETTING: [(&str, &str, &str, Seen); 36] = [
     ("database_url", "dbname=a", "dbname=shop", |config| {
         config.database.candidates()[0]
             .config()
@@ -71,6 +71,20 @@ const EVERY_SETTING: [(&str, &str, &str, Seen); 33] = [
     ("table", "a.b", "shop.events", |config| config.target.main.table.to_string()),
     ("publication", "a", "The Events", |config| config.target.publication.clone()),
     ("slot", "a", "shop_2", |config| config.target.slot.clone()),
+    ("password_file", "/a", "/b", |config| match format!("{:?}", config.database) {
+        shown if shown.contains("the file /b") => "/b".to_owned(),
+        shown => shown,
+    }),
+    ("password_command", "a", "b", |config| match format!("{:?}", config.database) {
+        shown if shown.contains("its command") => "b".to_owned(),
+        shown => shown,
+    }),
+    ("topics", "a", "b.*", |config| {
+        match (config.kafka.topics.allow("b.1"), config.kafka.topics.allow("a")) {
+            (true, false) => "b.*".to_owned(),
+            other => format!("{other:?}"),
+        }
+    }),
     ("brokers", "a:1", "b:1,c:2", |config| config.kafka.brokers.clone()),
     ("preset", "spakky", "debezium", |config| match config.target.main.table.name.as_str() {
         "outboxevent" => "debezium".to_owned(),
@@ -295,6 +309,44 @@ fn settings_for_all_tables_that_reach_none_are_refused() {
     // A preset may say which tables there are, and all of it holds for those without one of their own.
     let flags = [("--table", "a.b, c"), ("--preset", "k1s0"), ("--map-key", "{id}")];
     assert!(resolve(&Given { tables, flags: &flags, ..Given::default() }).is_ok());
+}
+
+#[test]
+fn properties_come_from_files_and_commands_in_every_form() {
+    for given in [
+        Given { properties: &["sasl.password@file=/a"], ..Given::default() },
+        Given { properties: &["sasl.password.file=/a"], ..Given::default() },
+        Given { variables: &[("WALPOST_KAFKA_SASL_PASSWORD_FILE", "/a")], ..Given::default() },
+        Given { file: "[kafka]\nsasl.password = { file = '/a' }", ..Given::default() },
+        Given { file: "[kafka]\n'sasl.password@file' = '/a'", ..Given::default() },
+        Given {
+            properties: &["sasl.password@file=/a"],
+            variables: &[("WALPOST_KAFKA_SASL_PASSWORD", "sesame")],
+            file: "[kafka]\nsasl.password = { command = 'sesame' }",
+            ..Given::default()
+        },
+    ] {
+        let kafka = resolve(&given).unwrap().kafka;
+        assert_eq!(kafka.sources, [("sasl.password".to_owned(), SecretSource::File("/a".into()))]);
+        assert!(kafka.properties.is_empty());
+    }
+    let variables = [("WALPOST_KAFKA_SASL_OAUTHBEARER_TOKEN_COMMAND", "echo sesame")];
+    let kafka = resolve(&Given { variables: &variables, ..Given::default() }).unwrap().kafka;
+    assert_eq!(kafka.sources[0].0, "sasl.oauthbearer.token");
+    assert!(!format!("{kafka:?}").contains("sesame"));
+    for (property, what) in [
+        ("bootstrap.servers@file=/a", "setting of its own"),
+        ("sasl.oauthbearer.token=t", "-X sasl.oauthbearer.token"),
+        ("transactional.id@file=/a", "transactions need more"),
+    ] {
+        let error = resolve(&Given { properties: &[property], ..Given::default() }).unwrap_err();
+        assert!(error.is_usage() && error.to_string().contains(what), "{error}");
+    }
+    let both = [("WALPOST_PASSWORD_FILE", "/a"), ("WALPOST_PASSWORD_COMMAND", "b")];
+    let error = resolve(&Given { variables: &both, ..Given::default() }).unwrap_err();
+    assert!(error.is_usage() && error.to_string().contains("from a file as well"), "{error}");
+    let error = resolve(&Given { flags: &[("--topics", "a b")], ..Given::default() }).unwrap_err();
+    assert!(error.is_usage() && error.to_string().starts_with("--topics: `a b`"), "{error}");
 }
 
 /// What each table's topic, key and preset are.

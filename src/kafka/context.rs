@@ -1,8 +1,10 @@
 //! What librdkafka calls back.
 
+use std::error::Error;
 use std::sync::{Arc, OnceLock, Weak};
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
@@ -12,6 +14,7 @@ use tracing::{debug, info, trace, warn};
 
 use super::delivery::{Inbox, Place, failure, is_victim};
 use super::guard::Secrets;
+use super::login::Token;
 use super::partitioner::Choice;
 use super::watch::Watch;
 
@@ -22,14 +25,20 @@ pub(super) struct Context {
     inbox: Arc<Inbox>,
     watch: Watch,
     secrets: Secrets,
+    token: Token,
     choice: Choice,
     /// The producer that this context belongs to, for questions that a failure raises.
     producer: OnceLock<Weak<KafkaProducer>>,
 }
 
 impl Context {
-    pub(super) fn new(inbox: Arc<Inbox>, watch: Watch, secrets: Secrets, choice: Choice) -> Self {
-        Context { inbox, watch, secrets, choice, producer: OnceLock::new() }
+    pub(super) fn new(
+        inbox: Arc<Inbox>,
+        watch: Watch,
+        (secrets, token): (Secrets, Token),
+        choice: Choice,
+    ) -> Self {
+        Context { inbox, watch, secrets, token, choice, producer: OnceLock::new() }
     }
 
     pub(super) fn set_producer(&self, producer: &Arc<KafkaProducer>) {
@@ -88,6 +97,12 @@ impl ProducerContext<Choice> for Context {
 }
 
 impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.token.generate()
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         use RDKafkaLogLevel::{Debug, Info, Notice};
         let line = self.secrets.veil(line);

@@ -29,6 +29,7 @@ pub(super) struct Inbox {
     state: Mutex<State>,
     filled: Notify,
     failed: AtomicBool,
+    renewed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -97,6 +98,17 @@ impl Inbox {
     /// Lets nothing pass any more, as after a failure.
     pub(super) fn fail(&self) {
         self.failed.store(true, Ordering::Release);
+    }
+
+    /// The brokers refuse what this producer logs in with, and there is something else by now: another one has to be made.
+    pub(super) fn renew(&self) {
+        self.renewed.store(true, Ordering::Release);
+        self.close();
+    }
+
+    /// Whether another producer has to be made, with other credentials.
+    pub(super) fn is_renewed(&self) -> bool {
+        self.renewed.load(Ordering::Acquire)
     }
 
     /// Nothing more will come.

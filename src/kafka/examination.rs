@@ -34,6 +34,10 @@ struct Subject<'a> {
 
 /// Looks at everything, and never fails: what can't be looked at is a finding.
 pub(crate) async fn examine(settings: &KafkaSettings, topics: &[TopicInUse]) -> Vec<Finding> {
+    let settings = &match settings.with_secrets().await {
+        Ok(settings) => settings,
+        Err(error) => return unasked(error),
+    };
     let asked = settings.clone();
     // librdkafka blocks until the answer or the end of patience.
     let asked = tokio::task::spawn_blocking(move || ask(&asked, PATIENCE, Some(ANSWER))).await;
@@ -43,11 +47,7 @@ pub(crate) async fn examine(settings: &KafkaSettings, topics: &[TopicInUse]) -> 
     let answer = match answer {
         Ok(answer) => answer,
         Err(error) => {
-            let missed = "not looked at, since no broker answers: brokers, the producer, topics";
-            return vec![
-                Finding::error("kafka", error),
-                Finding::warn("topics", missed, "mend the connection, then run this again"),
-            ];
+            return unasked(error);
         }
     };
     let mut found = vec![brokers::answering(settings, &answer)];
@@ -58,6 +58,12 @@ pub(crate) async fn examine(settings: &KafkaSettings, topics: &[TopicInUse]) -> 
     if gone > 0 && gone == answer.brokers.len() {
         let missed = "not looked at, since no broker can be reached where it says it is";
         found.push(Finding::warn("topics", missed, "mend the addresses, then run this again"));
+        return found;
+    }
+    if settings.token().is_wanted() && !topics.is_empty() {
+        let missed = "not looked at: the client for such questions can't log in by OAUTHBEARER";
+        let advice = "ask yourself: kafka-topics.sh --describe, with the same login";
+        found.push(Finding::warn("topics", missed, advice));
         return found;
     }
     match admin(settings) {
@@ -77,6 +83,15 @@ pub(crate) async fn examine(settings: &KafkaSettings, topics: &[TopicInUse]) -> 
     found
 }
 
+/// Nobody could be asked.
+fn unasked(error: OutboxError) -> Vec<Finding> {
+    let missed = "not looked at, since no broker answers: brokers, the producer, topics";
+    vec![
+        Finding::error("kafka", error),
+        Finding::warn("topics", missed, "mend the connection, then run this again"),
+    ]
+}
+
 /// A client for questions alone. It is no producer that would introduce itself, and lets no broker make a topic.
 fn admin(settings: &KafkaSettings) -> Result<AdminClient<Listener>, OutboxError> {
     let mut config = ClientConfig::new();
@@ -94,7 +109,7 @@ fn admin(settings: &KafkaSettings) -> Result<AdminClient<Listener>, OutboxError>
     ] {
         config.set(name, value);
     }
-    config.create_with_context(Listener::default()).map_err(|error| settings.refused(error))
+    config.create_with_context(Listener::of(settings)).map_err(|error| settings.refused(error))
 }
 
 fn options() -> AdminOptions {

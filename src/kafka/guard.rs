@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use super::login::TOKEN;
 use crate::error::OutboxError;
 
 /// Two names of one property: left as written by some, right as used here.
@@ -17,6 +18,7 @@ const ALIASES: &[(&str, &str)] = &[
     ("delivery.timeout.ms", "message.timeout.ms"),
     ("queue.buffering.max.ms", "linger.ms"),
     ("compression.codec", "compression.type"),
+    ("sasl.mechanism", "sasl.mechanisms"),
     ("fetch.message.max.bytes", "max.partition.fetch.bytes"),
 ];
 
@@ -69,11 +71,26 @@ pub(crate) fn canonical(name: &str) -> &str {
     ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name)
 }
 
+/// Refuses a property that can't be given at all; `given` is the name as the user wrote it.
+pub(super) fn refuse(given: &str) -> Result<(), OutboxError> {
+    let name = canonical(given);
+    match REFUSED.iter().find(|(refused, ..)| *refused == name) {
+        Some((_, why, advice)) => {
+            Err(OutboxError::usage(format!("the Kafka property `{given}` can't be set: {why}"), *advice))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Lets a property pass unless a promise depends on it; `given` is the name as the user wrote it.
 pub(super) fn check(given: &str, value: &str) -> Result<(), OutboxError> {
     let name = canonical(given);
-    if let Some((_, why, advice)) = REFUSED.iter().find(|(refused, ..)| *refused == name) {
-        return Err(OutboxError::usage(format!("the Kafka property `{given}` can't be set: {why}"), *advice));
+    refuse(given)?;
+    if name == TOKEN {
+        return Err(OutboxError::usage(
+            format!("the Kafka property `{given}` can't be set: a token expires"),
+            format!("give a file or a command that has the present one: `{given}@file`, `{given}@command`"),
+        ));
     }
     let Some((_, allowed, why)) = GUARDED.iter().find(|(guarded, ..)| *guarded == name) else {
         return Ok(());
@@ -92,8 +109,16 @@ pub(super) fn check(given: &str, value: &str) -> Result<(), OutboxError> {
 ///
 /// By the words in its name rather than by a list, so that a property of a later librdkafka is covered.
 pub(crate) fn is_secret(name: &str) -> bool {
-    const WORDS: &[&str] =
-        &["password", "passphrase", "secret", "key.pem", "keystore.pem", "oauthbearer.config", "jaas"];
+    const WORDS: &[&str] = &[
+        "password",
+        "passphrase",
+        "secret",
+        "key.pem",
+        "keystore.pem",
+        "oauthbearer.config",
+        "oauthbearer.token",
+        "jaas",
+    ];
     let name = name.to_ascii_lowercase();
     WORDS.iter().any(|word| name.contains(word))
 }
@@ -103,10 +128,9 @@ pub(crate) fn is_secret(name: &str) -> bool {
 pub(super) struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// The secrets among some properties.
-    pub(super) fn of(properties: &[(String, String)]) -> Self {
-        let secret = |(name, value): &(String, String)| is_secret(name).then(|| value.clone());
-        Secrets(properties.iter().filter_map(secret).collect())
+    /// The values of these properties.
+    pub(super) fn of<'a>(properties: impl Iterator<Item = &'a (String, String)>) -> Self {
+        Secrets(properties.map(|(_, value)| value.clone()).collect())
     }
 
     /// The text without secrets and without ends of secrets, since a parser quotes a value from where it
@@ -191,8 +215,9 @@ mod tests {
 
     #[test]
     fn secrets_are_taken_out_of_texts() {
-        let properties = [("sasl.password", "kafka123"), ("ssl.key.password", "x"), ("client.id", "visible")];
-        let secrets = Secrets::of(&properties.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let properties = [("sasl.password", "kafka123"), ("ssl.key.password", "x")];
+        let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let secrets = Secrets::of(properties.iter());
         for (text, veiled) in [
             ("the kafka broker of visible, x", "the kafka broker of visible, x"),
             ("bad password kafka123!", "bad password ***!"),

@@ -20,12 +20,14 @@ mod guard;
 #[cfg(feature = "cli")]
 mod header_names;
 mod introduction;
+mod login;
 mod partitioner;
 mod probe;
 mod producer;
 #[cfg(feature = "cli")]
 mod reader;
 mod settings;
+mod topics;
 mod traces;
 mod watch;
 mod window;
@@ -41,3 +43,4 @@ pub use producer::KafkaPublisher;
 #[cfg(feature = "cli")]
 pub(crate) use reader::{Span, TopicReader};
 pub use settings::KafkaSettings;
+pub use topics::Topics;

@@ -1,11 +1,12 @@
 //! Whether brokers answer, for `walpost check`.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::client::Client;
+use rdkafka::client::{Client, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::metadata::Metadata;
@@ -13,6 +14,7 @@ use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext}
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaErrorCode;
 
+use super::login::Token;
 use super::settings::KafkaSettings;
 use crate::error::OutboxError;
 
@@ -34,7 +36,7 @@ pub struct ProbeReport {
 /// # Errors
 /// A usage error if a setting is wrong; a transient one if no broker answers within `timeout`.
 pub async fn probe(settings: &KafkaSettings, timeout: Duration) -> Result<ProbeReport, OutboxError> {
-    let settings = settings.clone();
+    let settings = settings.with_secrets().await?;
     // librdkafka blocks until the answer or the end of patience.
     let answer = tokio::task::spawn_blocking(move || ask(&settings, timeout, None))
         .await
@@ -72,7 +74,11 @@ pub(super) fn ask(
     // They tell when the number is there.
     config.set("statistics.interval.ms", "100");
     let producer: BaseProducer<Listener> =
-        config.create_with_context(Listener::default()).map_err(|error| settings.refused(error))?;
+        config.create_with_context(Listener::of(settings)).map_err(|error| settings.refused(error))?;
+    if producer.context().token.is_wanted() {
+        // It is asked for at once, and handed over in here; without it nobody answers.
+        producer.poll(Duration::from_millis(20));
+    }
     let metadata = fetch_metadata(producer.client(), None, timeout);
     let metadata = metadata.map_err(|error| {
         // The reason waits in the queue of events, among others.
@@ -139,11 +145,16 @@ fn introduce(producer: &BaseProducer<Listener>, patience: Duration) -> Introduct
 /// Remembers the first error that says more than "all are down", and that the producer has its number.
 #[derive(Default)]
 pub(super) struct Listener {
+    token: Token,
     heard: Mutex<Option<String>>,
     introduced: AtomicBool,
 }
 
 impl Listener {
+    pub(super) fn of(settings: &KafkaSettings) -> Self {
+        Listener { token: settings.token(), ..Listener::default() }
+    }
+
     fn has_heard(&self) -> bool {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
@@ -157,6 +168,12 @@ impl Listener {
 }
 
 impl ClientContext for Listener {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.token.generate()
+    }
+
     fn log(&self, _: RDKafkaLogLevel, _: &str, _: &str) {}
 
     fn stats(&self, statistics: Statistics) {

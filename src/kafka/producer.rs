@@ -14,8 +14,10 @@ use super::context::{Context, KafkaProducer};
 use super::dead_man::DeadMan;
 use super::delivery::{Inbox, Report, failure, overtaken};
 use super::introduction::Introductions;
+use super::login::Credentials;
 use super::partitioner::Choice;
 use super::settings::{KafkaSettings, LARGEST};
+use super::topics::Topics;
 use super::traces::Traces;
 use super::watch::Watch;
 use super::window::{Window, footprint};
@@ -32,6 +34,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// drops the connection of `bootstrap.servers` for that of the broker's own name; if that falls together
 /// with its request for a producer id, it tries again only after 500 ms or with the next metadata.
 const START: Duration = Duration::from_secs(1);
+/// How long after a refused login its files and commands are asked whether they give another one, and how long at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long [`KafkaPublisher::close`] waits: a turn, a look, rdkafka's flush of 500 ms, and the threads' end.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -49,6 +54,7 @@ pub struct KafkaPublisher {
     reports: Vec<Report>,
     /// The lowest number of a record whose failure the caller knows of.
     failed_at: Option<usize>,
+    topics: Topics,
     /// The last topic whose name was found good.
     topic: String,
     introductions: Introductions,
@@ -59,7 +65,8 @@ pub struct KafkaPublisher {
 }
 
 impl KafkaPublisher {
-    /// Starts a producer. Brokers need not be reachable; `vitals` tells whether they are.
+    /// Starts a producer. Brokers need not be reachable; `vitals` tells whether they are. Secrets of files and commands are
+    /// those that [`KafkaSettings::with_secrets`] has read.
     ///
     /// # Errors
     /// A usage error if a setting is wrong; a transient one if the system gives no thread.
@@ -69,7 +76,7 @@ impl KafkaPublisher {
         let context = Context::new(
             Arc::clone(&inbox),
             Watch::new(Arc::clone(&vitals)),
-            settings.secrets(),
+            (settings.secrets(), settings.token()),
             prepared.choice,
         );
         let producer: KafkaProducer =
@@ -78,7 +85,12 @@ impl KafkaPublisher {
         producer.context().set_producer(&producer);
 
         let (end, ended) = oneshot::channel();
-        let poller = Poller { producer: Some(Arc::clone(&producer)), inbox: Arc::clone(&inbox), _end: end };
+        let poller = Poller {
+            producer: Some(Arc::clone(&producer)),
+            inbox: Arc::clone(&inbox),
+            credentials: Credentials::of(settings),
+            _end: end,
+        };
         thread::Builder::new()
             .name("kafka-poll".to_owned())
             .spawn(move || poller.run())
@@ -90,6 +102,7 @@ impl KafkaPublisher {
             window: Window::new(prepared.limits),
             reports: Vec::new(),
             failed_at: None,
+            topics: settings.topics.clone(),
             topic: String::new(),
             introductions: Introductions::default(),
             dead_man: None,
@@ -142,6 +155,8 @@ impl KafkaPublisher {
                     None,
                 ));
             }
+            // Before librdkafka hears of it, which would ask the brokers, who may make the topic.
+            self.topics.check(record.topic)?;
             record.topic.clone_into(&mut self.topic);
         }
         // librdkafka reads -1 as "any".
@@ -237,6 +252,11 @@ impl OutboxPublisher for KafkaPublisher {
             polled = self.inbox.take(&mut self.reports) => polled,
             by = self.clock.put_back() => return Err(put_back(by)),
         };
+        if !polled && self.inbox.is_renewed() {
+            return Err(OutboxError::transient(
+                "the brokers refuse the login, and there is another password by now: starting a new producer",
+            ));
+        }
         if !polled {
             return Err(OutboxError::transient("the thread that polls Kafka has ended"));
         }
@@ -274,6 +294,7 @@ struct Poller {
     /// Taken only when the thread ends.
     producer: Option<Arc<KafkaProducer>>,
     inbox: Arc<Inbox>,
+    credentials: Credentials,
     /// Dropped last: it tells that everything is over.
     _end: oneshot::Sender<()>,
 }
@@ -283,6 +304,7 @@ impl Poller {
         let Some(producer) = &self.producer else { return };
         let watch = producer.context().watch();
         let start = Instant::now();
+        let (mut pause, mut look_at) = (FIRST_PAUSE, start);
         // The share of the publisher goes first, so that the last one, whose drop blocks, is here and never in
         // an async task.
         while Arc::strong_count(producer) > 1 {
@@ -294,6 +316,13 @@ impl Poller {
                     Err(_) if watch.in_doubt() => watch.unreachable(),
                     Err(_) => {}
                 }
+            }
+            if watch.is_refused() && Instant::now() >= look_at && !self.inbox.is_renewed() {
+                if self.credentials.have_changed() {
+                    self.inbox.renew();
+                }
+                look_at = Instant::now() + pause;
+                pause = (2 * pause).min(LONGEST_PAUSE);
             }
             watch.tell();
             self.inbox.turn();

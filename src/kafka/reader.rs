@@ -5,10 +5,12 @@
 //! reached with the record before it, or when the broker says that nothing more comes.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -18,6 +20,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::guard::{Secrets, canonical};
 use super::header_names::headers;
+use super::login::Token;
 use super::settings::KafkaSettings;
 use crate::comparison::{Content, Place, Stored};
 use crate::error::OutboxError;
@@ -84,14 +87,22 @@ struct Current {
 }
 
 impl TopicReader {
-    /// A client of these brokers; no connection is made yet.
+    /// A client of these brokers, with secrets as they are now; no connection is made yet. Blocks while they are read.
     ///
     /// # Errors
-    /// A setting is wrong.
+    /// A setting is wrong, or a secret can't be read.
     pub(crate) fn open(settings: &KafkaSettings) -> Result<TopicReader, OutboxError> {
+        let settings = &settings.with_secrets_blocking()?;
         settings.validate()?;
-        let ear = Ear { secrets: settings.secrets(), heard: Mutex::default() };
-        let consumer = config(settings).create_with_context(ear).map_err(|error| settings.refused(error))?;
+        let token = settings.token();
+        let wanted = token.is_wanted();
+        let ear = Ear { secrets: settings.secrets(), token, heard: Mutex::default() };
+        let consumer: BaseConsumer<Ear> =
+            config(settings).create_with_context(ear).map_err(|error| settings.refused(error))?;
+        if wanted {
+            // It is asked for at once, and handed over in here; nothing is read yet, as nothing is assigned.
+            let _ = consumer.poll(Duration::from_millis(20));
+        }
         Ok(TopicReader { consumer, brokers: settings.brokers.clone(), current: None })
     }
 
@@ -287,6 +298,7 @@ fn stored(message: &BorrowedMessage<'_>) -> Stored {
 /// Remembers the first error that says more than "all are down".
 struct Ear {
     secrets: Secrets,
+    token: Token,
     heard: Mutex<Option<String>>,
 }
 
@@ -297,6 +309,12 @@ impl Ear {
 }
 
 impl ClientContext for Ear {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        self.token.generate()
+    }
+
     fn log(&self, _: RDKafkaLogLevel, facility: &str, line: &str) {
         tracing::debug!(target: "walpost::kafka", "{facility}: {}", self.secrets.veil(line));
     }

@@ -6,10 +6,13 @@ use std::fmt;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 
-use super::guard::{Secrets, canonical, check, is_secret};
+use super::guard::{Secrets, canonical, check, is_secret, refuse};
+use super::login;
 use super::partitioner::Choice;
+use super::topics::Topics;
 use super::window::Limits;
 use crate::error::OutboxError;
+use crate::secret::SecretSource;
 
 const MAX_MESSAGES: &str = "queue.buffering.max.messages";
 const MAX_KBYTES: &str = "queue.buffering.max.kbytes";
@@ -66,12 +69,17 @@ pub struct KafkaSettings {
     /// `queue.buffering.max.messages` and `queue.buffering.max.kbytes` bound all records without a
     /// receipt, keys and headers included; librdkafka alone would count payloads only.
     pub properties: Vec<(String, String)>,
+    /// Properties that come from files and commands, over those of the same names; see
+    /// [`with_property_from`](Self::with_property_from).
+    pub sources: Vec<(String, SecretSource)>,
+    /// The topics that may be written to.
+    pub topics: Topics,
 }
 
 impl KafkaSettings {
     /// Settings for these brokers and defaults for the rest.
     pub fn new(brokers: impl Into<String>) -> Self {
-        KafkaSettings { brokers: brokers.into(), properties: Vec::new() }
+        KafkaSettings { brokers: brokers.into(), ..KafkaSettings::default() }
     }
 
     /// Adds a property of librdkafka.
@@ -99,6 +107,9 @@ impl KafkaSettings {
         let mut merged: BTreeMap<&str, String> =
             DEFAULTS.iter().map(|&(name, value)| (name, value.to_owned())).collect();
         merged.insert("bootstrap.servers", self.brokers.clone());
+        for (name, _) in &self.sources {
+            refuse(name)?;
+        }
         for (name, value) in &self.properties {
             check(name, value)?;
             merged.insert(canonical(name), value.clone());
@@ -107,6 +118,7 @@ impl KafkaSettings {
             records: number(&merged, MAX_MESSAGES, 0)?,
             bytes: number(&merged, MAX_KBYTES, 1)?.saturating_mul(1024),
         };
+        login::check(&merged, self.token().is_wanted())?;
         widen_queue(&mut merged, limits);
         let choice = choice(&merged)?;
         if let Some(most) = merged.get_mut(MAX_RECORD).filter(|most| {
@@ -134,14 +146,19 @@ impl KafkaSettings {
     }
 
     pub(super) fn secrets(&self) -> Secrets {
-        Secrets::of(&self.properties)
+        Secrets::of(self.properties.iter().filter(|(name, _)| self.hides(name)))
+    }
+
+    /// Whether a property's value must not be shown.
+    fn hides(&self, name: &str) -> bool {
+        is_secret(name) || self.is_from_source(name)
     }
 
     /// What to say when librdkafka refuses the settings. Its own words, but never a secret's value.
     pub(super) fn refused(&self, error: KafkaError) -> OutboxError {
         const ADVICE: &str = "see CONFIGURATION.md of librdkafka for its properties and their values";
         match error {
-            KafkaError::ClientConfig(_, _, name, _) if is_secret(&name) => {
+            KafkaError::ClientConfig(_, _, name, _) if self.hides(&name) => {
                 OutboxError::usage(format!("librdkafka refuses the value of `{name}`"), ADVICE)
             }
             KafkaError::ClientConfig(_, why, name, _) => OutboxError::usage(
@@ -224,11 +241,13 @@ fn log_level(merged: &BTreeMap<&str, String>) -> RDKafkaLogLevel {
 impl fmt::Debug for KafkaSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |(name, value): &(String, String)| {
-            (name.clone(), if is_secret(name) { "***".to_owned() } else { value.clone() })
+            (name.clone(), if self.hides(name) { "***".to_owned() } else { value.clone() })
         };
         f.debug_struct("KafkaSettings")
             .field("brokers", &self.brokers)
             .field("properties", &self.properties.iter().map(shown).collect::<Vec<_>>())
+            .field("sources", &self.sources)
+            .field("topics", &self.topics)
             .finish()
     }
 }

@@ -38,8 +38,8 @@ fn properties_pass_as_they_are_and_aliases_meet() {
         (vec![("linger.ms", "20"), ("queue.buffering.max.ms", "0.5")], "linger.ms", "0.5"),
         (vec![("compression.codec", "zstd")], "compression.type", "zstd"),
         (vec![("acks", "-1")], "acks", "-1"),
-        (vec![("security.protocol", "sasl_ssl")], "security.protocol", "sasl_ssl"),
-        (vec![("sasl.mechanism", "SCRAM-SHA-512")], "sasl.mechanism", "SCRAM-SHA-512"),
+        (vec![("security.protocol", "ssl")], "security.protocol", "ssl"),
+        (vec![("sasl.mechanism", "SCRAM-SHA-512")], "sasl.mechanisms", "SCRAM-SHA-512"),
     ] {
         assert_eq!(value(&given, name).as_deref(), Some(expected), "{given:?}");
     }

@@ -28,6 +28,8 @@ pub(super) struct Watch {
     doubt: AtomicBool,
     /// No record has been delivered yet.
     new: AtomicBool,
+    /// A broker has refused the login of this producer.
+    refused: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -46,11 +48,15 @@ impl Watch {
     pub(super) fn new(vitals: Arc<Vitals>) -> Self {
         // A producer that is stuck can't take its own fault along.
         vitals.set_broker_fault(None);
-        Watch { vitals, doubt: AtomicBool::new(false), new: AtomicBool::new(true), state: Mutex::default() }
+        let (doubt, new, refused) = (AtomicBool::new(false), AtomicBool::new(true), AtomicBool::new(false));
+        Watch { vitals, doubt, new, refused, state: Mutex::default() }
     }
 
     /// Takes in an error that librdkafka reports about the client as a whole.
     pub(super) fn reported(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
+        if code == Some(RDKafkaErrorCode::Authentication) {
+            self.refused.store(true, Relaxed);
+        }
         let mut state = self.lock();
         match code {
             Some(RDKafkaErrorCode::AllBrokersDown) => {
@@ -84,6 +90,11 @@ impl Watch {
     /// Whether somebody should look if a broker answers.
     pub(super) fn in_doubt(&self) -> bool {
         self.doubt.load(Relaxed)
+    }
+
+    /// Whether a broker has ever refused the login. librdkafka tells the same refusal once only.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.load(Relaxed)
     }
 
     /// Whether no record has been delivered yet.

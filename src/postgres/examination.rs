@@ -53,7 +53,11 @@ struct Subject<'a> {
 
 /// Looks at everything in the database, and never fails: what can't be looked at is a finding.
 pub(crate) async fn examine(settings: &Settings, target: &Target, on_refusal: OnRefusal) -> Examination {
-    let (session, endpoint) = match Session::open_first(settings).await {
+    let opened = async {
+        let (session, endpoint) = Session::open_first(settings).await?;
+        Ok((session, endpoint.with_password().await?))
+    };
+    let (session, endpoint) = match opened.await {
         Ok(opened) => opened,
         Err(error) => return unreachable(settings, target, error),
     };

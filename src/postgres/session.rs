@@ -67,9 +67,10 @@ impl Session {
     /// # Errors
     /// The server can't be reached, or refuses the login.
     pub async fn open(endpoint: &Endpoint) -> Result<Session, OutboxError> {
-        let endpoint = &watched(endpoint);
+        let endpoint = &watched(endpoint).with_password().await?;
         let log_in = wire::log_in(endpoint, |opened| Session::log_in(endpoint, opened));
-        let session = in_time(&endpoint.config, log_in).await.map_err(|error| match error.advice() {
+        let session = in_time(&endpoint.config, log_in).await.map_err(|error| endpoint.judge(error));
+        let session = session.map_err(|error| match error.advice() {
             Some(_) => error,
             None => error.with_advice(REACH),
         })?;
@@ -346,14 +347,14 @@ pub(crate) fn sql_error(during: &str, error: tokio_postgres::Error) -> OutboxErr
 
 /// Opens a replication connection to a server.
 pub(crate) async fn open_replication(endpoint: &Endpoint) -> Result<Connection<Box<dyn Wire>>, OutboxError> {
-    let endpoint = &watched(endpoint);
+    let endpoint = &watched(endpoint).with_password().await?;
     let config = &endpoint.config;
     let startup = &startup(config)?;
     let log_in = wire::log_in(endpoint, |opened: Opened| async move {
         let binding = Binding::of(config, &opened);
         Connection::start(opened.wire, startup, &binding).await
     });
-    in_time(config, log_in).await
+    in_time(config, log_in).await.map_err(|error| endpoint.judge(error))
 }
 
 /// What is done before the time to connect has run out.

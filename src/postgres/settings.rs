@@ -20,6 +20,7 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, SslMode, TargetSessionAttrs};
 
 use crate::error::OutboxError;
+use crate::secret::SecretSource;
 use merge::{Merged, complain, is_known};
 
 pub use candidate::{Candidate, Endpoint};
@@ -110,6 +111,16 @@ impl Settings {
         let candidates =
             servers.map(|server| server.into_candidate(&common, &tls, passfile.as_deref(), os)).collect();
         Ok(Settings { candidates, target_session_attrs })
+    }
+
+    /// Takes the password from there, anew for each connection, instead of what was set or stands in the password file.
+    #[must_use]
+    pub fn with_password_from(mut self, source: SecretSource) -> Settings {
+        let source = Arc::new(source);
+        for candidate in &mut self.candidates {
+            candidate.take_password_from(&source);
+        }
+        self
     }
 
     /// The servers to try, in order; at least one.

@@ -323,6 +323,8 @@ mod tests {
             assert!(ready(&vitals).good);
             pass(1).await;
             vitals.beat();
+            vitals.log_heard();
+            vitals.database_answered();
             vitals.acknowledged(1, 1);
         }
         assert_eq!(seen(), (false, "stalled", Some("publishing"), 10.0));

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::app::App;
+use super::door::Door;
 use crate::error::OutboxError;
 
 /// Answers until it is dropped.
@@ -44,7 +45,7 @@ pub async fn listen(address: &str, app: App) -> Result<Health, OutboxError> {
     let app = app.local(address.ip().is_loopback());
     let memory = tokio::spawn(app.clone().remember());
     let routes = app.routes();
-    let task = tokio::spawn(async move { axum::serve(listener, routes).await });
+    let task = tokio::spawn(async move { axum::serve(Door::new(listener), routes).await });
     Ok(Health { address, task, memory })
 }
 

@@ -4,5 +4,6 @@ mod files;
 mod lab;
 mod middleman;
 mod modes;
+mod password;
 mod relay;
 mod trust;

@@ -21,6 +21,22 @@ pub struct DatabaseArguments {
     /// [env: WALPOST_DATABASE_URL] [file: database_url]
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
+    /// The file that holds the password and nothing else, read again for each connection [default: none]
+    ///
+    /// Goes over PGPASSWORD and ~/.pgpass. When the password is changed, the file may follow later: a refused login is told
+    /// and tried again. The end of the line is no part of the password.
+    ///
+    /// [env: WALPOST_PASSWORD_FILE] [file: password_file]
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<String>,
+    /// A command that prints the password, run by sh again for each connection [default: none]
+    ///
+    /// For tokens that expire, such as aws rds generate-db-auth-token. It may take ten seconds. What it prints is never
+    /// logged; if it fails, the end of what it says on stderr is.
+    ///
+    /// [env: WALPOST_PASSWORD_COMMAND] [file: password_command]
+    #[arg(long, value_name = "COMMAND")]
+    password_command: Option<String>,
     /// The outbox table, written as in SQL [default: the preset's; of walpost, outbox.messages]
     ///
     /// A name without a schema means the schema public. Several tables, given again and again or separated by commas,
@@ -186,9 +202,28 @@ pub struct KafkaArguments {
     /// depend on (acks, enable.idempotence, retries, requests in flight) can't be weakened. Secrets are
     /// refused here: use the variable or the file.
     ///
+    /// Any property may come from a file or a command: -X sasl.password@file=/run/secrets/kafka, -X
+    /// sasl.password@command='...', WALPOST_KAFKA_SASL_PASSWORD_FILE, or sasl.password = { file = "..." } below [kafka]. It is
+    /// read again when brokers refuse the login. sasl.oauthbearer.token, given so, is the token of OAUTHBEARER.
+    ///
     /// [env: WALPOST_KAFKA_..., such as WALPOST_KAFKA_SASL_PASSWORD] [file: kafka.sasl.password]
     #[arg(short = 'X', value_name = "KEY=VALUE")]
     property: Vec<String>,
+}
+
+/// Where messages may go.
+#[derive(Args, Default)]
+#[command(next_help_heading = "Kafka")]
+pub struct TopicArguments {
+    /// The topics that may be written to, such as 'orders.*,audit' [default: all]
+    ///
+    /// Names separated by commas; * stands for any characters. A message for another topic is refused by name, before a
+    /// broker hears of it, and then --on-refusal decides at once. The brokers' own topics, such as __consumer_offsets, are
+    /// always refused.
+    ///
+    /// [env: WALPOST_TOPICS] [file: topics]
+    #[arg(long, value_name = "LIST")]
+    topics: Option<String>,
 }
 
 /// How to relay.
@@ -331,6 +366,8 @@ pub struct LogArguments {
 impl DatabaseArguments {
     pub(super) fn put_into(&self, layer: &mut Layer) -> Result<(), OutboxError> {
         layer.put(&layers::DATABASE_URL, self.database_url.as_ref());
+        layer.put(&layers::PASSWORD_FILE, self.password_file.as_ref());
+        layer.put(&layers::PASSWORD_COMMAND, self.password_command.as_ref());
         layer.put(&layers::TABLE, Some(&self.table.join(", ")).filter(|_| !self.table.is_empty()));
         layer.put(&layers::PUBLICATION, self.publication.as_ref());
         layer.put(&layers::SLOT, self.slot.as_ref());
@@ -363,6 +400,12 @@ impl KafkaArguments {
     pub(super) fn put_into(&self, layer: &mut Layer) -> Result<(), OutboxError> {
         layer.put(&layers::BROKERS, self.brokers.as_ref());
         self.property.iter().try_for_each(|property| layer.put_property(property))
+    }
+}
+
+impl TopicArguments {
+    pub(super) fn put_into(&self, layer: &mut Layer) {
+        layer.put(&layers::TOPICS, self.topics.as_ref());
     }
 }
 

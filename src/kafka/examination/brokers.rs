@@ -37,7 +37,15 @@ fn session(settings: &KafkaSettings) -> String {
         settings.properties.iter().rev().find_map(of)
     };
     let protocol = property(&["security.protocol"]).unwrap_or_default().to_ascii_lowercase();
-    let encrypted = if protocol.ends_with("ssl") { "encrypted" } else { "not encrypted" };
+    let off =
+        |name: &str, word: &str| property(&[name]).is_some_and(|value| value.eq_ignore_ascii_case(word));
+    let unverified = off("enable.ssl.certificate.verification", "false")
+        || off("ssl.endpoint.identification.algorithm", "none");
+    let encrypted = match protocol.ends_with("ssl") {
+        true if unverified => "encrypted, the brokers not verified",
+        true => "encrypted",
+        false => "not encrypted",
+    };
     if !protocol.starts_with("sasl") {
         let certificate =
             property(&["ssl.certificate.location", "ssl.certificate.pem", "ssl.keystore.location"]);
@@ -46,7 +54,7 @@ fn session(settings: &KafkaSettings) -> String {
             None => format!("{encrypted}, without a login"),
         };
     }
-    let mechanism = property(&["sasl.mechanism", "sasl.mechanisms"]).unwrap_or_else(|| "GSSAPI".to_owned());
+    let mechanism = property(&["sasl.mechanisms"]).unwrap_or_else(|| "GSSAPI".to_owned());
     let user = property(&["sasl.username"]).map(|user| format!(" as {user}")).unwrap_or_default();
     format!("{encrypted}, logged in{user} by {mechanism}")
 }
@@ -149,6 +157,11 @@ mod tests {
         };
         assert_eq!(with(&[]), "not encrypted, without a login");
         assert_eq!(with(&[("security.protocol", "SSL")]), "encrypted, without a login");
+        let careless = ("ssl.endpoint.identification.algorithm", "none");
+        assert_eq!(
+            with(&[("security.protocol", "ssl"), careless]),
+            "encrypted, the brokers not verified, without a login"
+        );
         let certificate = ("ssl.certificate.location", "/c.pem");
         assert_eq!(with(&[("security.protocol", "ssl"), certificate]), "encrypted, logged in by certificate");
         let login = [

@@ -46,6 +46,14 @@ pub(super) async fn look(subject: &Subject<'_>, topics: &[TopicInUse]) -> Vec<Fi
     }
     let mut found = Vec::new();
     let (mut there, mut missing) = (Vec::new(), Vec::new());
+    let (topics, forbidden): (Vec<_>, Vec<_>) =
+        topics.iter().partition(|topic| subject.settings.topics.allow(&topic.name));
+    for topic in forbidden {
+        let text =
+            format!("{} is named by a row or the mapping, and is not on the list of --topics", topic.name);
+        let advice = "its messages are refused: add it to --topics (WALPOST_TOPICS), or see which service writes such rows";
+        found.push(Finding::fail(SUBJECT, text, advice));
+    }
     for topic in topics {
         // It waits for the answer in place; a worker of the runtime may.
         match tokio::task::block_in_place(|| describe(subject, &topic.name)) {

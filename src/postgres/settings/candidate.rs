@@ -12,6 +12,7 @@ use super::merge::Merged;
 use super::tls::Tls;
 use super::{Os, passfile};
 use crate::error::OutboxError;
+use crate::secret::SecretSource;
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -23,6 +24,8 @@ pub struct Candidate {
     host: Host,
     port: u16,
     passfile: Option<PathBuf>,
+    /// Instead of the password file.
+    source: Option<Arc<SecretSource>>,
     /// The host's name in the password file.
     passfile_host: String,
 }
@@ -51,7 +54,12 @@ impl Candidate {
     /// The same, with how a connection is to be encrypted.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint { config: self.config(), tls: Arc::clone(&self.tls) }
+        Endpoint { config: self.config(), tls: Arc::clone(&self.tls), source: self.source.clone() }
+    }
+
+    pub(super) fn take_password_from(&mut self, source: &Arc<SecretSource>) {
+        self.passfile = None;
+        self.source = Some(Arc::clone(source));
     }
 }
 
@@ -61,12 +69,33 @@ pub struct Endpoint {
     /// Exactly one host and port, at most one address, and the login.
     pub(crate) config: Config,
     pub(crate) tls: Arc<Tls>,
+    /// Where the password comes from, if it is read for each connection.
+    source: Option<Arc<SecretSource>>,
+}
+
+impl Endpoint {
+    /// The same with the password as its source has it now.
+    ///
+    /// # Errors
+    /// The source gives none.
+    pub(crate) async fn with_password(&self) -> Result<Endpoint, OutboxError> {
+        let mut endpoint = self.clone();
+        if let Some(source) = &self.source {
+            endpoint.config.password(source.fetch("password for the database").await?);
+        }
+        Ok(endpoint)
+    }
+
+    /// What a failed login means: a password that is read for each connection may be another one the next time.
+    pub(crate) fn judge(&self, error: OutboxError) -> OutboxError {
+        if self.source.is_some() { error.of_renewed_login() } else { error }
+    }
 }
 
 impl From<Config> for Endpoint {
     /// Without encryption.
     fn from(config: Config) -> Self {
-        Endpoint { config, tls: Arc::default() }
+        Endpoint { config, tls: Arc::default(), source: None }
     }
 }
 
@@ -98,7 +127,7 @@ impl Server {
         };
         let passfile_host = if self.host == os.socket_dir { "localhost".to_owned() } else { self.host };
         let (tls, passfile) = (Arc::clone(tls), passfile.map(Path::to_owned));
-        Candidate { config, tls, host, port: self.port, passfile, passfile_host }
+        Candidate { config, tls, host, port: self.port, passfile, source: None, passfile_host }
     }
 }
 
@@ -162,6 +191,7 @@ impl fmt::Debug for Candidate {
             .field("dbname", &self.config.get_dbname())
             .field("password", &self.config.get_password().map(|_| "_"))
             .field("passfile", &self.passfile)
+            .field("source", &self.source)
             .finish_non_exhaustive()
     }
 }

@@ -149,20 +149,41 @@ impl KafkaBroker {
         BehindProxy { brokers: proxy.address().to_string(), kafka, proxy }
     }
 
+    /// A broker of the test's own with more doors on these ports, by its settings for the address that it binds to.
+    pub(crate) async fn start_changed(
+        ports: &[u16],
+        change: impl FnOnce(&str, &mut Vec<(&'static str, String)>),
+    ) -> KafkaBroker {
+        let started = Self::launch_changed(None, SMALL, ports, change).await;
+        started.unwrap_or_else(|error| panic!("Kafka: {error}"))
+    }
+
     async fn launch(wired: Option<Wired>, size: Size) -> Result<KafkaBroker, String> {
+        Self::launch_changed(wired, size, &[], |_, _| {}).await
+    }
+
+    async fn launch_changed(
+        wired: Option<Wired>,
+        size: Size,
+        more: &[u16],
+        change: impl FnOnce(&str, &mut Vec<(&'static str, String)>),
+    ) -> Result<KafkaBroker, String> {
         let (port, controller) = (free_port(), free_port());
         let brokers = format!("127.0.0.1:{port}");
         let broker = if docker() {
             let mut settings = local_kafka::settings("0.0.0.0", port, controller, wired);
             settings.extend(size.settings());
+            change("0.0.0.0", &mut settings);
             settings.push(("heap.opts", size.java[0].to_owned()));
             let ports = [Some(port), wired.map(|wired| wired.port)];
-            let host = Host::Container(container(ports.into_iter().flatten(), &settings).await?);
+            let ports = ports.into_iter().flatten().chain(more.iter().copied());
+            let host = Host::Container(container(ports, &settings).await?);
             KafkaBroker { host, brokers, _folder: None }
         } else {
             let folder = Scratch::new("kafka");
             let mut settings = local_kafka::settings("127.0.0.1", port, controller, wired);
             settings.extend(size.settings());
+            change("127.0.0.1", &mut settings);
             let host = Host::Local(local_kafka::prepare(&folder, &settings, size.java)?);
             host.launch();
             KafkaBroker { host, brokers, _folder: Some(folder) }
@@ -270,7 +291,10 @@ async fn container(
     });
     for (name, value) in settings {
         // The image turns such variables back into properties.
-        request = request.with_env_var(format!("KAFKA_{}", name.to_uppercase().replace('.', "_")), value);
+        request = request.with_env_var(
+            format!("KAFKA_{}", name.to_uppercase().replace('-', "___").replace('.', "_")),
+            value,
+        );
     }
     Container::start(request).await
 }

@@ -21,6 +21,7 @@ pub(crate) mod oracle;
 pub(crate) mod postgres;
 pub(crate) mod proxy;
 pub(crate) mod room;
+pub(crate) mod secure_kafka;
 pub(crate) mod walpost;
 
 use std::net::TcpListener;
@@ -35,6 +36,8 @@ pub(crate) use kafka::KafkaBroker;
 pub(crate) use oracle::Oracle;
 pub(crate) use postgres::PostgresServer;
 pub(crate) use proxy::Proxy;
+#[allow(unused_imports)]
+pub(crate) use secure_kafka::SecureKafka;
 pub(crate) use walpost::Walpost;
 
 /// How long a healthy machine under load may take for one step before the test calls it broken.
