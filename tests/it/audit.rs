@@ -95,7 +95,8 @@ async fn what_is_not_sent_yet_is_no_loss_and_what_was_passed_over_is() {
     let mut found: Vec<_> =
         told["examples"].as_array().unwrap().iter().map(|lost| lost["id"].as_str().unwrap()).collect();
     let mut wanted: Vec<_> = ids.iter().map(ToString::to_string).collect();
-    (found.sort_unstable(), wanted.sort_unstable());
+    found.sort_unstable();
+    wanted.sort_unstable();
     assert_eq!(found, wanted);
     assert!(stderr.contains("advice: walpost replay --where \"id IN ('"), "{stderr}");
     let said = text(&world, &["--show", "1"]).await;
