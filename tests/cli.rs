@@ -155,7 +155,7 @@ fn unknown_settings_are_named_with_the_nearest_known_one() {
 fn secrets_are_refused_on_the_command_line() {
     let run = Run::new();
     let url = "postgresql://relay:sesame@localhost/shop";
-    refused(&run, &["run", "--database-url", url], "--database-url: a password", "WALPOST_DATABASE_URL");
+    refused(&run, &["run", "--database-url", url], "--database-url: a password", "--password-file");
     refused(
         &run,
         &["check", "--database-url", "password=sesame"],

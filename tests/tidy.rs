@@ -170,7 +170,7 @@ fn the_sql_files_call_the_servers_own_functions() {
         }
     }
     none(found, "a transaction in an SQL file begins with a search_path of its own");
-    assert_eq!(blocks, 7, "they were found");
+    assert_eq!(blocks, 8, "they were found");
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub(crate) struct Counts {
     /// Rows that were not.
     pub(crate) missing: u64,
     /// Of these, rows that the relay has not confirmed yet.
-    pub(crate) awaited: u64,
+    pub(crate) not_yet: u64,
     /// Records that came before, by fault or by a new start.
     pub(crate) repeated: u64,
     /// Records that came before and were sent again on purpose.
@@ -257,7 +257,7 @@ impl Ledger {
             match (entry.met > 0, entry.state) {
                 (false, State::Optional) => counts.left_out += 1,
                 (true, _) => counts.published += 1,
-                (false, State::Awaited) => counts.awaited += 1,
+                (false, State::Awaited) => counts.not_yet += 1,
                 (false, _) => {}
             }
             counts.missing += u64::from(entry.met == 0 && entry.state != State::Optional);

@@ -75,7 +75,7 @@ fn what_is_missing_is_told_once_and_what_is_awaited_is_not() {
     let answers = ["1:a=x", "2:b=y", "3:c=z", "2:b=y"].map(|word| ledger.ask(&row(word)));
     assert_eq!(answers, [Answer::Fine, Answer::Missing, Answer::Fine, Answer::Fine]);
     let counts = ledger.counts();
-    assert_eq!((counts.missing, counts.awaited), (2, 1));
+    assert_eq!((counts.missing, counts.not_yet), (2, 1));
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Shop {
         topic: &str,
         ledger: SharedLedger,
     ) -> Result<Shop, OutboxError> {
-        let sql = "CREATE TABLE orders (number bigserial PRIMARY KEY, customer text, cents bigint, \
+        let sql = "CREATE TABLE public.orders (number bigserial PRIMARY KEY, customer text, cents bigint, \
                    status text NOT NULL DEFAULT 'placed')";
         session.client().batch_execute(sql).await.map_err(failed)?;
         Ok(Shop { session, topic: topic.to_owned(), ledger, random: fastrand::Rng::new(), number: 0 })
@@ -115,7 +115,7 @@ async fn place_order(
 ) -> Result<Vec<Event>, OutboxError> {
     let customer = format!("customer-{}", random.u8(1..20));
     let cents = random.i64(199..20_000);
-    let insert = "INSERT INTO orders (customer, cents) VALUES ($1, $2) RETURNING number";
+    let insert = "INSERT INTO public.orders (customer, cents) VALUES ($1, $2) RETURNING number";
     let order: i64 = transaction.query_one(insert, &[&customer, &cents]).await.map_err(failed)?.get(0);
     let kinds: &[&str] = if random.bool() { &["OrderPlaced"] } else { &["OrderPlaced", "OrderPaid"] };
     let mut events = Vec::new();

@@ -218,7 +218,7 @@ async fn a_mapping_that_the_table_does_not_bear_is_refused_with_the_column() {
         (
             "--map-key",
             "{customer}",
-            "it has id uuid, topic text, payload json, flag boolean, at timestamp with time zone, feeling mood, price numeric(6,2); say",
+            "it has id uuid, topic text, payload json, flag boolean, at timestamp with time zone, feeling public.mood, price numeric(6,2); say",
         ),
         ("--map-timestamp", "{at}{id}", "--map-timestamp must be one column"),
         ("--map-partition", "{id}", "has a column id of a type"),
@@ -229,7 +229,7 @@ async fn a_mapping_that_the_table_does_not_bear_is_refused_with_the_column() {
         (
             "--map-only",
             "feeling=glad|sat",
-            "column feeling of table public.events is never \"sat\": it is of type mood",
+            "column feeling of table public.events is never \"sat\": it is of type public.mood",
         ),
         ("--map-only", "feeling=glad|sat", "its values are \"sad\", \"glad\""),
         ("--map-only", "flag=maybe", "column flag of table public.events is never \"maybe\""),

@@ -161,9 +161,9 @@ impl Verdict {
         line("rows", format!("{} of {}", counts.rows, tables.join(", ")));
         line("records", format!("{} in {topics} topics, {partitions} partitions", counts.records));
         line("published", counts.published.to_string());
-        let awaited = format!("{}, committed behind {}", counts.awaited, self.totals.confirmed);
+        let awaited = format!("{}, committed behind {}", counts.not_yet, self.totals.confirmed);
         for (name, count, what) in [
-            ("not yet", counts.awaited, awaited),
+            ("not yet", counts.not_yet, awaited),
             ("held", self.totals.held, format!("{}, due later", self.totals.held)),
             ("parked", self.totals.parked, format!("{}: `walpost dead-letters list`", self.totals.parked)),
             ("discarded", self.totals.discarded, format!("{} dead letters", self.totals.discarded)),
@@ -253,7 +253,7 @@ impl Verdict {
             rows: counts.rows,
             records: counts.records,
             published: counts.published,
-            not_yet: counts.awaited,
+            not_yet: counts.not_yet,
             held: *held,
             parked: *parked,
             discarded: *discarded,

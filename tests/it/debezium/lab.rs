@@ -1,7 +1,7 @@
 //! The servers of these tests, started once.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message, Offset, TopicPartitionList};
@@ -62,7 +62,14 @@ pub(crate) async fn held(brokers: &str, topics: &[(String, i32)]) -> i64 {
     let (brokers, topics) = (brokers.to_owned(), topics.to_vec());
     let count = move || {
         let reader: BaseConsumer = config(&brokers).create().unwrap();
-        let end = |topic: &str, partition| reader.fetch_watermarks(topic, partition, PATIENCE).unwrap().1;
+        // A topic that has just been made may have no leader yet.
+        let deadline = Instant::now() + PATIENCE;
+        let end = |topic: &str, partition| loop {
+            match reader.fetch_watermarks(topic, partition, PATIENCE) {
+                Ok((_, end)) => break end,
+                Err(error) => assert!(Instant::now() < deadline, "{topic}/{partition}: {error}"),
+            }
+        };
         topics.iter().map(|(topic, count)| (0..*count).map(|it| end(topic, it)).sum::<i64>()).sum()
     };
     spawn_blocking(count).await.unwrap()

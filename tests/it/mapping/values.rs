@@ -118,7 +118,7 @@ async fn what_the_stream_does_not_have_is_told() {
     let check = told(&world.command(["check"]).args(args).output().await);
     for words in [
         "column key of public.events is generated, and the server does not send it",
-        "rows that are inserted into events_of_shop, which inherit from public.events, are not sent",
+        "rows that are inserted into public.events_of_shop, which inherit from public.events, are not sent",
     ] {
         assert!(check.contains(words), "{words}: {check}");
     }
