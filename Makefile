@@ -12,7 +12,8 @@ build: ## the release binary, target/release/walpost
 
 test: ## every test, against real PostgreSQL and Apache Kafka
 	scripts/install test
-	cargo test --locked --all-features
+	@# Most of a test against servers is waiting, so twice as many as there are processors.
+	RUST_TEST_THREADS=$$(( 2 * $$(nproc) )) cargo test --locked --all-features
 
 fuzz: ## each fuzz target under libFuzzer, on nightly; SECONDS=600 for each
 	scripts/install build

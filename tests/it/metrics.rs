@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::dead_letters::{insert, quick};
 use crate::life::get;
 use crate::support::host::cached;
-use crate::support::{KafkaBroker, PATIENCE, PostgresServer, Walpost, eventually, unique};
+use crate::support::{KafkaBroker, PATIENCE, PostgresServer, Proxy, Walpost, eventually, unique};
 use crate::world::{World, stop};
 
 /// An answer, taken apart.
@@ -70,7 +70,7 @@ fn promtool(arguments: &[&str], input: &str) {
 
 /// A server with a limit of what it keeps for slots, and a relay there that has lived through something: rows, a refused one,
 /// a lost connection, a row for later, rows that are written back.
-async fn lived(world: &World) -> (Walpost, SocketAddr) {
+async fn lived(world: &World) -> (Walpost, SocketAddr, Proxy) {
     let client = world.database.client().await;
     client.batch_execute("ALTER TABLE outbox.messages ADD COLUMN scheduled_at timestamptz").await.unwrap();
     let (wire, url) = world.wire().await;
@@ -91,14 +91,15 @@ async fn lived(world: &World) -> (Walpost, SocketAddr) {
     wire.reset();
     relay.wait_for_log_since(mark, "\"streaming\"", PATIENCE).await;
     world.caught_up().await;
-    (relay, address)
+    (relay, address, wire)
 }
 
 #[tokio::test]
 async fn a_relay_tells_all_that_dashboard_and_alerts_read() {
     let server = PostgresServer::start(&[("max_slot_wal_keep_size", "1GB")]).await;
     let world = World::on(&server, KafkaBroker::shared().await, "metrics", 1).await;
-    let (relay, address) = lived(&world).await;
+    // The wire stays: a session that is opened later goes over it as well.
+    let (relay, address, _wire) = lived(&world).await;
     let figures = until(address, "letters and held rows to be counted", |it| {
         it.get("walpost_dead_letters_open") == Some(1.0) && it.get("walpost_held_rows") == Some(1.0)
     })

@@ -243,7 +243,9 @@ async fn a_row_that_is_sent_again_is_the_same_to_the_byte() {
         let shown =
             |record: &Consumed| String::from_utf8_lossy(record.payload.as_ref().unwrap()).into_owned();
         assert_eq!(shown(first), shown(again));
-        assert_eq!((&first.key, first.partition), (&again.key, again.partition));
+        assert_eq!(first.key, again.key);
+        // Without a key it goes where its place in the log says, and that is another one.
+        assert!(first.key.is_none() || first.partition == again.partition);
         for name in ["address", "network"] {
             assert_eq!(first.header(name), again.header(name), "{name}");
         }
