@@ -80,7 +80,7 @@ impl Drop for Watchdog {
 
 /// Runs one input and holds it to its share of memory.
 fn run(
-    measurement: &mut Measurement<'_>,
+    measurement: &mut Measurement,
     (target, base): (fn(&[u8]), usize),
     input: &[u8],
     name: &dyn Fn() -> String,

@@ -13,17 +13,18 @@ use tokio::sync::{Mutex, MutexGuard};
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// One measurement at a time: the allocator counts for the whole process.
+/// One test at a time, from its first line to its last: the allocator counts for the whole process, also what a test
+/// that is about to measure prepares.
 static MEASURING: Mutex<()> = Mutex::const_new(());
 
-/// Counts what is allocated from its beginning on.
-struct Measurement<'a> {
+/// Counts what is allocated from its beginning, or the last reset, on.
+struct Measurement {
     before: usize,
-    _alone: MutexGuard<'a, ()>,
+    _alone: MutexGuard<'static, ()>,
 }
 
-impl Measurement<'_> {
-    async fn begin() -> Measurement<'static> {
+impl Measurement {
+    async fn begin() -> Self {
         let alone = MEASURING.lock().await;
         let mut measurement = Measurement { before: 0, _alone: alone };
         measurement.reset();

@@ -84,8 +84,15 @@ async fn open(half: Half, server: SocketAddr) -> Result<(), OutboxError> {
 }
 
 /// Opens a connection to such a server: it has to fail, in time, and within `most` bytes.
-async fn refuse(name: &str, half: Half, server: SocketAddr, most: usize) -> OutboxError {
-    let (measurement, begun) = (Measurement::begin().await, Instant::now());
+async fn refuse(
+    measurement: &mut Measurement,
+    name: &str,
+    half: Half,
+    server: SocketAddr,
+    most: usize,
+) -> OutboxError {
+    measurement.reset();
+    let begun = Instant::now();
     let result = timeout(PATIENCE, open(half, server)).await;
     let (peak, took) = (measurement.peak(), begun.elapsed());
     let error = result.unwrap_or_else(|_| panic!("{name}, {half:?}: it hangs")).expect_err(name);
@@ -101,6 +108,7 @@ fn greeting() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lengths_that_are_none() {
+    let mut measurement = Measurement::begin().await;
     for length in [0, 1, 2, 3, i32::MAX, -1, i32::MIN] {
         for half in BOTH {
             let server = serve(move |mut stream| async move {
@@ -108,7 +116,7 @@ async fn lengths_that_are_none() {
                 flood(&mut stream, &[0; 1024]).await
             })
             .await;
-            let error = refuse(&format!("length {length}"), half, server, 4 * MIB).await;
+            let error = refuse(&mut measurement, &format!("length {length}"), half, server, 4 * MIB).await;
             assert!(error.is_transient(), "{error:?}");
         }
     }
@@ -116,6 +124,7 @@ async fn lengths_that_are_none() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn greetings_without_end() {
+    let mut measurement = Measurement::begin().await;
     let parameters: Vec<u8> = (0..10_000).flat_map(|n| frame(b'S', format!("{n}\0x\0").as_bytes())).collect();
     let row =
         [frame(b'T', b"\0\x01a\0\0\0\0\0\0\0\0\0\0\x19\0\0\0\0\0\0\0\0"), frame(b'D', b"\0\x01\0\0\0\x01x")];
@@ -133,13 +142,14 @@ async fn greetings_without_end() {
             })
             .await;
             // Kept one by one, small messages take many times their size.
-            refuse(name, half, server, 64 * MIB).await;
+            refuse(&mut measurement, name, half, server, 64 * MIB).await;
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logins_without_end() {
+    let mut measurement = Measurement::begin().await;
     for (name, piece) in [
         ("nothing but questions for the password", authentication(3, b"")),
         ("nothing but salts", authentication(5, b"salt")),
@@ -151,7 +161,7 @@ async fn logins_without_end() {
         for half in BOTH {
             let piece = piece.clone();
             let server = serve(|mut stream| async move { flood(&mut stream, &piece).await }).await;
-            refuse(name, half, server, 16 * MIB).await;
+            refuse(&mut measurement, name, half, server, 16 * MIB).await;
         }
     }
 }
@@ -166,6 +176,7 @@ async fn scram(stream: &mut TcpStream, first: &str) -> Option<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scram_that_costs_too_much_or_ends_in_a_lie() {
+    let mut measurement = Measurement::begin().await;
     let long = format!("r={{}}{},s=QSXCR+Q6sek8bf92,i=1", "x".repeat(500_000));
     let huge = format!("r={{}}{},s=QSXCR+Q6sek8bf92,i=1", "x".repeat(2_000_000));
     for (name, first, definite) in [
@@ -189,7 +200,7 @@ async fn scram_that_costs_too_much_or_ends_in_a_lie() {
             })
             .await;
             let begun = Instant::now();
-            let error = refuse(name, half, server, 32 * MIB).await;
+            let error = refuse(&mut measurement, name, half, server, 32 * MIB).await;
             assert!(begun.elapsed() < Duration::from_secs(10), "{name}: {:?}", begun.elapsed());
             // Far too many rounds are a setting, or a trap: nobody should try that again and again.
             assert_eq!(error.is_transient(), !definite, "{name}: {error:?}");
@@ -200,6 +211,7 @@ async fn scram_that_costs_too_much_or_ends_in_a_lie() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_does_not_begin() {
+    let mut measurement = Measurement::begin().await;
     let row =
         [frame(b'T', b"\0\x01a\0\0\0\0\0\0\0\0\0\0\x19\0\0\0\0\0\0\0\0"), frame(b'D', b"\0\x01\0\0\0\x01x")];
     for (name, piece) in [
@@ -215,7 +227,7 @@ async fn a_copy_that_does_not_begin() {
             flood(&mut stream, &piece).await
         })
         .await;
-        refuse(name, Half::Replication, server, 4 * MIB).await;
+        refuse(&mut measurement, name, Half::Replication, server, 4 * MIB).await;
     }
 }
 
@@ -235,6 +247,7 @@ where
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_announced_gigabyte_takes_what_has_come_of_it() {
+    let mut measurement = Measurement::begin().await;
     const HEADER: [u8; 6] = [b'd', 0x3f, 0xff, 0xff, 0xff, b'w'];
     let trickle = copying(|mut stream| async move {
         say(&mut stream, &HEADER).await?;
@@ -244,7 +257,7 @@ async fn an_announced_gigabyte_takes_what_has_come_of_it() {
         None
     })
     .await;
-    refuse("a gigabyte, byte by byte", Half::Replication, trickle, MIB).await;
+    refuse(&mut measurement, "a gigabyte, byte by byte", Half::Replication, trickle, MIB).await;
     let torn = copying(|mut stream| async move {
         say(&mut stream, &HEADER).await?;
         for _ in 0..64 {
@@ -254,19 +267,21 @@ async fn an_announced_gigabyte_takes_what_has_come_of_it() {
     })
     .await;
     // Counted by an allocator that copies when it grows: the old buffer and the new one, half of which is room.
-    refuse("a gigabyte that ends after 64 MiB", Half::Replication, torn, 4 * 64 * MIB).await;
+    refuse(&mut measurement, "a gigabyte that ends after 64 MiB", Half::Replication, torn, 4 * 64 * MIB)
+        .await;
     for length in [0x4000_0001_u32, 0x7fff_ffff, 0xffff_ffff, 3] {
         let beyond = copying(move |mut stream| async move {
             say(&mut stream, &[&[b'd'][..], &length.to_be_bytes()].concat()).await?;
             flood(&mut stream, &[0; 1024]).await
         })
         .await;
-        refuse(&format!("{length:#x} bytes"), Half::Replication, beyond, 4 * MIB).await;
+        refuse(&mut measurement, &format!("{length:#x} bytes"), Half::Replication, beyond, 4 * MIB).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_belong_into_a_copy() {
+    let mut measurement = Measurement::begin().await;
     for (name, piece) in [
         ("a row description", frame(b'T', b"\0\0")),
         ("rows", frame(b'D', b"\0\x01\0\0\0\x01x")),
@@ -275,7 +290,7 @@ async fn what_does_not_belong_into_a_copy() {
         ("a notice of 2 MiB", frame(b'N', &[&b"M"[..], &b"x".repeat(2 * MIB), b"\0\0"].concat())),
     ] {
         let server = copying(|mut stream| async move { flood(&mut stream, &piece).await }).await;
-        let error = refuse(name, Half::Replication, server, 4 * MIB).await;
+        let error = refuse(&mut measurement, name, Half::Replication, server, 4 * MIB).await;
         assert!(error.chain().len() < 8 * 1024, "an endless line of the log");
     }
 }
@@ -306,6 +321,7 @@ const TEXT: &[u8] = b"\0\0\0\0\0\0\0\0\0\x19\xff\xff\xff\xff\xff\xff\0\0";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_of_another_shape_is_an_error_and_no_panic() {
+    let mut measurement = Measurement::begin().await;
     let column = [&b"\0\x01a\0"[..], TEXT].concat();
     let value = frame(b'D', b"\0\x01\0\0\0\x01x");
     let null = frame(b'D', b"\0\x01\xff\xff\xff\xff");
@@ -324,7 +340,7 @@ async fn an_answer_of_another_shape_is_an_error_and_no_panic() {
             heard(&mut stream).await.map(drop)
         })
         .await;
-        refuse(name, Half::Sql, server, 2 * MIB).await;
+        refuse(&mut measurement, name, Half::Sql, server, 2 * MIB).await;
     }
     let (prepared, _) = answer(&column, b"");
     let server = asked(|mut stream| async move {
@@ -335,5 +351,5 @@ async fn an_answer_of_another_shape_is_an_error_and_no_panic() {
     })
     .await;
     // 8 MiB of the smallest rows, kept one by one until the answer ends.
-    refuse("rows without end", Half::Sql, server, 256 * MIB).await;
+    refuse(&mut measurement, "rows without end", Half::Sql, server, 256 * MIB).await;
 }
