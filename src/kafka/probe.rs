@@ -9,7 +9,7 @@ use rdkafka::ClientContext;
 use rdkafka::client::{Client, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::metadata::Metadata;
+use rdkafka::metadata::{Metadata, MetadataBroker};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
 use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaErrorCode;
@@ -18,8 +18,10 @@ use super::login::Token;
 use super::settings::KafkaSettings;
 use crate::error::OutboxError;
 
-/// How long the first round of a question lasts; each later one twice as long.
+/// How long the first round of a question lasts; each later one twice as long, if it has lasted that long.
 const FIRST_ROUND: Duration = Duration::from_secs(1);
+/// Between a refused connection and the next question.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the brokers say of themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,27 +81,32 @@ pub(super) fn ask(
         // It is asked for at once, and handed over in here; without it nobody answers.
         producer.poll(Duration::from_millis(20));
     }
-    let metadata = fetch_metadata(producer.client(), None, timeout);
-    let metadata = metadata.map_err(|error| {
-        // The reason waits in the queue of events, among others.
-        for _ in 0..20 {
-            producer.poll(Duration::from_millis(10));
-            if producer.context().has_heard() {
-                break;
-            }
+    let brokers = match fetch_metadata(producer.client(), None, timeout) {
+        Ok(metadata) => {
+            let named =
+                |broker: &MetadataBroker| (broker.id(), format!("{}:{}", broker.host(), broker.port()));
+            metadata.brokers().iter().map(named).collect()
         }
-        let (code, why) = producer.context().reason(&error);
-        let why = settings.secrets().veil(&why).into_owned();
-        OutboxError::broker(&format!("no Kafka broker answers at {}", settings.brokers), code, why).with_advice(
-            "check --brokers, that a broker listens there and that its advertised.listeners are reachable from \
-             here, and for a secured broker security.protocol, sasl.* and ssl.* (`-X`)",
-        )
-    })?;
-    let brokers = metadata.brokers().iter();
+        Err(error) => {
+            // The reason waits in the queue of events, among others; so does what they tell of brokers.
+            for _ in 0..20 {
+                producer.poll(Duration::from_millis(10));
+            }
+            let learned = producer.context().learned();
+            if learned.is_empty() {
+                let (code, why) = producer.context().reason(&error);
+                let why = settings.secrets().veil(&why).into_owned();
+                let what = format!("no Kafka broker answers at {}", settings.brokers);
+                return Err(OutboxError::broker(&what, code, why).with_advice(
+                    "check --brokers, that a broker listens there and that its advertised.listeners are reachable from \
+                     here, and for a secured broker security.protocol, sasl.* and ssl.* (`-X`)",
+                ));
+            }
+            learned
+        }
+    };
     Ok(Answer {
-        brokers: brokers
-            .map(|broker| (broker.id(), format!("{}:{}", broker.host(), broker.port())))
-            .collect(),
+        brokers,
         introduction: introduced.map_or(Introduction::Silent, |patience| introduce(&producer, patience)),
         // Known since the metadata came.
         cluster_id: producer.client().fetch_cluster_id(Duration::ZERO),
@@ -117,11 +124,13 @@ pub(super) fn fetch_metadata<C: ClientContext>(
     loop {
         let left = timeout.saturating_sub(since.elapsed());
         let answer = client.fetch_metadata(topic, round.min(left));
-        let away = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code).is_some_and(|code| {
-            matches!(code, RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::BrokerTransportFailure)
-        });
-        round *= 2;
-        if !away || round > timeout || since.elapsed() >= timeout {
+        match answer.as_ref().err().and_then(KafkaError::rdkafka_error_code) {
+            Some(RDKafkaErrorCode::OperationTimedOut) => round *= 2,
+            // At once, by one that is down; another may still be about to connect.
+            Some(RDKafkaErrorCode::BrokerTransportFailure) => std::thread::park_timeout(PAUSE),
+            _ => return answer,
+        }
+        if since.elapsed() >= timeout {
             return answer;
         }
     }
@@ -147,6 +156,9 @@ fn introduce(producer: &BaseProducer<Listener>, patience: Duration) -> Introduct
 pub(super) struct Listener {
     token: Token,
     heard: Mutex<Option<String>>,
+    /// Number and address of each broker that another has named. librdkafka may have dropped whoever answered, and with it
+    /// the question, once it knows them.
+    learned: Mutex<Vec<(i32, String)>>,
     introduced: AtomicBool,
 }
 
@@ -155,8 +167,8 @@ impl Listener {
         Listener { token: settings.token(), ..Listener::default() }
     }
 
-    fn has_heard(&self) -> bool {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    fn learned(&self) -> Vec<(i32, String)> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Always a code that is worth another try: an operator may just be starting the broker.
@@ -179,6 +191,12 @@ impl ClientContext for Listener {
     fn stats(&self, statistics: Statistics) {
         if statistics.eos.is_some_and(|state| state.producer_id >= 0) {
             self.introduced.store(true, Relaxed);
+        }
+        let learned = statistics.brokers.into_values().filter(|broker| broker.source == "learned");
+        let mut learned: Vec<_> = learned.map(|broker| (broker.nodeid, broker.nodename)).collect();
+        if !learned.is_empty() {
+            learned.sort_unstable();
+            *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = learned;
         }
     }
 
