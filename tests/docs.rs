@@ -133,12 +133,14 @@ fn prose(page: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What `](...)` in a page leads to, unless it is elsewhere: a file, and a heading of it.
+/// What links and pictures of a page lead to, unless it is elsewhere: a file, and a heading of it.
 fn links(page: &str) -> Vec<(&str, &str)> {
     let spans = prose(page).flat_map(|line| line.split('`').step_by(2));
     // A link may have code in its text, so what stands before the bracket does not matter.
-    let targets =
-        spans.flat_map(|span| span.split("](").skip(1).map(|behind| behind.split(')').next().unwrap()));
+    let targets = spans.flat_map(|span| {
+        let behind = |mark, end| span.split(mark).skip(1).map(move |it| it.split(end).next().unwrap());
+        behind("](", ')').chain(behind("src=\"", '"'))
+    });
     let near = targets.filter(|target| !target.contains("://"));
     near.map(|target| target.split_once('#').unwrap_or((target, ""))).collect()
 }
