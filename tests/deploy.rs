@@ -16,6 +16,7 @@ use std::process::{Command, Output};
 
 const DEPLOYMENT: &str = "deploy/kubernetes/base/deployment.yaml";
 const JOB: &str = "deploy/kubernetes/setup/job.yaml";
+const MONITOR: &str = "deploy/kubernetes/components/pod-monitor/podmonitor.yaml";
 const UNIT: &str = "deploy/systemd/walpost.service";
 
 fn root() -> &'static Path {
@@ -167,8 +168,7 @@ fn the_ports_agree() {
     assert!(deployment.contains(&format!("value: 0.0.0.0:{port}")), "the pod's own address");
     assert!(read("compose.yaml").contains(&format!("127.0.0.1:{port}:{port}")), "compose.yaml");
     assert!(deployment.contains("- name: http\n"), "the port's name, by which it is asked");
-    let monitor = read("deploy/kubernetes/components/pod-monitor/podmonitor.yaml");
-    assert_eq!(value(&monitor, "port:"), "http");
+    assert_eq!(value(&read(MONITOR), "port:"), "http");
 }
 
 #[test]
@@ -177,7 +177,9 @@ fn probes_ask_what_is_answered() {
     let text = read(DEPLOYMENT);
     let asked: BTreeSet<String> = values(&text, "httpGet: { path:").into_iter().collect();
     assert_eq!(asked, ["/healthz", "/readyz"].map(str::to_owned).into());
-    for path in asked {
+    let scraped = value(&read(MONITOR), "path:");
+    assert_eq!(scraped, "/metrics", "where Prometheus asks");
+    for path in asked.into_iter().chain([scraped]) {
         assert!(answers.contains(&format!("\"{path}\"")), "nobody answers {path}");
     }
     let after = |probe: &str| values(text.split_once(probe).unwrap().1, "path:")[0].clone();
@@ -295,15 +297,11 @@ fn actions_are_pinned_by_commit() {
     }
 }
 
+/// Links are looked at in tests/docs.rs.
 #[test]
 fn the_pages_name_files_that_are_there() {
     for place in ["README.md", "docs/deploy.md"] {
         let page = read(place);
-        let folder = Path::new(place).parent().unwrap();
-        let links = page.split("](").skip(1).map(|behind| behind.split([')', '#']).next().unwrap());
-        for link in links.filter(|link| !link.is_empty() && !link.contains("://")) {
-            assert!(root().join(folder).join(link).exists(), "{place}: {link}");
-        }
         for word in words(&page, "deploy/", &['/', '.', '-', '_']) {
             assert!(root().join(word.trim_end_matches(['.', '/'])).exists(), "{place}: {word}");
         }
