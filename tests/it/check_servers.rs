@@ -251,3 +251,29 @@ async fn what_a_failover_would_lose(bin: &Path) {
     })
     .await;
 }
+
+/// Whoever has logged in for replication and reads nothing, as `check` itself has a moment before.
+#[tokio::test]
+async fn a_login_for_replication_that_reads_nothing_is_no_standby() {
+    let server = PostgresServer::start(&[("synchronous_commit", "local")]).await;
+    let world = World::on(&server, KafkaBroker::shared().await, "idle", 1).await;
+    let port = server.address().rsplit(':').next().unwrap().to_owned();
+    let mut idle = tokio::process::Command::new("psql");
+    idle.args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", "postgres"]);
+    idle.args(["-d", "dbname=postgres replication=database application_name=idle"]);
+    let idle = idle.stdin(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let client = server.client("postgres").await;
+    let read = "SELECT FROM pg_stat_replication WHERE application_name = 'idle'";
+    eventually("psql", PATIENCE, async || client.query_opt(read, &[]).await.unwrap().map(drop)).await;
+    let all = "ALTER SYSTEM SET synchronous_standby_names = '*'; SELECT pg_reload_conf();";
+    paste(&world.database.url, all).await;
+    let checked = eventually("the setting", PATIENCE, async || {
+        let checked = Checked::of(world.command(["check"])).await;
+        checked.find("commits", "warn", "is among the synchronous standbys (*)").is_some().then_some(checked)
+    })
+    .await;
+    checked.assert_well(&["standby"]);
+    let mend = checked.sql("commits", "warn", "is among the synchronous standbys (*)");
+    assert!(mend.contains("synchronous_standby_names = ''"), "{mend}");
+    drop(idle);
+}
