@@ -1,6 +1,6 @@
 # Walpost's errands. Each installs what it misses on Debian and Ubuntu; elsewhere it says what to install.
 .DEFAULT_GOAL := help
-.PHONY: help build test faults soak bench fuzz demo lint lint-deploy static docs clean
+.PHONY: help build test test-versions faults soak bench fuzz demo lint lint-deploy static docs clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
@@ -14,6 +14,9 @@ test: ## every test, against real PostgreSQL and Apache Kafka
 	scripts/install test
 	@# Most of a test against servers is waiting, so twice as many as there are processors.
 	RUST_TEST_THREADS=$$(( 2 * $$(nproc) )) cargo test --locked --all-features
+
+test-versions: ## the tests' core on each PostgreSQL and on an older Kafka; VERSIONS="16 kafka-3.9.2"
+	scripts/test-versions $(VERSIONS)
 
 fuzz: ## each fuzz target under libFuzzer, on nightly; SECONDS=600 for each
 	scripts/install build

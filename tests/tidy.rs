@@ -173,6 +173,24 @@ fn the_sql_files_call_the_servers_own_functions() {
     assert_eq!(blocks, 8, "they were found");
 }
 
+/// A new module of tests is meant to run on every version of the servers, or not to.
+#[test]
+fn each_module_of_tests_is_in_the_core_or_not() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = fs::read_to_string(root.join("scripts/test-versions")).unwrap();
+    let list = |name: &str| {
+        let (_, after) = script.split_once(&format!("\n{name}=\"")).unwrap();
+        after.split('"').next().unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut listed = ["CORE", "BROKERS", "REST"].map(list).concat();
+    listed.sort();
+    let main = fs::read_to_string(root.join("tests/it/main.rs")).unwrap();
+    let modules = main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let mut modules: Vec<_> = modules.map(str::to_owned).collect();
+    modules.sort();
+    assert_eq!(listed, modules, "each module of tests/it stands once in the lists of scripts/test-versions");
+}
+
 #[test]
 fn no_room_is_called_after_nothing() {
     let vague = ["utils", "util", "common", "helpers", "helper", "types", "prelude", "misc"];

@@ -32,6 +32,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the server may work on one statement, in milliseconds; less, so that it says so itself.
 const STATEMENT: Duration = Duration::from_secs(4);
 
+/// Of `pg_stat_replication r`: a standby, or whoever reads as one. Who has logged in and reads nothing is none, as was our
+/// own login a moment ago.
+const STREAMS: &str = "r.state IN ('catchup', 'streaming') AND NOT EXISTS (SELECT FROM pg_replication_slots s \
+    WHERE s.active_pid = r.pid AND s.slot_type = 'logical')";
+
 /// What was found, and what is sent to Kafka by it.
 #[derive(Debug, Default)]
 pub(crate) struct Examination {

@@ -1,17 +1,18 @@
 //! `walpost check` where the server itself stands in the way: its files, its standbys, and who answers in its place.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::check::{Checked, as_role, paste};
+use crate::check::{Checked, as_role, paste, standby};
 use crate::support::clock::Clock;
 use crate::support::guard::{Process, Scratch};
 use crate::support::host::cached;
 use crate::support::postgres::connect;
-use crate::support::{KafkaBroker, PATIENCE, PostgresServer, eventually, free_port};
+use crate::support::{KafkaBroker, PATIENCE, PostgresServer, eventually, free_port, local_postgres, major};
 use crate::world::World;
 
 /// Settings that take a restart are mended by their statements and one.
@@ -174,8 +175,16 @@ async fn a_pooler_in_between_is_told_with_the_way_past_it() {
 /// A slot that standbys keep, from none to one that waits for a standby that is away.
 #[tokio::test]
 async fn what_a_failover_would_lose_is_told_on_18() {
-    let bin = cached("postgres-18");
-    let primary = PostgresServer::start_with_bin(&bin, &[("wal_keep_size", "128MB")]).await;
+    what_a_failover_would_lose(&cached("postgres-18")).await;
+}
+
+#[tokio::test]
+async fn what_a_failover_would_lose_is_told() {
+    what_a_failover_would_lose(&local_postgres::binaries().unwrap()).await;
+}
+
+async fn what_a_failover_would_lose(bin: &Path) {
+    let primary = PostgresServer::start_with_bin(bin, &[("wal_keep_size", "128MB")]).await;
     let world = World::on(&primary, KafkaBroker::shared().await, "kept", 1).await;
     let url = &world.database.url;
     let slot = &world.slot;
@@ -183,22 +192,28 @@ async fn what_a_failover_would_lose_is_told_on_18() {
         url,
         &format!(
             "SELECT pg_create_physical_replication_slot('standby', true); SELECT pg_drop_replication_slot('{slot}'); \
-             SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput'); \
-             ALTER SYSTEM SET idle_replication_slot_timeout = '10min'; SELECT pg_reload_conf();"
+             SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput');"
         ),
     )
     .await;
+    let version = major(&world.database.client().await).await;
+    if version >= 18 {
+        let idle = "ALTER SYSTEM SET idle_replication_slot_timeout = '10min'; SELECT pg_reload_conf();";
+        paste(url, idle).await;
+    }
     let port = primary.address().rsplit(':').next().unwrap().to_owned();
-    let conninfo = format!("host=127.0.0.1 port={port} user=postgres dbname=postgres");
-    let common = [("primary_conninfo", conninfo.as_str()), ("primary_slot_name", "standby")];
-    let standby = primary.standby(&bin, &common).await;
-    let client = primary.client("postgres").await;
-    let read = "SELECT FROM pg_replication_slots WHERE slot_name = 'standby' AND active";
-    eventually("the standby", PATIENCE, async || client.query_opt(read, &[]).await.unwrap().map(drop)).await;
+    let standby = standby(&primary, bin, &[]).await;
     let check = || Checked::of(world.command(["check"]));
 
     let checked = check().await;
-    paste(url, &checked.sql("idle timeout", "warn", "away for 10.0 minutes loses its slot")).await;
+    if version < 17 {
+        assert!(checked.advice("standby", "warn", "before 17 none keeps it").contains("PostgreSQL 17"));
+        assert!(checked.find("idle timeout", "warn", "").is_none());
+        return;
+    }
+    if version >= 18 {
+        paste(url, &checked.sql("idle timeout", "warn", "away for 10.0 minutes loses its slot")).await;
+    }
     let advice = checked.advice("standby", "warn", "it is no failover slot");
     // The very command of the advice, by psql on a replication connection.
     let command = advice.split_once("-c '").unwrap().1.trim_end_matches('\'').to_owned();
@@ -219,7 +234,7 @@ async fn what_a_failover_would_lose_is_told_on_18() {
         checked.find("standby", "ok", "fails over, and waits for standby").is_some().then_some(checked)
     })
     .await;
-    well.assert_well(&["standby", "idle timeout"]);
+    well.assert_well(if version >= 18 { &["standby", "idle timeout"] } else { &["standby"] });
     // On the standby itself all can be looked at, and that it is one is in the way.
     let there = standby.url(&world.database.name);
     let checked = Checked::of(world.command(["check"]).env("WALPOST_DATABASE_URL", there)).await;
@@ -235,4 +250,30 @@ async fn what_a_failover_would_lose_is_told_on_18() {
         check().await.find("standby", "fail", "waits").is_none().then_some(())
     })
     .await;
+}
+
+/// Whoever has logged in for replication and reads nothing, as `check` itself has a moment before.
+#[tokio::test]
+async fn a_login_for_replication_that_reads_nothing_is_no_standby() {
+    let server = PostgresServer::start(&[("synchronous_commit", "local")]).await;
+    let world = World::on(&server, KafkaBroker::shared().await, "idle", 1).await;
+    let port = server.address().rsplit(':').next().unwrap().to_owned();
+    let mut idle = tokio::process::Command::new("psql");
+    idle.args(["-X", "-h", "127.0.0.1", "-p", &port, "-U", "postgres"]);
+    idle.args(["-d", "dbname=postgres replication=database application_name=idle"]);
+    let idle = idle.stdin(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let client = server.client("postgres").await;
+    let read = "SELECT FROM pg_stat_replication WHERE application_name = 'idle'";
+    eventually("psql", PATIENCE, async || client.query_opt(read, &[]).await.unwrap().map(drop)).await;
+    let all = "ALTER SYSTEM SET synchronous_standby_names = '*'; SELECT pg_reload_conf();";
+    paste(&world.database.url, all).await;
+    let checked = eventually("the setting", PATIENCE, async || {
+        let checked = Checked::of(world.command(["check"])).await;
+        checked.find("commits", "warn", "is among the synchronous standbys (*)").is_some().then_some(checked)
+    })
+    .await;
+    checked.assert_well(&["standby"]);
+    let mend = checked.sql("commits", "warn", "is among the synchronous standbys (*)");
+    assert!(mend.contains("synchronous_standby_names = ''"), "{mend}");
+    drop(idle);
 }

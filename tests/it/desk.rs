@@ -4,6 +4,7 @@ use std::process::Output;
 
 use tokio_postgres::Client;
 
+use crate::support::walpost::testers_own;
 use crate::world::World;
 
 /// Everything that a command could change, of every letter of every slot.
@@ -90,6 +91,9 @@ impl Desk {
     pub(crate) async fn payload(&self, at: &str) -> Vec<u8> {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_walpost"));
         command.args(["dead-letters", "show", at, "--payload"]);
+        for name in testers_own() {
+            command.env_remove(name);
+        }
         command.env("WALPOST_DATABASE_URL", &self.world.database.url).env("WALPOST_SLOT", &self.world.slot);
         let output = command.output().await.unwrap();
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));

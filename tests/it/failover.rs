@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tokio_postgres::error::SqlState;
 
 use crate::identity::ends_saying;
 use crate::support::host::cached;
-use crate::support::{KafkaBroker, PATIENCE, PostgresServer, Walpost, eventually, local_postgres};
+use crate::support::{KafkaBroker, PATIENCE, PostgresServer, Walpost, eventually, local_postgres, major};
 use crate::world::{World, stop};
 
 /// A primary with an outbox, its standby, and a relay that knows both.
@@ -54,10 +55,29 @@ async fn lose_the_primary(pair: &mut Pair) {
 
 #[tokio::test]
 async fn a_failover_slot_is_followed_to_the_new_primary_on_18() {
-    let bin = cached("postgres-18").join("bin");
-    let bin = if bin.exists() { bin } else { cached("postgres-18") };
+    is_followed(&cached("postgres-18")).await;
+}
+
+/// From 17 on; before, there are no such slots, and nothing claims that there were.
+#[tokio::test]
+async fn a_failover_slot_is_followed_where_there_are_some() {
+    let bin = local_postgres::binaries().unwrap();
+    let server = PostgresServer::start_with_bin(&bin, &[]).await;
+    if major(&server.client("postgres").await).await >= 17 {
+        return is_followed(&bin).await;
+    }
+    let world = World::on(&server, KafkaBroker::shared().await, "nofailover", 1).await;
+    let client = world.database.client().await;
+    let sql = "SELECT to_jsonb(s) ? 'failover' FROM pg_replication_slots s WHERE slot_name = $1";
+    assert!(!client.query_one(sql, &[&world.slot]).await.unwrap().get::<_, bool>(0));
+    let sql = "SELECT pg_create_logical_replication_slot('kept', 'pgoutput', false, false, true)";
+    let refused = client.batch_execute(sql).await.unwrap_err();
+    assert_eq!(refused.code(), Some(&SqlState::UNDEFINED_FUNCTION), "{refused}");
+}
+
+async fn is_followed(bin: &Path) {
     let standby = [("sync_replication_slots", "on")];
-    let mut pair = pair(&bin, &[("synchronized_standby_slots", "standby")], &standby).await;
+    let mut pair = pair(bin, &[("synchronized_standby_slots", "standby")], &standby).await;
     let client = pair.world.database.client().await;
     let there = pair.standby.client("postgres").await;
     eventually("the slot to be kept by the standby", 2 * PATIENCE, async || {
@@ -91,9 +111,10 @@ async fn a_failover_slot_is_followed_to_the_new_primary_on_18() {
     stop(pair.relay).await;
 }
 
-/// Without failover slots the new primary has no slot, which is told, and never papered over with a new one.
+/// Before 17, and where the standby keeps no slots, the new primary has none, which is told, and never papered over with a
+/// new one.
 #[tokio::test]
-async fn a_slot_that_the_failover_lost_is_named_on_15() {
+async fn a_slot_that_the_failover_lost_is_named() {
     let bin = local_postgres::binaries().unwrap();
     let mut pair = pair(&bin, &[], &[]).await;
     lose_the_primary(&mut pair).await;

@@ -187,7 +187,7 @@ async fn a_slot_that_is_lost_while_streaming(server: &PostgresServer) {
 }
 
 #[tokio::test]
-async fn a_lost_slot_ends_the_relay_on_15() {
+async fn a_lost_slot_ends_the_relay() {
     let server = PostgresServer::start(&[("max_slot_wal_keep_size", "1MB")]).await;
     a_slot_that_is_lost_while_streaming(&server).await;
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::support::walpost::testers_own;
 use crate::support::{PATIENCE, eventually};
 use crate::world::{World, stop};
 
@@ -106,6 +107,9 @@ async fn a_terminal_gets_a_progress_line() {
     let run = format!("exec {} run", env!("CARGO_BIN_EXE_walpost"));
     let mut script = tokio::process::Command::new("script");
     script.args(["-q", "-e", "-f", "-c", &run, "/dev/null"]).kill_on_drop(true);
+    for name in testers_own() {
+        script.env_remove(name);
+    }
     script.env("WALPOST_DATABASE_URL", &world.database.url).env("WALPOST_BROKERS", &world.brokers);
     script.env("WALPOST_SLOT", &world.slot).env("WALPOST_LISTEN", "off").env("TERM", "xterm");
     let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

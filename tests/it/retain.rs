@@ -3,7 +3,7 @@
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 use uuid::Uuid;
 
-use crate::support::{KafkaBroker, PATIENCE, PostgresServer, check, eventually};
+use crate::support::{KafkaBroker, PATIENCE, PostgresServer, check, eventually, major};
 use crate::world::{World, stop};
 
 /// A server of these tests: on the shared one others hold transactions open, which holds retention back.
@@ -73,9 +73,7 @@ async fn passed_transaction(client: &Client, slot: &str, transaction: i64) {
 
 /// Has the server write down which transactions are running, which it does by itself every 15 s.
 async fn record_the_running(client: &Client) {
-    let version = "SELECT current_setting('server_version_num')::int";
-    let version: i32 = client.query_one(version, &[]).await.unwrap().get(0);
-    let sql = if version >= 160_000 { "SELECT pg_log_standby_snapshot()" } else { "CHECKPOINT" };
+    let sql = if major(client).await >= 16 { "SELECT pg_log_standby_snapshot()" } else { "CHECKPOINT" };
     client.batch_execute(sql).await.unwrap();
 }
 

@@ -1,13 +1,15 @@
-//! The oldest and the newest server that are supported; the others are what is installed.
+//! The oldest and the newest server that are supported, and the one that was chosen (`make test-versions`) or is installed.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::later::COLUMN;
-use crate::support::{KafkaBroker, PostgresServer, check};
+use crate::support::{KafkaBroker, PostgresServer, check, chosen, major};
 use crate::workload;
 use crate::world::{World, stop};
 
-async fn everything_arrives_on(version: &str) {
-    let server = PostgresServer::start_version(version, &[]).await;
-    let world = World::on(&server, KafkaBroker::shared().await, "version", 3).await;
+async fn everything_arrives_on(server: &PostgresServer) {
+    let world = World::on(server, KafkaBroker::shared().await, "version", 3).await;
     let oracle = world.oracle().await;
     for round in 0..2 {
         let relay = world.relay().await;
@@ -43,16 +45,51 @@ async fn everything_arrives_on(version: &str) {
     assert_eq!(later.iter().filter(|record| record.payload.as_deref() == Some(b"\"later\"")).count(), 1);
     let failover = "SELECT to_jsonb(s) ->> 'failover' FROM pg_replication_slots s WHERE slot_name = $1";
     let failover: Option<String> = client.query_one(failover, &[&world.slot]).await.unwrap().get(0);
-    assert_eq!(failover.as_deref(), if version >= "17" { Some("true") } else { None });
+    let meant = if major(&client).await >= 17 { Some("true") } else { None };
+    assert_eq!(failover.as_deref(), meant);
     stop(relay).await;
 }
 
 #[tokio::test]
 async fn everything_arrives_on_14() {
-    everything_arrives_on("14").await;
+    everything_arrives_on(&PostgresServer::start_version("14", &[]).await).await;
 }
 
 #[tokio::test]
 async fn everything_arrives_on_18() {
-    everything_arrives_on("18").await;
+    everything_arrives_on(&PostgresServer::start_version("18", &[]).await).await;
+}
+
+#[tokio::test]
+async fn everything_arrives() {
+    everything_arrives_on(&PostgresServer::start(&[]).await).await;
+}
+
+/// A run over versions proves nothing if it does not meet them.
+#[tokio::test]
+async fn the_servers_are_those_that_were_chosen() {
+    if let Some(version) = chosen::postgres() {
+        for server in [PostgresServer::shared().await, &PostgresServer::start(&[]).await] {
+            let told = server.version().await;
+            assert!(told.starts_with(&format!("{version}.")), "PostgreSQL {told} is not {version}");
+        }
+    }
+    if std::env::var_os("WALPOST_TEST_BROKERS").is_none() {
+        // Kafka 4 no longer knows the oldest ways to fetch.
+        let oldest = oldest_fetch(KafkaBroker::shared().await.brokers()).await;
+        assert_eq!(oldest == 0, chosen::kafka().starts_with("3."), "Fetch {oldest} is the oldest");
+    }
+}
+
+/// Kafka protocol guide, ApiVersions, version 0: the oldest version of Fetch that the broker answers.
+async fn oldest_fetch(broker: &str) -> i16 {
+    let mut stream = TcpStream::connect(broker).await.unwrap();
+    // Length, 18 for ApiVersions, its version, a number to find the answer by, and nobody's name.
+    stream.write_all(&[0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 7, 255, 255]).await.unwrap();
+    let mut answer = vec![0; usize::try_from(stream.read_i32().await.unwrap()).unwrap()];
+    stream.read_exact(&mut answer).await.unwrap();
+    let number = |at: usize| i16::from_be_bytes([answer[at], answer[at + 1]]);
+    assert_eq!(number(4), 0, "an answer without an error");
+    let known = (10..answer.len()).step_by(6).find(|at| number(*at) == 1);
+    number(known.unwrap() + 2)
 }

@@ -1,6 +1,6 @@
 //! Who waits for whom at a commit, and how much memory decoding has.
 
-use super::{Subject, size};
+use super::{STREAMS, Subject, size};
 use crate::error::OutboxError;
 use crate::finding::Finding;
 use crate::postgres::names::quote_literal;
@@ -8,18 +8,21 @@ use crate::postgres::session::Cells;
 
 /// Synchronous standbys. The relay's connection is one like theirs: if its name is among those that are named, commits
 /// wait until Kafka has the rows (PostgreSQL documentation, `synchronous_standby_names`).
-const SYNCHRONOUS: &str = "SELECT current_setting('synchronous_standby_names'), \
-     (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')), \
-     ARRAY(SELECT DISTINCT quote_ident(r.application_name) FROM pg_stat_replication r WHERE NOT EXISTS \
-       (SELECT FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical') \
-       AND r.application_name <> ''), \
-     current_setting('logical_decoding_work_mem'), \
-     (SELECT spill_txns FROM pg_stat_replication_slots WHERE slot_name = ";
+fn synchronous(slot: &str) -> String {
+    let slot = quote_literal(slot);
+    format!(
+        "SELECT current_setting('synchronous_standby_names'), \
+         (SELECT count(*) FROM pg_stat_replication WHERE sync_state IN ('sync', 'quorum')), \
+         ARRAY(SELECT DISTINCT quote_ident(r.application_name) FROM pg_stat_replication r WHERE {STREAMS} \
+           AND r.application_name <> ''), \
+         current_setting('logical_decoding_work_mem'), \
+         (SELECT spill_txns FROM pg_stat_replication_slots WHERE slot_name = {slot}), \
+         (SELECT spill_bytes FROM pg_stat_replication_slots WHERE slot_name = {slot})"
+    )
+}
 
 pub(super) async fn look(subject: &Subject<'_>) -> Result<Vec<Finding>, OutboxError> {
-    let spilled = "), (SELECT spill_bytes FROM pg_stat_replication_slots WHERE slot_name = ";
-    let slot = quote_literal(&subject.target.slot);
-    let row = subject.row(&format!("{SYNCHRONOUS}{slot}{spilled}{slot})")).await?;
+    let row = subject.row(&synchronous(&subject.target.slot)).await?;
     let (names, synchronous): (String, i64) = (row.cell(0)?, row.cell(1)?);
     let standbys: Vec<String> = row.cell(2)?;
     let mut found = Vec::new();

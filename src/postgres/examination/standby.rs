@@ -5,7 +5,7 @@
 
 use tokio_postgres::Row;
 
-use super::Subject;
+use super::{STREAMS, Subject};
 use crate::error::OutboxError;
 use crate::finding::Finding;
 use crate::postgres::names::{quote_identifier, quote_literal};
@@ -35,8 +35,7 @@ async fn standbys(subject: &Subject<'_>) -> Result<Standbys, OutboxError> {
            WHERE s.slot_type = 'physical' AND r.application_name NOT LIKE 'pg\\_%') \
          SELECT ARRAY(SELECT slot_name::text FROM kept ORDER BY 1), \
          ARRAY(SELECT slot_name::text FROM kept WHERE xmin IS NULL AND catalog_xmin IS NULL ORDER BY 1), \
-         (SELECT count(*) FROM pg_stat_replication r WHERE NOT EXISTS (SELECT FROM pg_replication_slots s \
-           WHERE s.active_pid = r.pid AND s.slot_type = 'logical') AND r.application_name NOT LIKE 'pg\\_%'), \
+         (SELECT count(*) FROM pg_stat_replication r WHERE {STREAMS} AND r.application_name NOT LIKE 'pg\\_%'), \
          (SELECT (to_jsonb(s) ->> 'failover')::bool FROM pg_replication_slots s WHERE slot_name = {}), \
          coalesce(current_setting('synchronized_standby_slots', true), ''), \
          ARRAY(SELECT wanted FROM string_to_table(replace(coalesce( \

@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use super::chosen;
 use super::container::Container;
 use super::guard::Scratch;
 use super::host::{Host, docker};
@@ -20,7 +21,6 @@ use super::local_kafka::Wired;
 use super::{PATIENCE, Proxy, free_port, local_kafka};
 
 const NAMED: &str = "WALPOST_TEST_BROKERS";
-const IMAGE: (&str, &str) = ("apache/kafka", "4.3.1");
 
 /// How much a broker of ours takes, and from whom.
 #[derive(Clone, Copy)]
@@ -103,7 +103,11 @@ impl KafkaBroker {
                 let broker = KafkaBroker { host: Host::Named(NAMED), brokers, _folder: None };
                 broker.ready().await.map(|()| broker)
             }
-            Err(_) => Self::launch(None, SMALL).await,
+            Err(_) => {
+                let broker = Self::launch(None, SMALL).await?;
+                chosen::tell(&format!("the tests' broker is Kafka {}", chosen::kafka()));
+                Ok(broker)
+            }
         };
         match SHARED.get_or_init(start).await {
             Ok(broker) => broker,
@@ -284,7 +288,7 @@ async fn container(
     ports: impl Iterator<Item = u16>,
     settings: &[(&str, String)],
 ) -> Result<Container, String> {
-    let image = GenericImage::new(IMAGE.0, IMAGE.1);
+    let image = GenericImage::new("apache/kafka", &chosen::kafka());
     // The same port inside and outside, so that the one advertised address holds on both sides.
     let mut request = ports.fold(ContainerRequest::from(image), |request, port| {
         request.with_mapped_port(port, ContainerPort::Tcp(port))

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
 
+use super::chosen;
 use super::guard::Scratch;
 use super::host::{Local, cached};
 
@@ -59,9 +60,13 @@ pub(crate) fn prepare(
     settings: &[(&str, String)],
     options: &'static [&'static str],
 ) -> Result<Local, String> {
-    let jars = cached("kafka");
+    let version = chosen::kafka();
+    let jars = cached(&format!("kafka-{version}"));
     if !jars.exists() {
-        return Err("no broker here: `make test` fetches one, or name one in WALPOST_TEST_BROKERS".into());
+        return Err(format!(
+            "no Kafka {version} here: `scripts/install kafka-versions {version}` fetches it, or name a broker in \
+             WALPOST_TEST_BROKERS"
+        ));
     }
     let (data, properties) = (folder.path().join("data"), folder.path().join("server.properties"));
     let mut text: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();

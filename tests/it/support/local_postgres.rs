@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use super::chosen;
 use super::guard::Scratch;
-use super::host::Local;
+use super::host::{Local, cached};
 use super::room::Room;
 
-/// The folder with `initdb` and `postgres`: what `pg_config` names, else the newest that Debian's packages hold.
+/// The folder with `initdb` and `postgres`: of the version that was chosen, else what `pg_config` names, else the newest
+/// that Debian's packages hold.
 pub(crate) fn binaries() -> Result<PathBuf, String> {
+    if let Some(version) = chosen::postgres() {
+        return Ok(cached(&format!("postgres-{version}")));
+    }
     let named = Command::new("pg_config").arg("--bindir").output().ok();
     let named = named.map(|it| PathBuf::from(String::from_utf8_lossy(&it.stdout).trim()));
     let mut packaged: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")

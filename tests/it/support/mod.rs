@@ -7,6 +7,7 @@ pub(crate) mod acl;
 pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod check;
+pub(crate) mod chosen;
 pub(crate) mod clock;
 pub(crate) mod consume;
 pub(crate) mod container;
@@ -35,6 +36,8 @@ pub(crate) use database::Database;
 pub(crate) use kafka::KafkaBroker;
 pub(crate) use oracle::Oracle;
 pub(crate) use postgres::PostgresServer;
+#[allow(unused_imports)]
+pub(crate) use postgres::major;
 pub(crate) use proxy::Proxy;
 #[allow(unused_imports)]
 pub(crate) use secure_kafka::SecureKafka;

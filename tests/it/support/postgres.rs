@@ -1,5 +1,6 @@
 //! A real PostgreSQL server: the one named in the environment, else a container, else a local process.
 
+use std::borrow::Cow;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{Client, NoTls};
 
+use super::chosen;
 use super::container::Container;
 use super::database::Database;
 use super::guard::Scratch;
@@ -23,7 +25,7 @@ const NAMED: &str = "WALPOST_TEST_DATABASE_URL";
 /// What a server of our own is made from.
 enum Source<'a> {
     /// A tag of the official image.
-    Image(&'a str),
+    Image(Cow<'a, str>),
     /// A folder with `initdb` and `postgres`.
     Binaries(PathBuf),
 }
@@ -31,7 +33,10 @@ enum Source<'a> {
 impl Source<'static> {
     /// Where the version does not matter.
     fn any() -> Result<Source<'static>, String> {
-        if docker() { Ok(Source::Image("18")) } else { local_postgres::binaries().map(Source::Binaries) }
+        if !docker() {
+            return local_postgres::binaries().map(Source::Binaries);
+        }
+        Ok(Source::Image(chosen::postgres().map_or("18".into(), Cow::from)))
     }
 }
 
@@ -50,13 +55,17 @@ impl PostgresServer {
     /// The one server that most tests share; started by whoever comes first.
     pub(crate) async fn shared() -> &'static PostgresServer {
         static SHARED: OnceCell<Result<PostgresServer, String>> = OnceCell::const_new();
-        let start = async || match env::var(NAMED) {
-            Ok(url) => {
-                let server =
-                    PostgresServer { host: Host::Named(NAMED), url, socket: None, room: None, _folder: None };
-                server.ready().await.map(|()| server)
-            }
-            Err(_) => Self::launch(Source::any()?, &[]).await,
+        let start = async || {
+            let server = match env::var(NAMED) {
+                Ok(url) => {
+                    let host = Host::Named(NAMED);
+                    let server = PostgresServer { host, url, socket: None, room: None, _folder: None };
+                    server.ready().await.map(|()| server)
+                }
+                Err(_) => Self::launch(Source::any()?, &[]).await,
+            }?;
+            chosen::tell(&format!("the tests' server is PostgreSQL {}", server.version().await));
+            Ok(server)
         };
         match SHARED.get_or_init(start).await {
             Ok(server) => server,
@@ -73,7 +82,7 @@ impl PostgresServer {
     /// The same of a certain major version, for instance "14".
     pub(crate) async fn start_version(version: &str, options: &[(&str, &str)]) -> PostgresServer {
         if docker() {
-            let started = Self::launch(Source::Image(version), options).await;
+            let started = Self::launch(Source::Image(version.into()), options).await;
             return started.unwrap_or_else(|error| panic!("PostgreSQL {version}: {error}"));
         }
         Self::start_with_bin(&cached(&format!("postgres-{version}")), options).await
@@ -81,7 +90,11 @@ impl PostgresServer {
 
     /// The same from binaries in a folder.
     pub(crate) async fn start_with_bin(bin: &Path, options: &[(&str, &str)]) -> PostgresServer {
-        assert!(bin.join("initdb").exists(), "no PostgreSQL in {}: `make test` fetches it", bin.display());
+        assert!(
+            bin.join("initdb").exists(),
+            "no PostgreSQL in {}: `scripts/install postgres-versions` fetches it",
+            bin.display()
+        );
         let started = Self::launch(Source::Binaries(bin.to_owned()), options).await;
         started.unwrap_or_else(|error| panic!("{}: {error}", bin.display()))
     }
@@ -131,9 +144,16 @@ impl PostgresServer {
         let client = self.client("postgres").await;
         let primary = self._folder.as_ref().expect("a server of our own");
         let (folder, port) = (Scratch::new("standby"), free_port());
-        client.batch_execute("SELECT pg_backup_start('standby', true)").await.unwrap();
+        let [start, stop] = if major(&client).await < 15 {
+            [
+                "SELECT pg_start_backup('standby', true, false)",
+                "SELECT labelfile FROM pg_stop_backup(false, false)",
+            ]
+        } else {
+            ["SELECT pg_backup_start('standby', true)", "SELECT labelfile FROM pg_backup_stop(false)"]
+        };
+        client.batch_execute(start).await.unwrap();
         local_postgres::copy(primary.path(), &folder).unwrap();
-        let stop = "SELECT labelfile FROM pg_backup_stop(false)";
         let label: String = client.query_one(stop, &[]).await.unwrap().get(0);
         local_postgres::label(&folder, &label).unwrap();
         let local = local_postgres::standby(bin, &folder, port, &settings(options)).unwrap();
@@ -150,7 +170,7 @@ impl PostgresServer {
         let (folder, port) = (Scratch::new("postgres"), free_port());
         let settings = settings(options);
         let host = match source {
-            Source::Image(tag) => Host::Container(container(tag, folder.path(), port, &settings).await?),
+            Source::Image(tag) => Host::Container(container(&tag, folder.path(), port, &settings).await?),
             Source::Binaries(bin) => {
                 let host = Host::Local(local_postgres::prepare(&bin, &folder, port, &settings)?);
                 host.launch();
@@ -161,6 +181,12 @@ impl PostgresServer {
         let socket = Some((folder.path().to_owned(), port));
         let server = PostgresServer { host, url, socket, room: None, _folder: Some(folder) };
         server.ready().await.map(|()| server)
+    }
+
+    /// As the server itself tells it, for instance "16.14".
+    pub(crate) async fn version(&self) -> String {
+        let row = self.client("postgres").await.query_one("SHOW server_version", &[]).await.unwrap();
+        row.get(0)
     }
 
     /// A URL over TCP, as the superuser.
@@ -271,6 +297,12 @@ pub(crate) async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> 
     // Ends by itself with the client or the server, and tells the client why.
     tokio::spawn(connection);
     Ok(client)
+}
+
+/// The major version of the server behind a session.
+pub(crate) async fn major(client: &Client) -> i32 {
+    let sql = "SELECT current_setting('server_version_num')::int / 10000";
+    client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
 fn settings(options: &[(&str, &str)]) -> Vec<String> {

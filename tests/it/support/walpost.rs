@@ -102,6 +102,14 @@ pub(crate) fn told(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
+/// The names of the tester's own settings, of which the binary shall hear nothing.
+pub(crate) fn testers_own() -> impl Iterator<Item = OsString> {
+    std::env::vars_os().map(|(name, _)| name).filter(|name| {
+        let name = name.to_string_lossy();
+        name.starts_with("WALPOST_") || name.starts_with("PG") || name == "RUST_LOG"
+    })
+}
+
 /// A running binary; killed when dropped, and its log printed if the test is failing.
 pub(crate) struct Walpost {
     process: Process,
@@ -126,11 +134,7 @@ impl Walpost {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(binary);
         command.args(args).current_dir(folder.path()).env("NO_COLOR", "1");
-        let ours = |name: &OsString| {
-            let name = name.to_string_lossy();
-            name.starts_with("WALPOST_") || name.starts_with("PG") || name == "RUST_LOG"
-        };
-        for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
+        for name in testers_own() {
             command.env_remove(name);
         }
         Builder { command, folder }

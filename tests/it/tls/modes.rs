@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use super::lab::{Lab, Made, PASSWORD};
-use crate::support::PostgresServer;
 use crate::support::certificates::{Authority, Wish};
+use crate::support::{PostgresServer, major};
 
 /// How it ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,11 +125,7 @@ async fn a_version_can_be_asked_for() {
 async fn tls_without_a_question_before_it_is_for_17_and_later() {
     let old = Lab::encrypted("question").await;
     let direct = |lab: &Lab| format!("{} sslnegotiation=direct", lab.verified());
-    let version: i32 = {
-        let sql = "SELECT current_setting('server_version_num')::int";
-        old.client.query_one(sql, &[]).await.unwrap().get(0)
-    };
-    if version < 170_000 {
+    if major(&old.client).await < 17 {
         old.refuses("anyhow", &direct(&old), &["cannot connect", "needs PostgreSQL 17"]).await;
     }
     let new = Lab::new(PostgresServer::start_version("18", &[]).await, "direct").await;
