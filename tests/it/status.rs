@@ -48,6 +48,11 @@ async fn the_oldest_row_that_waits_is_told_without_reading_the_table() {
     );
     assert!(text(&world, &[]).await.contains("oldest row  none: all that is committed is confirmed"));
 
+    let scanned = "SELECT coalesce(sum(seq_scan + coalesce(idx_scan, 0)), 0)::bigint FROM pg_stat_user_tables \
+                   WHERE schemaname = 'outbox' AND relname = 'messages'";
+    let scans = async || client.query_one(scanned, &[]).await.unwrap().get::<_, i64>(0);
+    let before = scans().await;
+
     for count in [3, 2] {
         world.insert(&client, count).await;
     }
@@ -70,9 +75,7 @@ async fn the_oldest_row_that_waits_is_told_without_reading_the_table() {
     world.caught_up().await;
     assert_eq!(status(&world, &[]).await["oldest_unpublished"], Value::Null);
     stop(relay).await;
-    let scanned = "SELECT coalesce(sum(seq_scan + coalesce(idx_scan, 0)), 0)::bigint FROM pg_stat_user_tables \
-                   WHERE schemaname = 'outbox' AND relname = 'messages'";
-    assert_eq!(client.query_one(scanned, &[]).await.unwrap().get::<_, i64>(0), 0);
+    assert_eq!(scans().await, before);
     let left = "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'walpost_status_%' \
                 AND database = current_database()";
     eventually("the copies to be gone", PATIENCE, async || {
@@ -178,15 +181,18 @@ async fn another_relays_word_is_not_taken() {
     stop(relay).await;
 }
 
-/// Log beside the outbox, two megabytes.
-async fn write_log(client: &Client) {
-    let sql = "SELECT pg_logical_emit_message(true, 'filler', repeat('x', 2000000))";
-    client.batch_execute(sql).await.unwrap();
+/// Log beside the outbox, so many times four megabytes.
+async fn write_log(client: &Client, times: usize) {
+    let sql = "SELECT pg_logical_emit_message(true, 'filler', repeat('x', 4000000))";
+    for _ in 0..times {
+        client.batch_execute(sql).await.unwrap();
+    }
 }
 
 async fn fills(world: &World, client: &Client) -> Value {
+    write_log(client, 9).await;
     eventually("little room to be told", PATIENCE, async || {
-        write_log(client).await;
+        write_log(client, 1).await;
         let told = status(world, &[]).await;
         assert_ne!(told["verdict"], "LOST", "{told}");
         (told["verdict"] == "FILLING").then_some(told)
@@ -200,9 +206,6 @@ async fn little_room_is_told_whether_somebody_reads_or_not() {
     let server = PostgresServer::start(&options).await;
     let world = World::on(&server, KafkaBroker::shared().await, "room", 1).await;
     let client = world.database.client().await;
-    for _ in 0..16 {
-        write_log(&client).await;
-    }
     let told = fills(&world, &client).await;
     assert_eq!(
         (told["others"][0]["verdict"].as_str(), told["others"][1].as_object()),
