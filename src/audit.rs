@@ -9,10 +9,13 @@
 //! ```
 //! Bytes are compared by fingerprints, whose keys are chosen anew in every process.
 
+mod compaction;
 mod ledger;
+mod partitions;
 mod print;
 
-pub(crate) use ledger::{Answer, Counts, Ledger, Sample, SampleKind};
+pub(crate) use ledger::{Answer, Counts, Ledger, Range, Sample, SampleKind};
+pub(crate) use partitions::Lead;
 pub(crate) use print::Expected;
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub fn execute(
             Command::Replay(rows) => replay::replay(rows, &config()?).await,
             Command::Run(_) => run::run(config()?, &console, events).await,
             Command::Check(arguments) => check::check(&config()?, arguments.json).await,
-            Command::Status(status) => status::status(&config()?, status.json, status.check).await,
+            Command::Status(arguments) => status::status(arguments, &config()?).await,
             Command::Audit(arguments) => audit::audit(arguments, &config()?).await,
             Command::DeadLetters(letters) => dead_letters::dead_letters(&letters.command, &config()?).await,
             Command::Teardown(teardown) => teardown::teardown(&config()?, teardown.drop_table).await,

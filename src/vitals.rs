@@ -91,7 +91,17 @@ pub struct Vitals {
     tally: Tally,
     slot: Mutex<Option<(Instant, SlotSight)>>,
     desk: Mutex<Option<(Instant, DeskSight)>>,
+    reads: Mutex<Option<Reads>>,
     spans: Option<Spans>,
+}
+
+/// What a stream is read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reads {
+    /// The identifier of the database system: given by `initdb`, kept by every copy.
+    pub system: String,
+    /// The server's process that serves the stream.
+    pub pid: i32,
 }
 
 /// A question that the table of dead letters has not answered.
@@ -137,6 +147,7 @@ impl Default for Vitals {
             tally: Tally::default(),
             slot: Mutex::default(),
             desk: Mutex::default(),
+            reads: Mutex::default(),
             spans: None,
         }
     }
@@ -167,6 +178,17 @@ impl Vitals {
         self.tally.streams.add(1);
         self.latency.forget();
         self.handed_over(0);
+    }
+
+    /// A stream of this server begins.
+    pub fn reading(&self, reads: Reads) {
+        *locked(&self.reads) = Some(reads);
+    }
+
+    /// What the last stream was read from; `None` before the first.
+    #[must_use]
+    pub fn reads(&self) -> Option<Reads> {
+        locked(&self.reads).clone()
     }
 
     /// The server has told of the slot.

@@ -2,9 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::compaction::Compaction;
+use super::partitions::{Astray, Lead, Partitions};
 use super::print::{Expected, Print, Prints, Seen};
 use crate::comparison::{Content, Part, Place, Stored, parts};
-use crate::lsn::Position;
+use crate::lsn::{Lsn, Position};
+
+/// More than this is not held, in bytes.
+const MOST: usize = 1 << 30;
+/// What an entry of a map takes, about: key, value, and the room that is left free.
+const MAPPED: usize = 48;
 
 /// A record that should be there. A million of them take 24 MB.
 #[derive(Clone, Copy, Debug)]
@@ -14,7 +21,9 @@ struct Entry {
     /// Below zero: any.
     partition: i32,
     /// How often it was met, as far as that matters.
-    met: u16,
+    met: u8,
+    /// It was first met outside of the range.
+    outside: bool,
     state: State,
 }
 
@@ -32,8 +41,10 @@ enum State {
 /// How many of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Rows that should be in a topic.
+    /// Rows that should be in a topic, without those outside.
     pub(crate) rows: u64,
+    /// Rows whose record lies outside of the range of positions.
+    pub(crate) outside: u64,
     /// Rows that the conditions don't let pass, and that were not sent.
     pub(crate) left_out: u64,
     /// Records that were read.
@@ -50,6 +61,10 @@ pub(crate) struct Counts {
     pub(crate) replayed: u64,
     pub(crate) out_of_order: u64,
     pub(crate) different: u64,
+    /// Records in another partition than the row says or the key leads to.
+    pub(crate) wrong_partition: u64,
+    /// Records that are where an earlier number of partitions led.
+    pub(crate) earlier_partition: u64,
     /// Records with our position of rows that are not in the table.
     pub(crate) unknown: u64,
     /// Records without it, of nobody's row.
@@ -59,9 +74,29 @@ pub(crate) struct Counts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SampleKind {
     Different,
+    WrongPartition,
     OutOfOrder,
     Repeated,
     Unknown,
+}
+
+/// Positions of records that are judged: from the first on, and before the second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) from: Option<Lsn>,
+    pub(crate) to: Option<Lsn>,
+}
+
+impl Range {
+    /// Whether it leaves anything out.
+    pub(crate) fn is_part(self) -> bool {
+        self != Range::default()
+    }
+
+    fn holds(self, position: Option<Position>) -> bool {
+        let Some(Position { commit_lsn, .. }) = position else { return true };
+        self.from.is_none_or(|from| from <= commit_lsn) && self.to.is_none_or(|to| commit_lsn < to)
+    }
 }
 
 /// A record to be shown: never what it says.
@@ -77,6 +112,21 @@ pub(crate) struct Sample {
     identity: u64,
     /// Of one that differs, until its row is found.
     content: Option<Content>,
+}
+
+impl Sample {
+    fn of(kind: SampleKind, topic: &str, place: Place, print: Print, seen: &Seen) -> Sample {
+        Sample {
+            kind,
+            topic: topic.to_owned(),
+            place,
+            id: seen.content.id().map(|id| String::from_utf8_lossy(id).into_owned()),
+            position: seen.position,
+            parts: Vec::new(),
+            identity: print.identity,
+            content: None,
+        }
+    }
 }
 
 /// What a row is asked about after the topics were read.
@@ -102,12 +152,27 @@ pub(crate) struct Ledger {
     topics: HashSet<String>,
     /// Time of the oldest record that is expected; none if one has no time.
     since: Option<i64>,
+    range: Range,
+    /// Of the topic that is being read.
+    partitions: Partitions,
+    compaction: Compaction,
 }
 
 impl Ledger {
     /// With so many samples of each kind.
-    pub(crate) fn new(most: usize) -> Ledger {
-        Ledger { most, since: Some(i64::MAX), ..Ledger::default() }
+    pub(crate) fn new(most: usize, range: Range) -> Ledger {
+        Ledger { most, range, since: Some(i64::MAX), ..Ledger::default() }
+    }
+
+    /// Makes room for about so many rows, so that it need not grow.
+    pub(crate) fn reserve(&mut self, rows: usize) {
+        self.entries.reserve_exact(rows.min(MOST / size_of::<Entry>()));
+    }
+
+    /// Whether more is held than there should be.
+    pub(crate) fn is_full(&self) -> bool {
+        let mapped = self.last.len() + self.compaction.keys();
+        self.entries.len() * size_of::<Entry>() + mapped * MAPPED > MOST
     }
 
     /// A row's record; `passes` says whether the conditions let it.
@@ -115,11 +180,21 @@ impl Ledger {
         let Print { identity, content } = self.prints.of(&expected.topic, &expected.content);
         let state = if passes { State::Expected } else { State::Optional };
         let partition = expected.partition.unwrap_or(-1);
-        self.entries.push(Entry { identity, content, partition, met: 0, state });
+        self.entries.push(Entry { identity, content, partition, met: 0, outside: false, state });
         if !self.topics.contains(&expected.topic) {
             self.topics.insert(expected.topic.clone());
         }
         self.since = self.since.zip(expected.timestamp).map(|(since, time)| since.min(time));
+    }
+
+    /// These topics are compacted.
+    pub(crate) fn compacted(&mut self, topics: HashSet<String>) {
+        self.compaction = Compaction::of(topics);
+    }
+
+    /// Whether a topic is to be read from its beginning, whatever the time of the rows is: what it has let go of shows by gaps.
+    pub(crate) fn wants_all_of(&self, topic: &str) -> bool {
+        self.compaction.is_of(topic)
     }
 
     /// All rows have been told. Returns their topics, sorted, and the time of the oldest record that may be among them.
@@ -135,16 +210,32 @@ impl Ledger {
         self.last = HashMap::new();
     }
 
-    /// A record of a topic.
-    pub(crate) fn meet(&mut self, topic: &str, stored: Stored) {
+    /// A partition was read, in which there are offsets without a record.
+    pub(crate) fn has_gaps(&mut self, topic: &str, partition: i32) {
+        self.compaction.has_gaps(topic, partition);
+    }
+
+    /// All partitions of a topic were read.
+    pub(crate) fn end_topic(&mut self) {
+        let Astray { wrong, earlier, samples } = std::mem::take(&mut self.partitions).close();
+        self.counts.wrong_partition += wrong;
+        self.counts.earlier_partition += earlier;
+        let kept = self.samples.iter().filter(|sample| sample.kind == SampleKind::WrongPartition).count();
+        self.samples.extend(samples.into_iter().take(self.most.saturating_sub(kept)));
+    }
+
+    /// A record of a topic, and where its key leads.
+    pub(crate) fn meet(&mut self, topic: &str, stored: Stored, lead: Lead) {
         self.counts.records += 1;
+        self.compaction.note(topic, &stored);
         let Stored { place, content } = stored;
         let seen = Seen::of(content);
         let print = self.prints.of(topic, &seen.content);
+        let inside = self.range.holds(seen.position);
         let Some(index) = self.find(print) else {
             if seen.position.is_none() {
                 self.counts.foreign += 1;
-            } else {
+            } else if inside {
                 self.counts.unknown += 1;
                 self.sample(SampleKind::Unknown, topic, place, print, seen);
             }
@@ -153,9 +244,15 @@ impl Ledger {
         let entry = &mut self.entries[index];
         let first = entry.met == 0;
         entry.met = entry.met.saturating_add(1);
-        let equal =
-            entry.content == print.content && (entry.partition < 0 || entry.partition == place.partition);
+        entry.outside |= first && !inside;
+        let (equal, partition) = (entry.content == print.content, entry.partition);
         let in_order = !first || seen.replayed || self.follows(&seen);
+        if !inside {
+            return;
+        }
+        if equal {
+            self.look_at_partition(topic, place, print, &seen, (partition, lead));
+        }
         if !equal {
             self.counts.different += 1;
             self.sample(SampleKind::Different, topic, place, print, seen);
@@ -167,6 +264,28 @@ impl Ledger {
         } else if !in_order {
             self.counts.out_of_order += 1;
             self.sample(SampleKind::OutOfOrder, topic, place, print, seen);
+        }
+    }
+
+    /// The row's own word counts before its key.
+    fn look_at_partition(
+        &mut self,
+        topic: &str,
+        place: Place,
+        print: Print,
+        seen: &Seen,
+        (said, lead): (i32, Lead),
+    ) {
+        let kind = SampleKind::WrongPartition;
+        if said < 0 {
+            if self.partitions.note(lead, place.partition, seen.position) {
+                self.partitions.keep(self.most, || Sample::of(kind, topic, place, print, seen));
+            }
+        } else if said != place.partition {
+            self.counts.wrong_partition += 1;
+            if self.has_room_for(kind) {
+                self.samples.push(Sample::of(kind, topic, place, print, seen));
+            }
         }
     }
 
@@ -197,18 +316,15 @@ impl Ledger {
     }
 
     fn sample(&mut self, kind: SampleKind, topic: &str, place: Place, print: Print, seen: Seen) {
-        if self.samples.iter().filter(|sample| sample.kind == kind).count() < self.most {
-            self.samples.push(Sample {
-                kind,
-                topic: topic.to_owned(),
-                place,
-                id: seen.content.id().map(|id| String::from_utf8_lossy(id).into_owned()),
-                position: seen.position,
-                parts: Vec::new(),
-                identity: print.identity,
-                content: (kind == SampleKind::Different).then_some(seen.content),
-            });
+        if self.has_room_for(kind) {
+            let sample = Sample::of(kind, topic, place, print, &seen);
+            let content = (kind == SampleKind::Different).then_some(seen.content);
+            self.samples.push(Sample { content, ..sample });
         }
+    }
+
+    fn has_room_for(&self, kind: SampleKind) -> bool {
+        self.samples.iter().filter(|sample| sample.kind == kind).count() < self.most
     }
 
     /// Whether any row was not met.
@@ -232,9 +348,6 @@ impl Ledger {
         for sample in differing {
             if let Some(content) = sample.content.take() {
                 sample.parts = parts(&expected.content, &content).iter().map(name).collect();
-                if sample.parts.is_empty() {
-                    sample.parts.push("partition".to_owned());
-                }
             }
         }
         let mut run = self.run(print.identity);
@@ -250,12 +363,18 @@ impl Ledger {
         }
     }
 
+    /// Whether a row that is missing may have had a record that its topic has let go of since.
+    pub(crate) fn is_compacted(&self, expected: &Expected) -> bool {
+        self.compaction.explains(expected)
+    }
+
     /// What came out.
     pub(crate) fn counts(&self) -> Counts {
         let mut counts = self.counts;
         for entry in &self.entries {
             match (entry.met > 0, entry.state) {
                 (false, State::Optional) => counts.left_out += 1,
+                (true, _) if entry.outside => counts.outside += 1,
                 (true, _) => counts.published += 1,
                 (false, State::Awaited) => counts.not_yet += 1,
                 (false, _) => {}

@@ -1,6 +1,10 @@
-use super::ledger::{Answer, Counts, Ledger, SampleKind};
+use super::ledger::{Answer, Counts, Ledger, Range, SampleKind};
+use super::partitions::Lead;
 use super::print::Expected;
 use crate::comparison::{Content, Place, Stored};
+use crate::lsn::Lsn;
+
+const ANY: Lead = Lead { hash: None, partitions: 3 };
 
 /// `id:key=value`, of the topic t.
 fn row(word: &str) -> Expected {
@@ -31,7 +35,7 @@ fn record(word: &str, place: Place) -> Stored {
 
 /// After all of it was read.
 fn ledger(rows: &str, records: &str) -> Ledger {
-    let mut ledger = Ledger::new(3);
+    let mut ledger = Ledger::new(3, Range::default());
     for word in rows.split_whitespace() {
         ledger.expect(&row(word), true);
     }
@@ -39,7 +43,7 @@ fn ledger(rows: &str, records: &str) -> Ledger {
     for (partition, words) in (0..).zip(records.split('|')) {
         ledger.turn();
         for (offset, word) in (0..).zip(words.split_whitespace()) {
-            ledger.meet("t", record(word, Place { partition, offset }));
+            ledger.meet("t", record(word, Place { partition, offset }), ANY);
         }
     }
     ledger
@@ -96,13 +100,80 @@ fn in_what_a_record_differs_is_named_without_its_bytes() {
 
 #[test]
 fn rows_that_conditions_keep_out_are_not_missed_and_may_have_been_sent() {
-    let mut ledger = Ledger::new(1);
+    let mut ledger = Ledger::new(1, Range::default());
     for word in ["1:a=x", "2:b=y"] {
         ledger.expect(&row(word), false);
     }
     let _ = ledger.close();
-    ledger.meet("t", record("2:b=y@1", Place { partition: 0, offset: 0 }));
+    ledger.meet("t", record("2:b=y@1", Place { partition: 0, offset: 0 }), ANY);
     let counts = ledger.counts();
     assert_eq!((counts.left_out, counts.published, counts.missing, counts.rows), (1, 1, 0, 1));
     assert!(ledger.is_whole());
+}
+
+#[test]
+fn a_range_judges_its_records_and_hides_no_loss() {
+    let range = |from, to| Range { from: Some(Lsn(from)), to: Some(Lsn(to)) };
+    for (range, published, outside, repeated) in
+        [(Range::default(), 3, 0, 1), (range(2, 9), 2, 1, 0), (range(1, 2), 1, 2, 1), (range(3, 3), 0, 3, 0)]
+    {
+        let mut ledger = Ledger::new(1, range);
+        for word in ["1:a=x", "2:b=y", "3:c=z", "4:d=w"] {
+            ledger.expect(&row(word), true);
+        }
+        let _ = ledger.close();
+        for (word, offset) in ["1:a=x@1", "2:b=y@2", "3:c=z@3", "1:a=x@1", "9:i=i@1"].iter().zip(0..) {
+            ledger.meet("t", record(word, Place { partition: 0, offset }), ANY);
+        }
+        ledger.end_topic();
+        assert_eq!(ledger.ask(&row("4:d=w")), Answer::Missing, "whatever the range is");
+        let counts = ledger.counts();
+        assert_eq!((counts.published, counts.outside, counts.repeated), (published, outside, repeated));
+        assert_eq!((counts.missing, counts.rows), (1, published + 1));
+    }
+}
+
+#[test]
+fn a_compacted_topic_has_let_go_of_what_stands_before_a_later_record() {
+    let place = |offset| Place { partition: 0, offset };
+    let at = |word: &str, time| Expected { timestamp: Some(time), ..row(word) };
+    for (gaps, compacted, expected) in
+        [(true, true, [true, false, false]), (false, true, [false; 3]), (true, false, [false; 3])]
+    {
+        let mut ledger = Ledger::new(1, Range::default());
+        ledger.compacted(compacted.then(|| "t".to_owned()).into_iter().collect());
+        let record = Stored { content: Content { timestamp: Some(5), ..content("2:a=y") }, place: place(1) };
+        ledger.meet("t", record, ANY);
+        if gaps {
+            ledger.has_gaps("t", 0);
+        }
+        // An earlier one of its key, a later one, and one of another key.
+        let rows = [at("1:a=x", 4), at("3:a=z", 6), at("4:b=x", 1)];
+        assert_eq!(rows.map(|row| ledger.is_compacted(&row)), expected);
+    }
+}
+
+#[test]
+fn a_record_in_another_partition_than_its_key_leads_to_is_told() {
+    let mut ledger = Ledger::new(5, Range::default());
+    let words = ["1:a=x", "2:b=y", "3:c=z"];
+    for word in words {
+        ledger.expect(&row(word), true);
+    }
+    ledger.expect(&Expected { partition: Some(2), ..row("4:d=w") }, true);
+    let _ = ledger.close();
+    for (word, hash, partition) in
+        [("1:a=x@1", 1, 1), ("2:b=y@2", 2, 2), ("3:c=z@3", 0, 1), ("4:d=w@4", 0, 0)]
+    {
+        let lead = Lead { hash: Some(hash), partitions: 3 };
+        ledger.meet("t", record(word, Place { partition, offset: 0 }), lead);
+    }
+    ledger.end_topic();
+    let counts = ledger.counts();
+    assert_eq!((counts.wrong_partition, counts.different, counts.published), (2, 0, 4));
+    let mut ids: Vec<_> =
+        ledger.into_samples().into_iter().map(|sample| (sample.kind, sample.id.unwrap())).collect();
+    ids.sort_by(|one, other| one.1.cmp(&other.1));
+    let kind = SampleKind::WrongPartition;
+    assert_eq!(ids, [(kind, "3".to_owned()), (kind, "4".to_owned())]);
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Layer, duration};
+use crate::config::{Layer, duration, layers};
 use crate::error::OutboxError;
 use crate::postgres::Backfill;
 
@@ -64,9 +64,17 @@ pub enum Command {
     Check(CheckArguments),
     /// Show how far the relay is: position, lag, retained log and what holds it back, who holds the slot
     ///
-    /// First comes a word: OK, BEHIND (it is on its way, and late), NOBODY (no relay reads the slot), FILLING (the slot is
-    /// lost within an hour if it goes on like this) or LOST (the server has given the slot up). Rates are measured for a
-    /// second, and tell when max_slot_wal_keep_size is reached. Without --check the exit code is 0 whatever the word is.
+    /// First comes a word: OK, BEHIND (it is on its way, and late), NOBODY (no relay reads the slot), STALLED (a relay is there,
+    /// and nothing is published), FILLING (the slot is lost within an hour if it goes on like this, or three quarters of
+    /// max_slot_wal_keep_size are used) or LOST (the server has given the slot up). If several hold, the most urgent one comes
+    /// first, and the others below it. Rates are measured for a second.
+    ///
+    /// The relay itself is asked for what it waits for, at /readyz of its --listen address. If it can't be asked, the slot is
+    /// judged by what the server tells. The oldest row that is not confirmed is searched in the log, through a temporary copy
+    /// of the slot and for two seconds at most, so that the size of the table does not matter.
+    ///
+    /// The exit code is 0 whatever the word is; with --check it is 1 for NOBODY, STALLED, FILLING and LOST. It is 1 as well if
+    /// the slot can't be looked at, and 2 for wrong settings.
     Status(StatusArguments),
     /// Compare the table with its topics: is anything lost, changed, out of order or repeated?
     ///
@@ -222,9 +230,23 @@ pub struct StatusArguments {
     /// Print one JSON object on stdout
     #[arg(long)]
     pub json: bool,
-    /// Exit with 1 if a person is needed: the word is NOBODY, FILLING or LOST
+    /// Exit with 1 if a person is needed: the word is NOBODY, STALLED, FILLING or LOST
     #[arg(long)]
     pub check: bool,
+    /// Look again and again, this many seconds apart, until Ctrl-C
+    ///
+    /// A terminal is drawn anew; elsewhere each look is a line, or with --json one object. A server that is away is told as
+    /// UNKNOWN, and asked again.
+    #[arg(
+        long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", conflicts_with = "check",
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
+    pub watch: Option<u32>,
+    /// Where the relay answers over HTTP: host:port as it was given to `walpost run`, or off [default: 127.0.0.1:8480]
+    ///
+    /// [env: WALPOST_LISTEN] [file: listen]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Relay")]
+    listen: Option<String>,
     #[command(flatten)]
     database: DatabaseArguments,
 }
@@ -274,8 +296,11 @@ impl Arguments {
                 database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
             }
-            Command::Status(StatusArguments { database, .. })
-            | Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer)?,
+            Command::Status(StatusArguments { database, listen, .. }) => {
+                layer.put(&layers::LISTEN, listen.as_ref());
+                database.put_into(&mut layer)?;
+            }
+            Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer)?,
             Command::DeadLetters(letters) => letters.command.database().put_into(&mut layer)?,
             Command::Check(CheckArguments {
                 database, mapping, kafka, topics, write_back, refusal, ..
@@ -350,7 +375,6 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::config::layers;
 
     #[test]
     fn the_definition_holds_together() {

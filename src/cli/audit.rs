@@ -6,17 +6,20 @@ use std::collections::BTreeMap;
 
 use self::verdict::{LostRow, Totals, Verdict};
 use super::arguments::AuditArguments;
-use crate::audit::{Answer, Expected, Ledger};
+use crate::audit::{Answer, Expected, Lead, Ledger, Range};
 use crate::cli::output;
 use crate::config::Config;
 use crate::error::OutboxError;
-use crate::kafka::{KafkaSettings, Span, TopicReader};
-use crate::postgres::{AuditedTables, Fate, Selection};
+use crate::kafka::{Compacted, KafkaSettings, Span, TopicReader, compacted};
+use crate::lsn::Lsn;
+use crate::message::OwnHeaders;
+use crate::postgres::{AuditedRow, AuditedTables, Fate, Selection};
 use crate::router::Router;
 
 /// Compares, prints the verdict, and fails if a person is needed.
 pub(super) async fn audit(arguments: &AuditArguments, config: &Config) -> Result<(), OutboxError> {
     let of = arguments.of.as_deref().map(str::parse).transpose()?;
+    let range = range(arguments, config)?;
     let selection = Selection {
         of,
         since: arguments.since.clone(),
@@ -26,7 +29,9 @@ pub(super) async fn audit(arguments: &AuditArguments, config: &Config) -> Result
     let mut tables = AuditedTables::open(&config.database, &config.target, &selection).await?;
     let most = usize::from(arguments.show);
     let mut audit = Audit { totals: Totals::default(), router: Router::default(), most };
-    let mut ledger = Ledger::new(most);
+    audit.totals.range = range;
+    let mut ledger = Ledger::new(most, range);
+    ledger.reserve(tables.expected_rows().await?);
     while let Some(page) = tables.page().await? {
         for row in &page {
             match Expected::of(&mut audit.router, &row.message) {
@@ -34,20 +39,55 @@ pub(super) async fn audit(arguments: &AuditArguments, config: &Config) -> Result
                 Err(_) => audit.totals.unfit += 1,
             }
         }
+        has_room(&ledger)?;
     }
     let (topics, since) = ledger.close();
     let kafka = config.kafka.clone();
     // librdkafka blocks while it waits.
-    let reading = tokio::task::spawn_blocking(move || read(&kafka, &topics, since, ledger));
-    let (ledger, read) =
-        reading.await.map_err(|error| OutboxError::connection("the audit was abandoned", error))??;
+    let opening = tokio::task::spawn_blocking(move || opened(&kafka, &topics));
+    let abandoned = |error| OutboxError::connection("the audit was abandoned", error);
+    let (reader, places) = opening.await.map_err(abandoned)??;
+    let Compacted { topics: compacted, unseen } = compacted(&config.kafka, &places.topics()).await;
+    audit.totals.unseen = unseen;
+    ledger.compacted(compacted);
+    let reading = tokio::task::spawn_blocking(move || read(reader, places, since, ledger));
+    let (ledger, read) = reading.await.map_err(abandoned)??;
     audit.totals.read(read);
     let verdict = audit.judge(&mut tables, ledger, &selection).await?;
     output::write(&if arguments.json { verdict.json()? } else { verdict.text() });
     verdict.into_result()
 }
 
-/// What was read of Kafka.
+/// The positions whose records are judged.
+fn range(arguments: &AuditArguments, config: &Config) -> Result<Range, OutboxError> {
+    let lsn = |flag: &str, text: &Option<String>| -> Result<Option<Lsn>, OutboxError> {
+        let parsed = text.as_deref().map(str::parse).transpose();
+        parsed.map_err(|error| {
+            let advice = "write a position as PostgreSQL and the header walpost.lsn do, such as 16/B374D848";
+            OutboxError::usage(format!("{flag}: {error}"), advice)
+        })
+    };
+    let range =
+        Range { from: lsn("--from-lsn", &arguments.from_lsn)?, to: lsn("--to-lsn", &arguments.to_lsn)? };
+    let mute = config.target.outboxes().find(|outbox| outbox.mapping.header_set() == OwnHeaders::None);
+    match mute.filter(|_| range.is_part()) {
+        Some(outbox) => Err(OutboxError::usage(
+            format!("--from-lsn, --to-lsn: records of {} bear no position", outbox.table),
+            "choose rows by --since, --until or --where; a position is in the header walpost.lsn (--map-own-headers yes)",
+        )),
+        None => Ok(range),
+    }
+}
+
+fn has_room(ledger: &Ledger) -> Result<(), OutboxError> {
+    if !ledger.is_full() {
+        return Ok(());
+    }
+    let advice = "audit one part after the other: --since and --until, --where, or --of";
+    Err(OutboxError::definite("there are more rows and keys than 1 GiB of memory holds", advice))
+}
+
+/// What is read of Kafka.
 pub(super) struct Read {
     topics: usize,
     partitions: usize,
@@ -57,39 +97,60 @@ pub(super) struct Read {
     kept_since: BTreeMap<String, i64>,
 }
 
-/// Reads every topic from that time to where it ends now.
+/// Partitions and their ends at one moment, by topic.
+#[derive(Default)]
+struct Places {
+    topics: Vec<(String, Vec<Span>)>,
+    absent: Vec<String>,
+}
+
+impl Places {
+    fn topics(&self) -> Vec<String> {
+        self.topics.iter().map(|(topic, _)| topic.clone()).collect()
+    }
+}
+
+/// Asks for all ends before the first record is read, so that it is of one moment, however long it takes.
+fn opened(kafka: &KafkaSettings, topics: &[String]) -> Result<(TopicReader, Places), OutboxError> {
+    let reader = TopicReader::open(kafka)?;
+    let there = reader.topics()?;
+    let mut places = Places::default();
+    for topic in topics {
+        match there.get(topic) {
+            None => places.absent.push(topic.clone()),
+            Some(count) => {
+                let spans = (0..*count).map(|partition| reader.span(topic, partition));
+                places.topics.push((topic.clone(), spans.collect::<Result<_, _>>()?));
+            }
+        }
+    }
+    Ok((reader, places))
+}
+
+/// Reads every topic from that time to where it ended.
 fn read(
-    kafka: &KafkaSettings,
-    topics: &[String],
+    mut reader: TopicReader,
+    places: Places,
     since: Option<i64>,
     mut ledger: Ledger,
 ) -> Result<(Ledger, Read), OutboxError> {
-    let mut reader = TopicReader::open(kafka)?;
-    let there = reader.topics()?;
-    let mut read = Read { topics: 0, partitions: 0, absent: Vec::new(), kept_since: BTreeMap::new() };
-    // All ends before the first record, so that it is of one moment, however long it takes.
-    let mut ahead = Vec::new();
-    for topic in topics {
-        let Some(partitions) = there.get(topic) else {
-            read.absent.push(topic.clone());
-            continue;
-        };
-        read.topics += 1;
-        for partition in 0..*partitions {
-            ahead.push((topic, partition, reader.span(topic, partition)?));
+    let Places { topics, absent } = places;
+    let partitions = topics.iter().map(|(_, spans)| spans.len()).sum();
+    let mut read = Read { topics: topics.len(), partitions, absent, kept_since: BTreeMap::new() };
+    for (topic, spans) in topics {
+        let count = i32::try_from(spans.len()).unwrap_or(i32::MAX);
+        for (whole, partition) in spans.into_iter().zip(0..) {
+            let span = match since.filter(|_| !ledger.wants_all_of(&topic)) {
+                Some(since) => reader.since(&topic, partition, whole, since)?,
+                None => whole,
+            };
+            let oldest = part(&mut reader, &mut ledger, (&topic, partition, count), span)?;
+            if whole.first > 0 && span.first == whole.first {
+                let kept = read.kept_since.entry(topic.clone()).or_insert(i64::MIN);
+                *kept = oldest.unwrap_or(i64::MAX).max(*kept);
+            }
         }
-    }
-    read.partitions = ahead.len();
-    for (topic, partition, whole) in ahead {
-        let span = match since {
-            Some(since) => reader.since(topic, partition, whole, since)?,
-            None => whole,
-        };
-        let oldest = part(&mut reader, &mut ledger, topic, partition, span)?;
-        if whole.first > 0 && span.first == whole.first {
-            let kept = read.kept_since.entry(topic.clone()).or_insert(i64::MIN);
-            *kept = oldest.unwrap_or(i64::MAX).max(*kept);
-        }
+        ledger.end_topic();
     }
     Ok((ledger, read))
 }
@@ -98,18 +159,29 @@ fn read(
 fn part(
     reader: &mut TopicReader,
     ledger: &mut Ledger,
-    topic: &str,
-    partition: i32,
+    (topic, partition, partitions): (&str, i32, i32),
     span: Span,
 ) -> Result<Option<i64>, OutboxError> {
-    let mut oldest = None;
+    let (mut oldest, mut count) = (None, 0);
     ledger.turn();
     reader.seek(topic, partition, span)?;
     while let Some(record) = reader.next()? {
         oldest = oldest.or(record.content.timestamp);
-        ledger.meet(topic, record);
+        count += 1;
+        let lead = Lead { hash: reader.hash_of(record.content.key.as_deref()), partitions };
+        ledger.meet(topic, record, lead);
+        has_room(ledger)?;
+    }
+    if count < span.end - span.first {
+        ledger.has_gaps(topic, partition);
     }
     Ok(oldest)
+}
+
+/// What is known of a row that is in no topic.
+struct Missing {
+    time: Option<i64>,
+    is_compacted: bool,
 }
 
 struct Audit {
@@ -145,7 +217,8 @@ impl Audit {
                 for row in page {
                     let Ok(expected) = Expected::of(&mut self.router, &row.message) else { continue };
                     if ledger.ask(&expected) == Answer::Missing {
-                        missing.push((row, expected.timestamp));
+                        let is_compacted = ledger.is_compacted(&expected);
+                        missing.push((row, Missing { time: expected.timestamp, is_compacted }));
                     }
                 }
                 self.account(tables, missing, &mut lost).await?;
@@ -172,18 +245,21 @@ impl Audit {
     async fn account(
         &mut self,
         tables: &AuditedTables,
-        missing: Vec<(crate::postgres::AuditedRow, Option<i64>)>,
+        missing: Vec<(AuditedRow, Missing)>,
         lost: &mut Vec<LostRow>,
     ) -> Result<(), OutboxError> {
-        let (rows, times): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+        let (rows, missing): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
         let fates = tables.fates(&rows).await?;
-        for (row, time) in rows.into_iter().zip(times) {
+        for (row, Missing { time, is_compacted }) in rows.into_iter().zip(missing) {
             let topic = row.message.topic().to_owned();
-            let expired = self.totals.kept_since(&topic).zip(time).is_some_and(|(kept, time)| time <= kept);
+            // Of a row that does not tell its time it can't be told either.
+            let kept = self.totals.kept_since(&topic);
+            let expired = kept.is_some_and(|kept| time.is_none_or(|time| time <= kept));
             match fates.get(&row.message.id()) {
                 Some(Fate::Parked) => self.totals.parked += 1,
                 Some(Fate::Discarded) => self.totals.discarded += 1,
                 Some(Fate::Held) => self.totals.held += 1,
+                None if is_compacted => self.totals.compacted += 1,
                 None if expired => self.totals.expired += 1,
                 None => {
                     self.totals.lost += 1;

@@ -1,39 +1,55 @@
-//! `walpost status`: where the slot stands.
+//! `walpost status`: where the slot stands, and how the relay is.
 
+mod relay;
+mod text;
 mod verdict;
+mod watch;
 
-use std::time::Duration;
-
-use self::verdict::{Rates, Sample, Verdict, forecast};
-use crate::cli::dead_letters::escape;
-use crate::cli::output;
-use serde::Serialize;
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
 use tokio::time::interval;
 use tokio_postgres::Row;
 
+use self::relay::{Known, Relay};
+use self::verdict::{Rates, Sample, Verdict};
+use crate::cli::arguments::StatusArguments;
+use crate::cli::output;
 use crate::config::Config;
+use crate::config::layers::BROKERS;
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
-use crate::postgres::{Cells, DeadLetterOffice, ScheduledTable, Session, Waiting, lag_sql, quote_literal};
+use crate::postgres::{Cells, DeadLetterOffice, ScheduledTable, Session, StandingBy, Unpublished, Waiting};
+use crate::postgres::{lag_sql, oldest_unpublished, standing_by};
 
-/// One row of `sql/lag.sql`, and what waits beside it.
+/// One row of `sql/lag.sql`, what waits beside it, and what the relay says.
 #[derive(Debug, Default, Serialize)]
 struct Status {
-    /// In a word: OK, BEHIND, NOBODY, FILLING or LOST.
-    verdict: &'static str,
-    reason: String,
-    advice: Option<String>,
+    /// In a word: OK, BEHIND, NOBODY, STALLED, FILLING or LOST; with its reason and advice.
+    #[serde(flatten)]
+    verdict: Verdict,
+    /// What else is wrong, the most urgent first.
+    others: Vec<Verdict>,
     slot: String,
     active: bool,
     pid: Option<i32>,
     held_by: Option<String>,
     held_from: Option<String>,
     held_since: Option<String>,
+    /// Relays that take over when the slot is free.
+    standing_by: Vec<StandingBy>,
+    /// What the relay says of itself, or why that is not known.
+    relay: Relay,
     confirmed_lsn: Option<String>,
     current_lsn: String,
     lag_bytes: Option<i64>,
     lag_seconds: Option<f64>,
+    /// The oldest row behind what is confirmed.
+    oldest_unpublished: Option<Oldest>,
+    /// Why that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_unpublished_unknown: Option<String>,
     retained_bytes: Option<i64>,
     safe_bytes: Option<i64>,
     wal_status: Option<String>,
@@ -58,6 +74,23 @@ struct Status {
     /// Those of tables that the relay does not serve, which are not sent.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     held_unserved: BTreeMap<String, i64>,
+    /// Where these settings say that Kafka is, if they do.
+    #[serde(skip)]
+    brokers: Option<String>,
+    /// By the server's clock, in seconds since 1970.
+    #[serde(skip)]
+    at: f64,
+}
+
+/// The oldest row that is committed and not confirmed.
+#[derive(Debug, Default, Serialize)]
+struct Oldest {
+    /// Of its transaction, as in the header `walpost.lsn`.
+    lsn: String,
+    table: String,
+    committed_at: String,
+    /// How long it waits.
+    seconds: f64,
 }
 
 /// The oldest transaction that has written and has not ended. Of a session of another user most is hidden, unless
@@ -78,39 +111,97 @@ struct OpenTransaction {
 
 /// How long rates are measured.
 const MEASURED: Duration = Duration::from_secs(1);
+/// How long the server may search its log for the oldest row.
+const SEARCH: Duration = Duration::from_secs(2);
 
 /// Prints position, lag, retained log and who holds the slot, and what all that means. With `check` it is an error if a
 /// person is needed.
-pub(super) async fn status(config: &Config, json: bool, check: bool) -> Result<(), OutboxError> {
-    let session = Session::open_any(&config.database).await?;
-    let first = Sample::of(&look(&session, config).await?)?;
-    let mut clock = interval(MEASURED);
-    clock.tick().await;
-    clock.tick().await;
-    let row = look(&session, config).await?;
-    let rates = Rates::between(&first, &Sample::of(&row)?);
-    let (letters, waiting) = (open_letters(&session, config).await?, waiting(&session, config).await?);
-    let status = Status::of(&row, letters, waiting)?.judged(rates);
-    if json {
-        let text =
-            serde_json::to_string(&status).map_err(|error| OutboxError::connection("writing JSON", error))?;
-        output::say(&text);
-    } else {
-        output::write(&status.text(rates));
+pub(super) async fn status(arguments: &StatusArguments, config: &Config) -> Result<(), OutboxError> {
+    if let Some(seconds) = arguments.watch {
+        return watch::watch(config, Duration::from_secs(seconds.into()), arguments.json).await;
     }
-    let verdict = Verdict::of(&status, rates);
-    match verdict.advice.as_deref().filter(|_| check && verdict.needs_a_person()) {
-        Some(advice) => Err(OutboxError::definite(format!("{}: {}", verdict.word, verdict.reason), advice)),
+    let status = Viewer::new(config).look().await?;
+    if arguments.json {
+        output::say(&status.json()?);
+    } else {
+        output::write(&status.text());
+    }
+    let urgent = std::iter::once(&status.verdict).chain(&status.others);
+    let mut urgent = urgent.filter(|verdict| arguments.check && verdict.needs_a_person());
+    match urgent.next() {
+        Some(Verdict { word, reason, advice }) => {
+            let advice = advice.as_deref().unwrap_or("see `walpost status`");
+            Err(OutboxError::definite(format!("{word}: {reason}"), advice))
+        }
         None => Ok(()),
     }
 }
 
-async fn look(session: &Session, config: &Config) -> Result<Row, OutboxError> {
+/// Who looks, once or again and again.
+struct Viewer<'a> {
+    config: &'a Config,
+    session: Option<Session>,
+    /// What rates are measured from.
+    before: Option<Sample>,
+    system: Option<String>,
+}
+
+impl<'a> Viewer<'a> {
+    fn new(config: &'a Config) -> Viewer<'a> {
+        Viewer { config, session: None, before: None, system: None }
+    }
+
+    /// A look; the first one takes a second longer.
+    async fn look(&mut self) -> Result<Status, OutboxError> {
+        let config = self.config;
+        // Taken out, so that one that broke is not used again.
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => {
+                self.before = None;
+                let session = Session::open_any(&config.database).await?;
+                self.system = system(&session).await;
+                session
+            }
+        };
+        let first = match self.before.take() {
+            Some(before) => before,
+            None => Sample::of(&slot(&session, config).await?)?,
+        };
+        let mut clock = interval(MEASURED);
+        clock.tick().await;
+        let listen = config.observe.listen.as_deref();
+        let oldest = oldest_unpublished(&config.database, &config.target, SEARCH);
+        let (relay, oldest, _) = tokio::join!(relay::ask(listen), oldest, clock.tick());
+        let row = slot(&session, config).await?;
+        let sample = Sample::of(&row)?;
+        let rates = Rates::between(&first, &sample);
+        let mut status = Status::of(&row)?;
+        let known = Known { slot: &status.slot, system: self.system.as_deref(), pid: status.pid };
+        status.relay = relay.of(&known);
+        status.standing_by = standing_by(&session, &config.target.slot).await?;
+        status.dead_letters = open_letters(&session, config).await?;
+        status.note_waiting(waiting(&session, config).await?);
+        status.brokers = Some(config.kafka.brokers.clone()).filter(|brokers| brokers != BROKERS.default);
+        status.note_oldest(oldest);
+        (self.session, self.before) = (Some(session), Some(sample));
+        Ok(status.judged(rates))
+    }
+}
+
+async fn slot(session: &Session, config: &Config) -> Result<Row, OutboxError> {
     let row = session.query_one_row("reading the slot's position", &lag_sql(&config.target)?).await?;
     row.ok_or_else(|| {
         let text = format!("slot {} does not exist", config.target.slot);
         OutboxError::definite(text, "run `walpost setup`, or name the slot with --slot")
     })
+}
+
+/// The identifier of the database system, by which a relay says what it reads; some services hide it.
+async fn system(session: &Session) -> Option<String> {
+    let sql = "SELECT system_identifier::text FROM pg_control_system()";
+    let row = session.query_one_row("asking for the system's identifier", sql).await.ok().flatten();
+    row.and_then(|row| row.cell(0).ok())
 }
 
 impl Sample {
@@ -145,7 +236,7 @@ async fn waiting(session: &Session, config: &Config) -> Result<Option<Waiting>, 
 }
 
 impl Status {
-    fn of(row: &Row, dead_letters: Option<i64>, waiting: Option<Waiting>) -> Result<Status, OutboxError> {
+    fn of(row: &Row) -> Result<Status, OutboxError> {
         Ok(Status {
             slot: row.cell("slot")?,
             active: row.cell("active")?,
@@ -164,21 +255,30 @@ impl Status {
             inactive_since: row.cell("inactive_since")?,
             max_kept: row.cell("max_kept")?,
             oldest_transaction: OpenTransaction::of(row)?,
-            dead_letters,
-            held: waiting.as_ref().map(|waiting| waiting.rows),
-            next_due: waiting.as_ref().and_then(|waiting| waiting.next.clone()),
-            held_unserved: waiting.map(|waiting| waiting.unserved).unwrap_or_default(),
+            at: row.cell("at")?,
             ..Status::default()
         })
     }
 
+    fn note_waiting(&mut self, waiting: Option<Waiting>) {
+        if let Some(Waiting { rows, next, unserved }) = waiting {
+            (self.held, self.next_due, self.held_unserved) = (Some(rows), next, unserved);
+        }
+    }
+
+    fn note_oldest(&mut self, found: Result<Option<Unpublished>, OutboxError>) {
+        match found {
+            Ok(found) => self.oldest_unpublished = found.map(|found| Oldest::of(&found, self.at)),
+            Err(error) => self.oldest_unpublished_unknown = Some(error.chain()),
+        }
+    }
+
     /// With what the figures mean.
     fn judged(self, rates: Rates) -> Status {
-        let Verdict { word, reason, advice } = Verdict::of(&self, rates);
+        let mut all = Verdict::all(&self, rates).into_iter();
         Status {
-            verdict: word,
-            reason,
-            advice,
+            verdict: all.next().unwrap_or_default(),
+            others: all.collect(),
             wal_bytes_per_second: rates.written,
             confirmed_bytes_per_second: rates.confirmed,
             lost_in_seconds: self.safe_bytes.and_then(|bytes| rates.used_up(bytes)),
@@ -186,54 +286,29 @@ impl Status {
         }
     }
 
-    /// The verdict, and the advice that belongs to it.
-    fn headline(&self) -> String {
-        let advice =
-            self.advice.as_ref().map(|advice| format!("            -> {advice}\n")).unwrap_or_default();
-        format!("{:<11} {}\n{advice}", self.verdict, self.reason)
+    fn lag(&self) -> i64 {
+        self.lag_bytes.unwrap_or_default()
     }
 
-    fn text(&self, rates: Rates) -> String {
-        let unknown = || "unknown".to_owned();
-        let size = |bytes: Option<i64>| bytes.map_or_else(unknown, bytes_text);
-        let holder = match (&self.pid, &self.held_by) {
-            (Some(pid), by) => format!(
-                "{} (PID {pid}{}) since {}",
-                by.as_deref().unwrap_or("somebody"),
-                self.held_from.as_ref().map(|from| format!(", from {from}")).unwrap_or_default(),
-                self.held_since.as_deref().unwrap_or("an unknown time")
-            ),
-            (None, _) => "nobody: no relay is running".to_owned(),
-        };
-        // The server measures time only while something is on its way.
-        let seconds = self.lag_seconds.map_or_else(String::new, |seconds| format!(", {seconds:.3} s"));
-        let letters = match self.dead_letters {
-            None => "unknown: no table of dead letters, or no right to read it".to_owned(),
-            Some(0) => "0 dead letters".to_owned(),
-            Some(1) => "1 dead letter: `walpost dead-letters list`".to_owned(),
-            Some(count) => format!("{count} dead letters: `walpost dead-letters list`"),
-        };
-        let waiting = Waiting {
-            rows: self.held.unwrap_or_default(),
-            next: self.next_due.clone(),
-            unserved: self.held_unserved.clone(),
-        };
-        let held = self.held.map_or_else(String::new, |_| format!("held        {}\n", waiting.describe()));
-        let open = self.oldest_transaction.as_ref().map_or_else(|| "none".to_owned(), OpenTransaction::text);
-        let room = self.safe_bytes.map(|bytes| format!(", {} until the slot is lost", bytes_text(bytes)));
-        format!(
-            "{}slot        {} ({})\nheld by     {holder}\nconfirmed   {}\nserver at   {}\nlag         {}{seconds}\n\
-             retained    {}{}\nflow        {}\noldest open {open}\nparked      {letters}\n{held}",
-            self.headline(),
-            self.slot,
-            self.wal_status.as_deref().unwrap_or("unknown"),
-            self.confirmed_lsn.as_deref().unwrap_or("nothing yet"),
-            self.current_lsn,
-            size(self.lag_bytes),
-            size(self.retained_bytes),
-            room.unwrap_or_default(),
-            forecast(self, rates)
-        )
+    fn rates(&self) -> Rates {
+        Rates { written: self.wal_bytes_per_second, confirmed: self.confirmed_bytes_per_second }
+    }
+
+    fn json(&self) -> Result<String, OutboxError> {
+        serde_json::to_string(self).map_err(|error| OutboxError::connection("writing JSON", error))
+    }
+}
+
+impl Oldest {
+    fn of(found: &Unpublished, now: f64) -> Oldest {
+        let Unpublished { commit_lsn, committed_at, table } = found;
+        let since = committed_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Oldest {
+            lsn: commit_lsn.to_string(),
+            table: table.clone(),
+            committed_at: text::time(*committed_at),
+            seconds: (now - since.as_secs_f64()).max(0.0),
+        }
     }
 }
 
@@ -251,94 +326,5 @@ impl OpenTransaction {
             since: row.cell("oldest_since")?,
             seconds: row.cell("oldest_seconds")?,
         }))
-    }
-
-    fn text(&self) -> String {
-        let application = self.application.as_deref().filter(|name| !name.is_empty());
-        let known =
-            [("", application), ("user ", self.user.as_deref()), ("database ", self.database.as_deref())];
-        let known =
-            known.iter().filter_map(|(what, name)| name.map(|name| format!(", {what}{}", escape(name))));
-        let state = self.state.as_ref().map(|state| format!(", {state}")).unwrap_or_default();
-        let since = match (&self.since, self.seconds) {
-            (Some(since), Some(seconds)) => format!(" since {since} ({})", age_text(seconds)),
-            _ => ", since when is hidden: GRANT pg_read_all_stats to this role".to_owned(),
-        };
-        let (of, end) = match (&self.prepared, self.pid) {
-            (Some(gid), _) => (
-                String::new(),
-                format!("COMMIT PREPARED or ROLLBACK PREPARED {}", escape(&quote_literal(gid))),
-            ),
-            (None, Some(pid)) => (format!(" of PID {pid}"), format!("SELECT pg_terminate_backend({pid})")),
-            (None, None) => return format!("transaction {}", self.xid),
-        };
-        format!(
-            "transaction {}{of}{}{state}{since}\n            \
-             the server keeps the log from its first write on until it ends; to end it: {end}",
-            self.xid,
-            known.collect::<String>()
-        )
-    }
-}
-
-/// How long something lasts already, in the unit that keeps it short.
-fn age_text(seconds: f64) -> String {
-    let units = [(86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")];
-    match units.iter().find(|(size, _)| seconds >= *size) {
-        Some((size, unit)) => format!("{:.1} {unit}", seconds / size),
-        None => format!("{seconds:.1} seconds"),
-    }
-}
-
-/// A number of bytes in the unit that keeps it short.
-fn bytes_text(bytes: i64) -> String {
-    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.iter().find(|(size, _)| bytes >= *size) {
-        #[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
-        Some((size, unit)) => format!("{:.1} {unit}", bytes as f64 / *size as f64),
-        None => format!("{bytes} bytes"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        for (bytes, text) in [
-            (0, "0 bytes"),
-            (1023, "1023 bytes"),
-            (1536, "1.5 KiB"),
-            (32 << 20, "32.0 MiB"),
-            (5 << 30, "5.0 GiB"),
-        ] {
-            assert_eq!(bytes_text(bytes), text);
-        }
-    }
-
-    #[test]
-    fn an_open_transaction_is_named_with_what_is_known() {
-        let hidden = OpenTransaction { xid: "742".into(), pid: Some(17), ..OpenTransaction::default() };
-        assert!(
-            hidden.text().starts_with("transaction 742 of PID 17, since when is hidden"),
-            "{}",
-            hidden.text()
-        );
-        let known = OpenTransaction {
-            application: Some("psql".into()),
-            user: Some("shop".into()),
-            database: Some("orders".into()),
-            state: Some("idle in transaction".into()),
-            since: Some("2026-11-28 03:00:00+00".into()),
-            seconds: Some(5400.0),
-            ..hidden
-        };
-        let text = known.text();
-        let line = "transaction 742 of PID 17, psql, user shop, database orders, idle in transaction \
-                    since 2026-11-28 03:00:00+00 (1.5 hours)\n";
-        assert!(text.starts_with(line) && text.ends_with("pg_terminate_backend(17)"), "{text}");
-        let prepared = OpenTransaction { prepared: Some("it's".into()), pid: None, ..known };
-        assert!(prepared.text().ends_with("ROLLBACK PREPARED 'it''s'"), "{}", prepared.text());
     }
 }

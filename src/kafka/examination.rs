@@ -4,6 +4,7 @@
 //! Nothing is written, and no topic is made by asking for it.
 
 mod brokers;
+mod compaction;
 mod topics;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::settings::KafkaSettings;
 use crate::error::OutboxError;
 use crate::finding::Finding;
 
+pub(crate) use compaction::{Compacted, compacted};
 pub(crate) use topics::TopicInUse;
 
 /// How long the first answer may take.

@@ -33,7 +33,7 @@ mod watch;
 mod window;
 
 #[cfg(feature = "cli")]
-pub(crate) use examination::{TopicInUse, examine};
+pub(crate) use examination::{Compacted, TopicInUse, compacted, examine};
 #[cfg(feature = "cli")]
 pub(crate) use guard::{canonical, is_secret};
 #[cfg(feature = "cli")]

@@ -68,17 +68,27 @@ impl Choice {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).insert(topic.to_owned(), spread);
     }
 
-    fn choose(&self, topic: &str, key: Option<&[u8]>, count: i32, available: impl Fn(i32) -> bool) -> i32 {
+    /// By what a key leads to its partition, as the remainder of the number of them; `None` if any partition will do.
+    pub(super) fn hash_of(&self, key: Option<&[u8]>) -> Option<u32> {
         let any = match key {
             None => self.random_null,
             Some(key) => key.is_empty() && self.random_empty,
         };
-        let hash = match self.hash {
-            Hash::Random => return random(count, available),
-            _ if any => murmur2(&self.spread(topic).to_le_bytes()),
-            Hash::Crc32 => crc32fast::hash(key.unwrap_or_default()),
-            Hash::Murmur2 => murmur2(key.unwrap_or_default()) & 0x7FFF_FFFF,
-            Hash::Fnv1a => fnv1a(key.unwrap_or_default()),
+        let key = key.unwrap_or_default();
+        match self.hash {
+            Hash::Random => None,
+            _ if any => None,
+            Hash::Crc32 => Some(crc32fast::hash(key)),
+            Hash::Murmur2 => Some(murmur2(key) & 0x7FFF_FFFF),
+            Hash::Fnv1a => Some(fnv1a(key)),
+        }
+    }
+
+    fn choose(&self, topic: &str, key: Option<&[u8]>, count: i32, available: impl Fn(i32) -> bool) -> i32 {
+        let hash = match self.hash_of(key) {
+            None if self.hash == Hash::Random => return random(count, available),
+            None => murmur2(&self.spread(topic).to_le_bytes()),
+            Some(hash) => hash,
         };
         // Both fit: a partition count is positive, and the remainder is below it.
         (hash % count.max(1).cast_unsigned()).cast_signed()

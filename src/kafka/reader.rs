@@ -21,6 +21,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use super::guard::{Secrets, canonical};
 use super::header_names::headers;
 use super::login::Token;
+use super::partitioner::Choice;
 use super::settings::KafkaSettings;
 use crate::comparison::{Content, Place, Stored};
 use crate::error::OutboxError;
@@ -74,6 +75,7 @@ pub(crate) struct Span {
 pub(crate) struct TopicReader {
     consumer: BaseConsumer<Ear>,
     brokers: String,
+    choice: Choice,
     current: Option<Current>,
 }
 
@@ -103,7 +105,13 @@ impl TopicReader {
             // It is asked for at once, and handed over in here; nothing is read yet, as nothing is assigned.
             let _ = consumer.poll(Duration::from_millis(20));
         }
-        Ok(TopicReader { consumer, brokers: settings.brokers.clone(), current: None })
+        let choice = settings.prepare()?.choice;
+        Ok(TopicReader { consumer, brokers: settings.brokers.clone(), choice, current: None })
+    }
+
+    /// By what a key leads to its partition, if it does.
+    pub(crate) fn hash_of(&self, key: Option<&[u8]>) -> Option<u32> {
+        self.choice.hash_of(key)
     }
 
     /// Every topic that the user may see, with how many partitions it has. Asking for all makes no broker create one.

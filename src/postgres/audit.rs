@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio_postgres::SimpleQueryMessage;
-use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::names::{Outbox, TableName, Target, quote_identifier, quote_literal};
@@ -107,6 +106,7 @@ pub(crate) struct AuditedTables {
     pub(crate) current: Lsn,
     /// Rows that no message can be made of.
     pub(crate) unfit: u64,
+    is_part: bool,
     /// The table that is being read, and how many rows the next page has.
     place: Option<(usize, usize)>,
     relations: Option<Relations>,
@@ -138,7 +138,7 @@ impl AuditedTables {
             rows.client().prepare(&part.sql).await.map_err(|error| sql_error(READING, error))?;
         }
         let copy = format!("walpost_audit_{:016x}", fastrand::u64(..));
-        copy_slot(&keeper, &target.slot, &copy).await?;
+        slot::copy_temporary(&keeper, &target.slot, &copy).await?;
         let confirmed = slot::position(&keeper, &copy).await?;
         rows.expect_rows();
         keeper.expect_rows();
@@ -153,7 +153,7 @@ impl AuditedTables {
             .parse()
             .map_err(|error| OutboxError::protocol("the server's answer can't be read", error))?;
         let target = target.clone();
-        let (unfit, place, relations) = (0, None, None);
+        let (unfit, place, relations, is_part) = (0, None, None, selection.is_part());
         Ok(AuditedTables {
             target,
             preflight,
@@ -164,6 +164,7 @@ impl AuditedTables {
             confirmed,
             current,
             unfit,
+            is_part,
             place,
             relations,
         })
@@ -172,6 +173,33 @@ impl AuditedTables {
     /// The tables that are read.
     pub(crate) fn names(&self) -> Vec<String> {
         self.parts.iter().map(|part| part.outbox.table.to_string()).collect()
+    }
+
+    /// How many rows are to be expected, as the statistics have it: none where a part is chosen.
+    ///
+    /// # Errors
+    /// The session broke.
+    pub(crate) async fn expected_rows(&self) -> Result<usize, OutboxError> {
+        if self.is_part {
+            return Ok(0);
+        }
+        let names: Vec<_> =
+            self.parts.iter().map(|part| quote_literal(&part.outbox.table.to_string())).collect();
+        // Of a partitioned table the statistics are those of its leaves.
+        let sql = format!(
+            "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::float8 FROM unnest(ARRAY[{}]::regclass[]) t (root), \
+             LATERAL (SELECT t.root AS leaf UNION SELECT relid FROM pg_partition_tree(t.root)) l \
+             JOIN pg_class c ON c.oid = l.leaf WHERE c.relkind = 'r'",
+            names.join(", ")
+        );
+        let row = self.rows.query_one_row(READING, &sql).await?;
+        let rows: f64 = row.map_or(Ok(0.0), |row| row.cell(0))?;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an estimate, not below zero"
+        )]
+        Ok((rows * 1.1) as usize)
     }
 
     /// The next rows; none behind the last one, and then the first ones again.
@@ -336,18 +364,4 @@ fn parts(target: &Target, preflight: &Preflight, selection: &Selection) -> Resul
         return Err(OutboxError::usage(format!("{of} is none of the relay's tables"), advice));
     }
     Ok(parts)
-}
-
-/// Source: PostgreSQL documentation, "Replication Management Functions".
-async fn copy_slot(session: &Session, slot: &str, copy: &str) -> Result<(), OutboxError> {
-    let during = format!("keeping the position of slot {slot}");
-    let (slot, copy) = (quote_literal(slot), quote_literal(copy));
-    let sql = format!("SELECT pg_copy_logical_replication_slot({slot}, {copy}, true)");
-    session.client().batch_execute(&sql).await.map_err(|error| {
-        let full = error.code() == Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED);
-        let error = sql_error(&during, error);
-        let advice = "the audit needs a slot for as long as it runs: raise max_replication_slots, or drop one that \
-                      nobody reads";
-        if full { error.with_advice(advice) } else { error }
-    })
 }

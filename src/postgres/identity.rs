@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::connection::{Connection, Wire};
 use super::names::{TableName, Target};
+use super::slot::SEND_WHAT_IS_MISSING;
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
 
@@ -227,8 +228,8 @@ impl Memory {
                  advanced, or dropped and made anew, and rows committed in between may never be sent"
             );
             let advice = format!(
-                "if another relay has read the slot meanwhile, nothing is missing: start again. If not: {}; insert again \
-                 those that are missing, then start again",
+                "if another relay has read the slot meanwhile, nothing is missing. If not: {SEND_WHAT_IS_MISSING}; {}. Either \
+                 way, start again",
                 self.trail.finding(target)
             );
             return Err(OutboxError::definite(text, advice));

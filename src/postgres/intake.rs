@@ -372,7 +372,8 @@ impl Intake {
         if matches!(sqlstate, "55000" | "42704") {
             return Err(OutboxError::server("the server skips rows", sqlstate, message).with_advice(
                 "the publication must be older than the slot's position: make the publication (`walpost setup`), then \
-                 drop the slot and make it anew, and insert again what was committed in between",
+                 drop the slot and make it anew; `walpost audit` finds what was committed in between, and `walpost replay` \
+                 sends it",
             ));
         }
         self.notices = self.notices.saturating_add(1);

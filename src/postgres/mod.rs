@@ -41,6 +41,7 @@ pub mod settings;
 mod setup;
 mod sight;
 mod slot;
+mod standing_by;
 mod store;
 mod table;
 mod takeover;
@@ -48,6 +49,8 @@ mod takeover;
 mod tls;
 #[doc(hidden)]
 pub mod transaction;
+#[cfg(feature = "cli")]
+mod unpublished;
 #[doc(hidden)]
 pub mod wal;
 mod wire;
@@ -73,8 +76,14 @@ pub use settings::Settings;
 #[cfg(feature = "cli")]
 pub(crate) use setup::made_sql;
 pub use setup::{drop_table_sql, lag_sql, left_sql, setup_sql, setup_sql_without_slot, teardown_sql};
+#[cfg(feature = "cli")]
+pub(crate) use slot::make_anew;
+#[cfg(feature = "cli")]
+pub(crate) use standing_by::{StandingBy, standing_by};
 pub use store::{ReplicationSource, ReplicationStore};
 #[cfg(feature = "cli")]
 pub(crate) use table::counted;
 pub use table::{Asked, Chosen, DeadLetterOffice, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use table::{OutboxTable, ScheduledTable, Waiting, save};
+#[cfg(feature = "cli")]
+pub(crate) use unpublished::{Unpublished, oldest_unpublished};

@@ -34,6 +34,38 @@ pub(crate) async fn create_temporary(session: &Session, slot: &str) -> Result<()
     make(session, slot, "true").await
 }
 
+/// Copies a slot, with the place at which it stands, until the session ends.
+///
+/// # Errors
+/// No right, or no free slot.
+///
+/// Source: PostgreSQL documentation, "Replication Management Functions".
+#[cfg(feature = "cli")]
+pub(super) async fn copy_temporary(session: &Session, slot: &str, copy: &str) -> Result<(), OutboxError> {
+    let during = format!("keeping the position of slot {slot}");
+    let (slot, copy) = (quote_literal(slot), quote_literal(copy));
+    let sql = format!("SELECT pg_copy_logical_replication_slot({slot}, {copy}, true)");
+    session.client().batch_execute(&sql).await.map_err(|error| {
+        let full = error.code() == Some(&SqlState::CONFIGURATION_LIMIT_EXCEEDED);
+        let error = sql_error(&during, error);
+        let advice = "a slot is needed for as long as this runs: raise max_replication_slots, or drop one that nobody reads";
+        if full { error.with_advice(advice) } else { error }
+    })
+}
+
+/// How to go on behind a slot that is lost: the one place that says it.
+pub(crate) fn make_anew(slot: &str) -> String {
+    format!(
+        "SELECT pg_drop_replication_slot({}); then `walpost setup` makes it anew, and `walpost run` goes on from there; \
+         {SEND_WHAT_IS_MISSING}",
+        quote_literal(slot)
+    )
+}
+
+/// What follows when rows were passed over.
+pub(super) const SEND_WHAT_IS_MISSING: &str = "`walpost audit` finds the rows that are in no topic, and prints the `walpost \
+     replay` that sends them";
+
 async fn make(session: &Session, slot: &str, options: &str) -> Result<(), OutboxError> {
     let sql =
         format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput', {options})", quote_literal(slot));

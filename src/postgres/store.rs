@@ -25,6 +25,7 @@ use super::session::{self, Driver, Session, open_replication};
 use super::settings::{Endpoint, Settings};
 use super::sight;
 use super::slot;
+use super::standing_by::Sign;
 use super::table::{DeadLetterTable, OutboxTable, ScheduledTable, WriteBackTable};
 use super::takeover::Patience;
 use super::wal::StandbyStatus;
@@ -34,7 +35,7 @@ use crate::error::OutboxError;
 use crate::lsn::Lsn;
 use crate::message::OutboxMessage;
 use crate::store::{Batch, OutboxStore};
-use crate::vitals::Vitals;
+use crate::vitals::{Reads, Vitals};
 use crate::write_back::{WriteBack, WriteBackMode};
 
 /// A server that says nothing for this long, though it was asked to, is gone. Longer than half of the
@@ -67,6 +68,8 @@ pub struct ReplicationSource {
     /// The thread has nothing else to do.
     may_sleep: bool,
     patience: Patience,
+    /// While another relay holds the slot.
+    sign: Option<Sign>,
     vitals: Arc<Vitals>,
     /// Warnings that were given before: a relay that stands by looks again and again.
     warned: HashSet<String>,
@@ -88,6 +91,7 @@ impl ReplicationSource {
             look_every: LOOK_EVERY,
             may_sleep: false,
             patience: Patience::default(),
+            sign: None,
             vitals: Arc::default(),
             warned: HashSet::new(),
         }
@@ -130,13 +134,17 @@ impl ReplicationSource {
         let mut last = OutboxError::usage("no host to connect to", "set PGHOST or the database URL");
         for endpoint in session::servers(&self.settings).await {
             match self.open_at(&endpoint).await {
-                Ok(store) => return Ok(store),
+                Ok(store) => {
+                    self.sign = None;
+                    return Ok(store);
+                }
                 Err(error) if error.is_slot_in_use() => return Err(error),
                 // What only a person can mend is told, even if another host is merely away.
                 Err(error) if last.is_usage() || last.is_transient() => last = error,
                 Err(_) => {}
             }
         }
+        self.sign = None;
         Err(last)
     }
 
@@ -146,9 +154,11 @@ impl ReplicationSource {
             // A relay that stands by, or can't begin, tells of the slot as well.
             sight::look(session.client(), &self.target, &self.vitals).await;
         }
-        if self.looked {
-            // All the rest is looked at once that matters: a relay that stands by looks again and again.
-            self.find_free(&session).await?;
+        // All the rest is looked at once that matters: a relay that stands by looks again and again.
+        if self.looked
+            && let Err(error) = self.find_free(&session).await
+        {
+            return Err(self.show(error, session).await);
         }
         let mut report = inspect(&session, &self.target).await?;
         self.looked = true;
@@ -159,7 +169,8 @@ impl ReplicationSource {
         }
         let preflight = report.passed()?;
         if let Some(pid) = preflight.slot_holder {
-            return Err(self.stand_by(&session, pid).await?);
+            let error = self.stand_by(&session, pid).await?;
+            return Err(self.show(error, session).await);
         }
         self.ensure_slot(&session, &preflight).await?;
         let mut connection = open_replication(endpoint).await?;
@@ -179,6 +190,7 @@ impl ReplicationSource {
             system = id, timeline, binary,
             "reading the log"
         );
+        self.vitals.reading(Reads { system: id, pid: reader });
         let letters = (endpoint.clone(), self.dead_letters.read_by(reader));
         Ok(self.stream(connection, reader, session, letters, &preflight, look))
     }

@@ -32,7 +32,7 @@ use super::letters::{self, Action, Letters};
 use super::state::{self, About, Known, Sources};
 use super::{exposition, health, metrics, page};
 use crate::error::OutboxError;
-use crate::vitals::Vitals;
+use crate::vitals::{State as Phase, Vitals};
 
 /// A thousand positions are less than that.
 const LONGEST_REQUEST: usize = 64 << 10;
@@ -180,9 +180,29 @@ async fn healthz(State(app): State<App>) -> Response {
     (status(answer.good), Json(answer)).into_response()
 }
 
+/// With what tells this relay from others: the answer is asked for under an address only.
+#[derive(Serialize)]
+struct Readiness<'a> {
+    #[serde(flatten)]
+    ready: health::Ready,
+    slot: &'a str,
+    /// Of the database system that was read last; none before the first stream.
+    system: Option<String>,
+    /// The server's process behind the stream; none while there is no stream.
+    pid: Option<i32>,
+}
+
 async fn readyz(State(app): State<App>) -> Response {
-    let answer = health::ready(app.vitals());
-    (status(answer.good), Json(answer)).into_response()
+    let ready = health::ready(app.vitals());
+    let reads = app.vitals.reads();
+    let streams = matches!(app.vitals.phase().state, Phase::Streaming | Phase::Draining);
+    let answer = Readiness {
+        slot: &app.about.slot,
+        pid: reads.as_ref().map(|reads| reads.pid).filter(|_| streams),
+        system: reads.map(|reads| reads.system),
+        ready,
+    };
+    (status(answer.ready.good), Json(answer)).into_response()
 }
 
 async fn figures(State(app): State<App>) -> Response {

@@ -12,7 +12,7 @@ use crate::support::{KafkaBroker, PATIENCE, PostgresServer};
 use crate::world::{World, stop};
 
 /// Exit code, the JSON, and what stands on stderr.
-async fn audit(world: &World, args: &[&str]) -> (i32, Value, String) {
+pub(crate) async fn audit(world: &World, args: &[&str]) -> (i32, Value, String) {
     let output = world.command(["audit", "--json"]).args(args).output().await;
     let stderr = String::from_utf8(output.stderr).unwrap();
     let told = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
@@ -20,33 +20,33 @@ async fn audit(world: &World, args: &[&str]) -> (i32, Value, String) {
 }
 
 /// The same as people read it.
-async fn text(world: &World, args: &[&str]) -> String {
+pub(crate) async fn text(world: &World, args: &[&str]) -> String {
     let output = world.command(["audit"]).args(args).output().await;
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The counts that are not zero.
-fn counts(told: &Value) -> Vec<(String, u64)> {
+pub(crate) fn counts(told: &Value) -> Vec<(String, u64)> {
     let counts =
         told.as_object().unwrap().iter().filter_map(|(name, value)| Some((name.clone(), value.as_u64()?)));
     counts.filter(|(_, count)| *count > 0).collect()
 }
 
-fn expected(counts: &[(&str, u64)]) -> Vec<(String, u64)> {
+pub(crate) fn expected(counts: &[(&str, u64)]) -> Vec<(String, u64)> {
     let mut counts: Vec<_> = counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
     counts.sort();
     counts
 }
 
 /// Loses, on purpose, what the relay has not sent yet.
-async fn lose(world: &World, client: &Client) {
+pub(crate) async fn lose(world: &World, client: &Client) {
     world.slot_is_free().await;
     let sql = "SELECT pg_replication_slot_advance($1::text::name, pg_current_wal_lsn())";
     client.query_one(sql, &[&world.slot]).await.unwrap();
 }
 
 /// Sends records as somebody else would: id, value, and the position's last part; the key is always `k`.
-async fn send(world: &World, records: &[(String, String, u32)]) {
+pub(crate) async fn send(world: &World, records: &[(String, String, u32)]) {
     let (brokers, topic, records) = (world.brokers.clone(), world.topic.clone(), records.to_owned());
     let write = move || {
         let producer: BaseProducer = config(&brokers).create().unwrap();

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod audit;
+mod audit_topics;
 mod authorization;
 mod bytes;
 mod check;
@@ -52,6 +53,7 @@ mod servers;
 mod setup;
 mod shutdown;
 mod stall;
+mod status;
 mod support;
 mod tables;
 mod takeover;

@@ -13,6 +13,15 @@ pub struct AuditArguments {
     /// Rows that were written before this time
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
+    /// Judge only records at this position of the log or behind it, such as 16/B374D848 (header walpost.lsn)
+    ///
+    /// A row does not tell its position, its record does. So a row is left out, as outside, if its record lies outside of the
+    /// range; one that is in no topic is told as lost whatever the range is.
+    #[arg(long, value_name = "LSN")]
+    pub from_lsn: Option<String>,
+    /// Judge only records before this position
+    #[arg(long, value_name = "LSN")]
+    pub to_lsn: Option<String>,
     /// A condition in SQL over the table's columns, whose alias is t, such as "topic = 'orders'"
     #[arg(long = "where", value_name = "SQL")]
     pub condition: Option<String>,
@@ -37,4 +46,5 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   walpost audit
   walpost audit --since '2026-11-28 22:00+01' --until '2026-11-29 06:00+01' --json
+  walpost audit --from-lsn 16/B374D848
   walpost audit --where \"topic = 'orders'\" --show 100";

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::Read;
-use crate::audit::{Counts, Sample, SampleKind};
+use crate::audit::{Counts, Range, Sample, SampleKind};
 use crate::cli::dead_letters::escape;
 use crate::error::OutboxError;
 use crate::postgres::AuditedTables;
@@ -28,7 +28,11 @@ pub(super) struct Totals {
     pub(super) discarded: u64,
     pub(super) held: u64,
     pub(super) expired: u64,
+    pub(super) compacted: u64,
     pub(super) unfit: u64,
+    pub(super) range: Range,
+    /// Topics of which nobody tells whether they are compacted.
+    pub(super) unseen: Vec<String>,
     tables: Vec<String>,
     is_part: bool,
     confirmed: String,
@@ -81,11 +85,12 @@ impl Verdict {
 
     /// The worst that was found.
     fn word(&self) -> &'static str {
-        let Counts { different, out_of_order, .. } = self.totals.counts;
-        match (self.totals.lost, different, out_of_order) {
-            (0, 0, 0) => "OK",
-            (0, 0, _) => "OUT OF ORDER",
-            (0, _, _) => "DIFFERENT",
+        let Counts { different, wrong_partition, out_of_order, .. } = self.totals.counts;
+        match (self.totals.lost, different, wrong_partition, out_of_order) {
+            (0, 0, 0, 0) => "OK",
+            (0, 0, 0, _) => "OUT OF ORDER",
+            (0, 0, _, _) => "WRONG PARTITION",
+            (0, _, _, _) => "DIFFERENT",
             _ => "LOST",
         }
     }
@@ -102,6 +107,11 @@ impl Verdict {
             "DIFFERENT" => {
                 let count = counts.different;
                 format!("{count} {} not what the row says", many(count, "record is", "records are"))
+            }
+            "WRONG PARTITION" => {
+                let count = counts.wrong_partition;
+                let records = many(count, "record is", "records are");
+                format!("{count} {records} in another partition than the row says or the key leads to")
             }
             "OUT OF ORDER" => {
                 let count = counts.out_of_order;
@@ -131,8 +141,8 @@ impl Verdict {
             }
             _ => Err(OutboxError::definite(
                 "the topics do not hold what the tables say",
-                "see which rows were changed after they were inserted, and who else writes to the topic; \
-                 `walpost replay` sends a row again as it is now",
+                "see which rows were changed after they were inserted, who else writes to the topic, and by which partitioner \
+                 (`-X partitioner`); `walpost replay` sends a row again as it is now",
             )),
         }
     }
@@ -171,11 +181,33 @@ impl Verdict {
             (
                 "expired",
                 self.totals.expired,
-                format!("{}, older than what their topic keeps", self.totals.expired),
+                format!("{}, older than what their topic keeps: can't be told", self.totals.expired),
+            ),
+            (
+                "compacted",
+                self.totals.compacted,
+                format!(
+                    "{}, behind later records of their keys, which a compacted topic keeps",
+                    self.totals.compacted
+                ),
+            ),
+            (
+                "outside",
+                counts.outside,
+                format!("{}, whose records lie outside of the range", counts.outside),
             ),
             ("left out", counts.left_out, format!("{}, by the conditions", counts.left_out)),
             ("lost", self.totals.lost, self.totals.lost.to_string()),
             ("different", counts.different, counts.different.to_string()),
+            ("partition", counts.wrong_partition, format!("{} in a wrong one", counts.wrong_partition)),
+            (
+                "moved",
+                counts.earlier_partition,
+                format!(
+                    "{} are where their keys led when there were fewer partitions",
+                    counts.earlier_partition
+                ),
+            ),
             ("out of order", counts.out_of_order, counts.out_of_order.to_string()),
             ("repeated", counts.repeated, counts.repeated.to_string()),
             ("replayed", counts.replayed, format!("{}, on purpose", counts.replayed)),
@@ -188,7 +220,10 @@ impl Verdict {
             line("no row", format!("{} records whose row is not in the table, or beside it", counts.unknown));
         }
         for topic in &self.totals.absent {
-            line("no topic", escape(topic).to_string());
+            line("no topic", escape(topic));
+        }
+        for topic in self.totals.unseen.iter().filter(|_| self.totals.lost > 0) {
+            line("unknown", format!("whether {} is compacted: its settings may not be seen", escape(topic)));
         }
         text + &self.examples()
     }
@@ -196,12 +231,12 @@ impl Verdict {
     fn examples(&self) -> String {
         let lost = self.lost.iter().map(|row| {
             let id = row.id.as_deref().map_or("unknown".into(), escape);
-            format!("  lost          id {id}, topic {}\n", escape(&row.topic))
+            format!("  lost            id {id}, topic {}\n", escape(&row.topic))
         });
         let shown = self.samples.iter().filter(|sample| self.is_shown(sample));
         let samples = shown.map(|sample| {
             let Sample { kind, topic, place, id, position, parts, .. } = sample;
-            let mut line = format!("  {:<13}", kind_text(*kind));
+            let mut line = format!("  {:<15}", kind_text(*kind));
             if let Some(id) = id {
                 let _ = write!(line, " id {},", escape(id));
             }
@@ -223,7 +258,8 @@ impl Verdict {
     }
 
     pub(super) fn json(&self) -> Result<String, OutboxError> {
-        let Totals { counts, lost, parked, discarded, held, expired, unfit, .. } = &self.totals;
+        let Totals { counts, lost, parked, discarded, held, expired, compacted, unfit, range, .. } =
+            &self.totals;
         let of_lost = self.lost.iter().map(|row| JsonExample {
             kind: "lost",
             id: row.id.as_deref(),
@@ -259,14 +295,21 @@ impl Verdict {
             discarded: *discarded,
             unfit: *unfit,
             expired: *expired,
+            compacted: *compacted,
+            from_lsn: range.from.map(|lsn| lsn.to_string()),
+            to_lsn: range.to.map(|lsn| lsn.to_string()),
+            outside: counts.outside,
             left_out: counts.left_out,
             lost: *lost,
             different: counts.different,
+            wrong_partition: counts.wrong_partition,
+            earlier_partition: counts.earlier_partition,
             out_of_order: counts.out_of_order,
             repeated: counts.repeated,
             replayed: counts.replayed,
             no_row: (!self.totals.is_part).then_some(counts.unknown),
             absent_topics: &self.totals.absent,
+            unseen_topics: &self.totals.unseen,
             replay: self.repair.iter().map(|(condition, _)| condition.as_str()).collect(),
             examples: of_lost.chain(of_samples).collect(),
         };
@@ -278,6 +321,7 @@ impl Verdict {
 fn kind_name(kind: SampleKind) -> &'static str {
     match kind {
         SampleKind::Different => "different",
+        SampleKind::WrongPartition => "wrong_partition",
         SampleKind::OutOfOrder => "out_of_order",
         SampleKind::Repeated => "repeated",
         SampleKind::Unknown => "no_row",
@@ -305,15 +349,25 @@ struct Json<'a> {
     discarded: u64,
     unfit: u64,
     expired: u64,
+    compacted: u64,
+    from_lsn: Option<String>,
+    to_lsn: Option<String>,
+    /// Rows whose records lie outside of that range.
+    outside: u64,
     left_out: u64,
     lost: u64,
     different: u64,
+    wrong_partition: u64,
+    /// Where the keys led when a topic had fewer partitions; no fault.
+    earlier_partition: u64,
     out_of_order: u64,
     repeated: u64,
     replayed: u64,
     /// Null where a part of the rows was chosen.
     no_row: Option<u64>,
     absent_topics: &'a [String],
+    /// Topics of which nobody tells whether they are compacted.
+    unseen_topics: &'a [String],
     /// Conditions for `walpost replay --where`, of the lost rows among the examples.
     replay: Vec<&'a str>,
     examples: Vec<JsonExample<'a>>,

@@ -1,12 +1,21 @@
 //! What the figures mean, in a word, and what becomes of the slot if all goes on as it does now.
 
-use super::{Status, bytes_text};
+use serde::Serialize;
+
+use super::Status;
+use super::relay::Word;
+use super::text::{age_text, bytes_text};
 use crate::lsn::Lsn;
+use crate::postgres::make_anew;
 
 /// From here on a relay that is on its way is called late.
 const BEHIND_BYTES: i64 = 64 << 20;
 /// A slot that is lost as soon as this, in seconds, needs a person now.
 const SOON: f64 = 3600.0;
+/// So does one for which this part of what may be kept is left, as in the alert `WalpostSlotWalNearLimit`.
+const NEAR: i64 = 4;
+/// How long a row may wait, in seconds, while nothing is confirmed.
+const WAITS: f64 = 10.0;
 
 /// The figures of one moment that become rates with those of another.
 #[derive(Clone, Copy, Debug)]
@@ -50,59 +59,149 @@ impl Rates {
     }
 }
 
-/// How the relay is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How the relay is, or one thing that is wrong with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Verdict {
+    #[serde(rename = "verdict")]
     pub(super) word: &'static str,
     pub(super) reason: String,
     pub(super) advice: Option<String>,
 }
 
 impl Verdict {
+    fn new(word: &'static str, reason: impl Into<String>, advice: impl Into<String>) -> Verdict {
+        Verdict { word, reason: reason.into(), advice: Some(advice.into()) }
+    }
+
     /// Whether somebody has to do something.
     pub(super) fn needs_a_person(&self) -> bool {
         !matches!(self.word, "OK" | "BEHIND")
     }
 
-    pub(super) fn of(status: &Status, rates: Rates) -> Verdict {
-        let verdict = |word, reason: String, advice: Option<String>| Verdict { word, reason, advice };
-        if status.wal_status.as_deref() == Some("lost") || status.invalidation_reason.is_some() {
-            let why = status.invalidation_reason.as_deref().unwrap_or("its log was removed");
-            let advice = "what was not published is no longer in the log: `walpost teardown` and `walpost setup` make the slot \
-                          anew, `walpost audit` finds the rows, `walpost replay` sends them";
-            let reason = format!("the server has given up slot {}: {why}", status.slot);
-            return verdict("LOST", reason, Some(advice.to_owned()));
+    /// All that is to be said, the most urgent first; there is always one.
+    pub(super) fn all(status: &Status, rates: Rates) -> Vec<Verdict> {
+        // Of a slot that is gone nothing else matters.
+        if let Some(lost) = lost(status) {
+            return vec![lost];
         }
-        let left = status.safe_bytes.and_then(|bytes| rates.used_up(bytes));
-        let lag = status.lag_bytes.unwrap_or_default();
-        // A relay that keeps up may have confirmed nothing of what was written in this one second.
-        let late = !status.active || lag > BEHIND_BYTES;
-        let soon = late && left.is_some_and(|left| left < SOON);
-        if status.wal_status.as_deref() == Some("unreserved") || soon {
-            let reason = match left {
-                Some(left) => format!("the slot is lost in {}", time_text(left)),
-                None => "the slot is lost at the server's next checkpoint".to_owned(),
-            };
-            let advice =
-                "raise max_slot_wal_keep_size if the disk has room, and see why the relay does not keep up";
-            return verdict("FILLING", reason, Some(advice.to_owned()));
+        let stalled = stalled(status, rates);
+        // A relay that says what it waits for is there, whoever holds the slot at this moment.
+        let nobody = (!status.active && stalled.is_none()).then(|| nobody(status));
+        let found = [filling(status, rates), stalled, nobody, behind(status, rates)];
+        let mut found: Vec<_> = found.into_iter().flatten().collect();
+        if found.is_empty() {
+            found.push(Verdict { word: "OK", reason: "the relay keeps up".to_owned(), advice: None });
         }
-        if !status.active {
-            let waits = status.lag_bytes.map_or_else(|| "an unknown amount".to_owned(), bytes_text);
-            let since =
-                status.inactive_since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
-            let reason = format!("nobody reads the slot{since}; {waits} of log wait");
-            return verdict("NOBODY", reason, Some("start `walpost run`".to_owned()));
-        }
-        if lag > BEHIND_BYTES {
-            let end = match rates.caught_up(lag) {
-                Some(seconds) => format!("caught up in {}", time_text(seconds)),
-                None => "and does not come closer".to_owned(),
-            };
-            return verdict("BEHIND", format!("the relay lies {} behind, {end}", bytes_text(lag)), None);
-        }
-        verdict("OK", "the relay keeps up".to_owned(), None)
+        found
     }
+}
+
+fn lost(status: &Status) -> Option<Verdict> {
+    if status.wal_status.as_deref() != Some("lost") && status.invalidation_reason.is_none() {
+        return None;
+    }
+    let why = status.invalidation_reason.as_deref().unwrap_or("its log was removed");
+    let reason = format!("the server has given up slot {}: {why}", status.slot);
+    Some(Verdict::new("LOST", reason, make_anew(&status.slot)))
+}
+
+/// The slot is lost soon, by how fast the log grows, or by how little of it may still be written.
+fn filling(status: &Status, rates: Rates) -> Option<Verdict> {
+    let left = status.safe_bytes.and_then(|bytes| rates.used_up(bytes));
+    // A relay that keeps up may have confirmed nothing of what was written in this one second.
+    let late = !status.active || status.lag() > BEHIND_BYTES;
+    let soon = left.filter(|left| late && *left < SOON);
+    let room = status.safe_bytes.zip(status.retained_bytes);
+    let near = room.filter(|(safe, retained)| *safe < safe.saturating_add(*retained) / NEAR);
+    let reason = match (status.wal_status.as_deref(), soon, near) {
+        (Some("unreserved"), Some(left), _) => {
+            format!("the slot is lost at the server's next checkpoint, within {}", time_text(left))
+        }
+        (Some("unreserved"), ..) => "the slot is lost at the server's next checkpoint".to_owned(),
+        (_, Some(left), _) => format!("the slot is lost in {}", time_text(left)),
+        (_, None, Some((safe, retained))) => format!(
+            "{} of log are kept for the slot: another {}, and it is lost (max_slot_wal_keep_size {})",
+            bytes_text(retained),
+            bytes_text(safe),
+            status.max_kept.as_deref().unwrap_or("unknown")
+        ),
+        (_, None, None) => return None,
+    };
+    let cause = match &status.oldest_transaction {
+        _ if !status.active => "let a relay read the slot",
+        Some(_) if status.lag() <= BEHIND_BYTES => {
+            "end the transaction that has been open for longest (see below)"
+        }
+        _ => "see why the relay does not keep up",
+    };
+    let advice = format!("raise max_slot_wal_keep_size if the disk has room, and {cause}");
+    Some(Verdict::new("FILLING", reason, advice))
+}
+
+/// A relay is there, and nothing is published.
+fn stalled(status: &Status, rates: Rates) -> Option<Verdict> {
+    match &status.relay.word {
+        Some(word) => word_for_it(word),
+        None => to_all_appearances(status, rates),
+    }
+}
+
+fn word_for_it(word: &Word) -> Option<Verdict> {
+    let Word { ready, state, stage, reason, advice, .. } = word;
+    let why = reason.as_deref();
+    let reason = match (ready, state.as_str(), stage.as_deref()) {
+        // Of a good relay there is nothing to explain but that it reaches no broker.
+        (true, "streaming", _) => format!("the relay reaches no Kafka broker: {}", why?),
+        (false, "stalled", Some("publishing")) => format!("the relay waits for Kafka: {}", why?),
+        (false, "stalled", stage) => format!("the relay stands still at {}: {}", stage?, why?),
+        (false, "retrying" | "stopped", _) => {
+            format!("the relay is {state}: {}", why.unwrap_or("no reason told"))
+        }
+        _ => return None,
+    };
+    Some(Verdict { word: "STALLED", reason, advice: advice.clone() })
+}
+
+/// Nobody tells: a row waits for long, and nothing is confirmed.
+fn to_all_appearances(status: &Status, rates: Rates) -> Option<Verdict> {
+    let oldest = status.oldest_unpublished.as_ref()?;
+    if !status.active || oldest.seconds < WAITS || rates.confirmed > 0.0 {
+        return None;
+    }
+    let holder = status.pid.map(|pid| format!(" (PID {pid})")).unwrap_or_default();
+    let reason = format!(
+        "the relay that holds the slot{holder} confirms nothing, and a row has waited for {}",
+        age_text(oldest.seconds)
+    );
+    let brokers = match &status.brokers {
+        Some(brokers) => format!("the Kafka brokers ({brokers})"),
+        None => "its Kafka brokers".to_owned(),
+    };
+    let advice = format!(
+        "see whether {brokers} answer (`walpost check`), and what the relay's log and its /readyz say: one large transaction \
+         looks the same from here; with --listen this command asks the relay"
+    );
+    Some(Verdict::new("STALLED", reason, advice))
+}
+
+fn nobody(status: &Status) -> Verdict {
+    let waits = status.lag_bytes.map_or_else(|| "an unknown amount".to_owned(), bytes_text);
+    let since = status.inactive_since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+    let advice = "start `walpost run`; one that runs, and does not read, says why in its log and at /readyz";
+    Verdict::new("NOBODY", format!("nobody reads the slot{since}; {waits} of log wait"), advice)
+}
+
+fn behind(status: &Status, rates: Rates) -> Option<Verdict> {
+    let lag = status.lag();
+    if !status.active || lag <= BEHIND_BYTES {
+        return None;
+    }
+    let end = match rates.caught_up(lag) {
+        Some(seconds) => format!("caught up in {}", time_text(seconds)),
+        None => "and does not come closer".to_owned(),
+    };
+    let reason = format!("the relay lies {} behind, {end}", bytes_text(lag));
+    Some(Verdict { word: "BEHIND", reason, advice: None })
 }
 
 /// What becomes of the slot, for a person.
@@ -148,6 +247,8 @@ fn time_text(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Oldest;
+    use super::super::relay::Relay;
     use super::*;
 
     const MIB: f64 = 1_048_576.0;
@@ -166,24 +267,24 @@ mod tests {
         assert_eq!(Rates { written: 5.0, confirmed: 5.0 }.used_up(9000), None);
     }
 
+    fn text(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    fn words(status: &Status, rates: Rates) -> Vec<&'static str> {
+        Verdict::all(status, rates).iter().map(|verdict| verdict.word).collect()
+    }
+
     #[test]
     fn the_worst_is_the_word() {
         let (still, rising) = (Rates::default(), Rates { written: 3.2 * MIB, confirmed: 0.0 });
-        let text = |text: &str| Some(text.to_owned());
+        let behind = Status { lag_bytes: Some(1 << 30), ..status() };
+        let nobody = Status { active: false, ..status() };
+        let gone = Status { invalidation_reason: text("idle_timeout"), ..status() };
         for (status, rates, word, reason) in [
             (status(), rising, "OK", "the relay keeps up"),
-            (
-                Status { active: false, ..status() },
-                still,
-                "NOBODY",
-                "nobody reads the slot; 0 bytes of log wait",
-            ),
-            (
-                Status { lag_bytes: Some(1 << 30), ..status() },
-                rising,
-                "BEHIND",
-                "the relay lies 1.0 GiB behind, and does not come closer",
-            ),
+            (nobody, still, "NOBODY", "nobody reads the slot; 0 bytes of log wait"),
+            (behind, rising, "BEHIND", "the relay lies 1.0 GiB behind, and does not come closer"),
             (
                 Status { lag_bytes: Some(1 << 30), ..status() },
                 Rates { written: 0.0, confirmed: MIB },
@@ -208,17 +309,97 @@ mod tests {
                 "LOST",
                 "the server has given up slot w: its log was removed",
             ),
-            (
-                Status { invalidation_reason: text("idle_timeout"), ..status() },
-                still,
-                "LOST",
-                "the server has given up slot w: idle_timeout",
-            ),
+            (gone, still, "LOST", "the server has given up slot w: idle_timeout"),
         ] {
-            let verdict = Verdict::of(&status, rates);
+            let verdict = &Verdict::all(&status, rates)[0];
             assert_eq!((verdict.word, verdict.reason.as_str()), (word, reason));
             assert_eq!(verdict.needs_a_person(), !matches!(word, "OK" | "BEHIND"), "{word}");
         }
+    }
+
+    #[test]
+    fn little_room_is_told_whoever_reads_and_the_others_beside_it() {
+        let room = |active, safe: i64, retained: i64| Status {
+            active,
+            safe_bytes: Some(safe << 20),
+            retained_bytes: Some(retained << 20),
+            max_kept: text("4GB"),
+            ..status()
+        };
+        let still = Rates::default();
+        assert_eq!(words(&room(true, 1025, 3000), still), ["OK"]);
+        assert_eq!(words(&room(true, 900, 3100), still), ["FILLING"]);
+        assert_eq!(words(&room(false, 900, 3100), still), ["FILLING", "NOBODY"]);
+        let late = Status { lag_bytes: Some(3 << 30), ..room(true, 900, 3100) };
+        assert_eq!(words(&late, still), ["FILLING", "BEHIND"]);
+        let told = &Verdict::all(&room(false, 900, 3100), still)[0];
+        let reason = "3.0 GiB of log are kept for the slot: another 900.0 MiB, and it is lost (max_slot_wal_keep_size 4GB)";
+        assert_eq!(told.reason, reason);
+        assert!(told.advice.as_ref().unwrap().contains("let a relay read"), "{told:?}");
+    }
+
+    #[test]
+    fn what_the_relay_says_counts_before_what_the_slot_looks_like() {
+        let word = |ready, state: &str, stage: Option<&str>, reason: Option<&str>| Status {
+            relay: Relay {
+                word: Some(Word {
+                    ready,
+                    state: state.to_owned(),
+                    stage: stage.map(str::to_owned),
+                    reason: reason.map(str::to_owned),
+                    advice: text("see to it"),
+                    ..Word::default()
+                }),
+                ..Relay::default()
+            },
+            ..status()
+        };
+        let (still, oldest) = (Rates::default(), |seconds| Some(Oldest { seconds, ..Oldest::default() }));
+        for (status, expected) in [
+            (word(true, "streaming", None, None), ("OK", "the relay keeps up")),
+            (word(true, "standing by", None, Some("slot w is in use")), ("OK", "the relay keeps up")),
+            (
+                word(true, "streaming", None, Some("refused")),
+                ("STALLED", "the relay reaches no Kafka broker: refused"),
+            ),
+            (
+                word(false, "stalled", Some("publishing"), Some("refused")),
+                ("STALLED", "the relay waits for Kafka: refused"),
+            ),
+            (
+                word(false, "stalled", Some("dead letters"), Some("locked")),
+                ("STALLED", "the relay stands still at dead letters: locked"),
+            ),
+            (
+                Status { active: false, ..word(false, "retrying", None, Some("refused")) },
+                ("STALLED", "the relay is retrying: refused"),
+            ),
+            (
+                Status { oldest_unpublished: oldest(60.0), ..word(true, "streaming", None, None) },
+                ("OK", "the relay keeps up"),
+            ),
+            (Status { oldest_unpublished: oldest(9.0), ..status() }, ("OK", "the relay keeps up")),
+            (
+                Status { oldest_unpublished: oldest(60.0), pid: Some(7), ..status() },
+                (
+                    "STALLED",
+                    "the relay that holds the slot (PID 7) confirms nothing, and a row has waited for 1.0 minutes",
+                ),
+            ),
+            (
+                Status { oldest_unpublished: oldest(60.0), active: false, ..status() },
+                ("NOBODY", "nobody reads the slot; 0 bytes of log wait"),
+            ),
+        ] {
+            let all = Verdict::all(&status, still);
+            assert_eq!((all[0].word, all[0].reason.as_str()), expected);
+            assert_eq!(all.len(), 1, "{all:?}");
+        }
+        let moving = Rates { written: 1.0, confirmed: 1.0 };
+        assert_eq!(words(&Status { oldest_unpublished: oldest(60.0), ..status() }, moving), ["OK"]);
+        let named = Status { oldest_unpublished: oldest(60.0), brokers: text("k:9092"), ..status() };
+        let advice = Verdict::all(&named, still)[0].advice.clone().unwrap();
+        assert!(advice.contains("the Kafka brokers (k:9092) answer"), "{advice}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use rdkafka::admin::{ConfigResource, OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
+use super::compaction::is_compacted;
 use super::{ANSWER, Finding, Subject, alter, options};
 use crate::kafka::guard::canonical;
 use crate::kafka::probe::fetch_metadata;
@@ -128,7 +129,7 @@ fn refused(name: &str) -> Finding {
     )
 }
 
-type Settings = BTreeMap<String, String>;
+pub(super) type Settings = BTreeMap<String, String>;
 
 /// The settings of topics, as far as they may be seen.
 async fn configurations(
@@ -153,7 +154,7 @@ async fn configurations(
     known
 }
 
-fn values(resource: &ConfigResource) -> Settings {
+pub(super) fn values(resource: &ConfigResource) -> Settings {
     let entries = resource.entries.iter().filter(|entry| !entry.is_sensitive);
     entries.filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?))).collect()
 }
@@ -180,8 +181,7 @@ fn judge(
     let number = |key: &str| known.and_then(|known| known.get(key)).and_then(|text| text.parse::<i64>().ok());
     found.extend(copies(subject, name, described, number("min.insync.replicas")));
     found.extend(sizes(subject, topic, number("max.message.bytes")));
-    let policy = known.and_then(|known| known.get("cleanup.policy")).map(String::as_str).unwrap_or_default();
-    if topic.keyless && policy.split(',').any(|policy| policy.trim() == "compact") {
+    if topic.keyless && is_compacted(known.and_then(|known| known.get("cleanup.policy"))) {
         let mend = alter(subject.settings, name, "cleanup.policy=delete");
         let text =
             format!("{name} is compacted, and records go there without a key: the broker refuses them");

@@ -64,7 +64,7 @@ pub(super) async fn look(subject: &Subject<'_>) -> Result<Vec<Finding>, OutboxEr
     let slot = &subject.target.slot;
     if subject.report.server_version < FAILOVER {
         let text = format!("a standby that is promoted does not have slot {slot}: before 17 none keeps it");
-        let advice = "after a failover the relay ends with the SQL that finds the rows to insert again; PostgreSQL 17 and \
+        let advice = "after a failover the relay ends, and `walpost audit` finds the rows to send again; PostgreSQL 17 and \
                       later keep the slot";
         found.push(Finding::warn("standby", text, advice));
     } else if subject.report.slot_exists && standbys.failover != Some(true) {

@@ -4,6 +4,7 @@ use super::{Finding, Preflight, rows};
 use crate::error::OutboxError;
 use crate::postgres::names::{Target, quote_identifier, quote_literal};
 use crate::postgres::session::{Cells, Session};
+use crate::postgres::slot::make_anew;
 
 pub(super) async fn inspect(
     session: &Session,
@@ -92,18 +93,15 @@ fn lost(target: &Target, reason: &str, catalog_xmin: &str) -> OutboxError {
     };
     // Gone on some versions with the slot's other data.
     let rows = if catalog_xmin.is_empty() {
-        format!("the rows of {} that are missing in the topics", target.tables())
+        format!("they are among the rows of {}", target.tables())
     } else {
-        format!("those that are missing in the topics ({})", rows_since(target, catalog_xmin))
+        format!("they are among these: {}", rows_since(target, catalog_xmin))
     };
     OutboxError::definite(
         format!(
             "slot {slot} has lost log that it needs{why}: what was committed behind its position can't be read from \
              the log any more"
         ),
-        format!(
-            "SELECT pg_drop_replication_slot('{slot}'); then `walpost setup`, which makes it anew, and insert again {rows}; \
-             {prevent}, so that it does not happen again"
-        ),
+        format!("{}; {rows}; {prevent}, so that it does not happen again", make_anew(slot)),
     )
 }

@@ -6,6 +6,7 @@ use super::super::preflight::{Outcome, Preflight};
 use super::super::publication::{self, Change, Look};
 use super::super::session::Session;
 use super::super::slot;
+use super::super::standing_by::Sign;
 use super::ReplicationSource;
 use crate::error::OutboxError;
 
@@ -28,6 +29,21 @@ impl ReplicationSource {
         self.published = None;
         self.patience.look(session, &self.target).await?;
         Ok(OutboxError::slot_in_use(format!("slot {} is in use by PID {pid}", self.target.slot)))
+    }
+
+    /// Shows others that this relay stands by, if it does: with the session by which it found that out.
+    pub(super) async fn show(&mut self, error: OutboxError, session: Session) -> OutboxError {
+        if error.is_slot_in_use() && self.sign.as_ref().is_none_or(Sign::is_down) {
+            self.sign = match Sign::put_up(session, &self.target.slot).await {
+                Ok(sign) => sign,
+                // It stands by nevertheless.
+                Err(error) => {
+                    tracing::debug!(error = error.chain(), "others can't see that this relay stands by");
+                    None
+                }
+            };
+        }
+        error
     }
 
     /// Looks at the publication, and compares it with what the stream before this one has seen.
@@ -75,7 +91,8 @@ impl ReplicationSource {
                         self.memory.trail.confirmed()
                     ),
                     format!(
-                        "find out who dropped it; then run `walpost setup`; {}; insert again those that are missing",
+                        "find out who dropped it; then `walpost setup` makes it anew, and `walpost run` goes on from there; {}; {}",
+                        slot::SEND_WHAT_IS_MISSING,
                         self.memory.trail.finding(&self.target)
                     ),
                 ));
