@@ -28,7 +28,7 @@ use crate::config::layers::LOG_LEVEL;
 use crate::config::{self, Config, Environment, Layers, Observe};
 use crate::error::OutboxError;
 use crate::postgres::settings::Os;
-use crate::telemetry;
+use crate::telemetry::{self, escape};
 
 pub use arguments::{Arguments, Command};
 
@@ -54,6 +54,7 @@ pub fn execute(
     {
         return setup::print(&config::target(&layers)?);
     }
+    // Set and not empty, whatever it is: https://no-color.org
     let colours = environment.get("NO_COLOR").is_none();
     let runtime = tokio::runtime::Runtime::new().map_err(|error| {
         OutboxError::definite(format!("cannot start threads: {error}"), "raise the limits")
@@ -93,17 +94,19 @@ pub fn as_first_process(arguments: &Arguments) -> Option<Result<ExitCode, Outbox
 pub fn report(error: &OutboxError) -> ExitCode {
     let mut stderr = std::io::stderr().lock();
     let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    // Nobody is left to be told when stderr is closed.
-    let _ = stderr.write_all(explain(error, colours).as_bytes());
+    if !error.is_told() {
+        // Nobody is left to be told when stderr is closed.
+        let _ = stderr.write_all(explain(error, colours).as_bytes());
+    }
     if error.is_usage() { ExitCode::from(2) } else { ExitCode::FAILURE }
 }
 
 fn explain(error: &OutboxError, colours: bool) -> String {
     let (red, blue, plain) = if colours { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
-    let mut text = format!("{red}error:{plain} {}\n", error.chain());
+    let mut text = format!("{red}error:{plain} {}\n", escape(&error.chain()));
     for line in error.advice().unwrap_or_default().lines() {
         // Writing to a string never fails.
-        let _ = writeln!(text, "  {blue}advice:{plain} {line}");
+        let _ = writeln!(text, "  {blue}advice:{plain} {}", escape(line));
     }
     text
 }

@@ -29,7 +29,7 @@ use crate::refusal::{OnRefusal, RetryConfig};
 use crate::secret::SecretSource;
 use crate::write_back::WriteBackMode;
 
-pub use collector::{Collector, Traces};
+pub use collector::{Collector, CollectorTls, Traces};
 pub use environment::Environment;
 pub use layers::{Layer, Layers};
 pub use log_filter::log_filter;

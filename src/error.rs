@@ -28,6 +28,8 @@ struct Inner {
     topic: Option<String>,
     /// No later try of this process can end otherwise.
     for_good: bool,
+    /// It stands in the log already.
+    told: bool,
     advice: Option<String>,
     sqlstate: Option<String>,
     source: Option<Source>,
@@ -125,6 +127,7 @@ impl OutboxError {
             code: None,
             topic: None,
             for_good: false,
+            told: false,
             advice: None,
             sqlstate: None,
             source: None,
@@ -184,6 +187,19 @@ impl OutboxError {
         self.0.topic = Some(topic.to_owned());
         self.0.for_good = true;
         self
+    }
+
+    /// Says that it stands in the log already, with its advice.
+    #[cfg(feature = "cli")]
+    #[must_use]
+    pub(crate) fn told(mut self) -> Self {
+        self.0.told = true;
+        self
+    }
+
+    #[cfg(feature = "cli")]
+    pub(crate) fn is_told(&self) -> bool {
+        self.0.told
     }
 
     /// Whether trying again is of no use as long as the settings are what they are.

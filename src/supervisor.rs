@@ -26,7 +26,7 @@ use crate::processor::{OutboxProcessor, Pace};
 use crate::publisher::OutboxPublisher;
 use crate::refusal::{OnRefusal, Refusals, RetryConfig, Ruling};
 use crate::store::OutboxStore;
-use crate::vitals::{State, Vitals};
+use crate::vitals::{State, Told, Vitals, millis};
 
 /// A server that accepts and then says nothing is tried again after this long.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(90);
@@ -34,8 +34,15 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(90);
 /// How often the loop shows that it is alive while it waits.
 const BEAT: Duration = Duration::from_secs(5);
 
-/// How long a fault may last before it is told again.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// A life that has lasted so long is no part of the faults before it.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// As many different faults are told in a row; which one it is may alternate, and a text may have a number in it.
+const MOST_TEXTS: usize = 8;
+
+/// What to know where nothing else is advised.
+const PATIENCE: &str =
+    "the relay tries again by itself until it goes well; nothing is lost, and the slot keeps what waits";
 
 /// Opens both ends of the road.
 pub trait Ends: Send {
@@ -127,7 +134,7 @@ impl<E: Ends> Supervisor<E> {
         // Progress is what need not be done again; records of a transaction that never ends are none.
         let (mut furthest, mut settled) = (Lsn::ZERO, 0);
         let result = loop {
-            let error = match self.live(shutdown.as_mut()).await {
+            let error = match self.live(shutdown.as_mut(), &mut faults).await {
                 Ok(()) => break Ok(()),
                 Err(error) => error,
             };
@@ -155,6 +162,10 @@ impl<E: Ends> Supervisor<E> {
         let advice = error.and_then(OutboxError::advice).unwrap_or_default();
         let reason = error.map(OutboxError::chain).unwrap_or_default();
         self.vitals.enter_with_advice(State::Stopped, reason, advice);
+        if result.is_ok() {
+            // What went wrong else, its caller tells.
+            tracing::info!(position = self.vitals.position(), "stopped");
+        }
         result
     }
 
@@ -162,29 +173,51 @@ impl<E: Ends> Supervisor<E> {
     async fn live(
         &mut self,
         mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+        faults: &mut Faults,
     ) -> Result<(), OutboxError> {
         let (store, publisher, letters) = tokio::select! {
             biased;
             () = &mut shutdown => return Ok(()),
             ends = open_alive(&mut self.ends, &self.vitals) => ends?,
         };
-        tracing::info!("streaming");
-        OutboxProcessor::with_dead_letters(store, publisher, letters)
+        let processor = OutboxProcessor::with_dead_letters(store, publisher, letters)
             .with_pace(self.pace)
             .with_vitals(Arc::clone(&self.vitals))
-            .with_docket(self.refusals.docket())
-            .run(shutdown)
-            .await
+            .with_docket(self.refusals.docket());
+        let (began, mut running) = (Instant::now(), pin!(processor.run(shutdown)));
+        let result = if faults.is_end_due() {
+            self.tell_streaming(faults);
+            running.await
+        } else {
+            // Lives that end at once, one after the other, are one fault: only what lasts is told.
+            tracing::debug!("streaming");
+            tokio::select! {
+                biased;
+                result = &mut running => result,
+                () = sleep(STEADY) => {
+                    self.tell_streaming(faults);
+                    running.await
+                }
+            }
+        };
+        faults.was_steady = began.elapsed() >= STEADY;
+        result
+    }
+
+    fn tell_streaming(&self, faults: &mut Faults) {
+        faults.owes_end = false;
+        let (position, attempts) = (self.vitals.position(), (faults.in_a_row > 0).then_some(faults.in_a_row));
+        let lasted_ms = faults.since.map(|since| millis(since.elapsed()));
+        tracing::info!(position, lasted_ms, attempts, "streaming");
     }
 
     /// How long to wait before the next try; `None` when there shall be none.
     fn judge(&mut self, error: &OutboxError, progressed: bool, faults: &mut Faults) -> Option<Duration> {
         if !error.is_message() {
-            let backoff = faults.judge(error, progressed)?;
+            let backoff = faults.judge(error, progressed, self.vitals.told())?;
             return Some(backoff.delay(faults.in_a_row, &mut self.random));
         }
-        faults.note(error, progressed);
-        faults.is_news = true;
+        faults.note(error, progressed, self.vitals.told());
         match self.refusals.judge(error) {
             Ruling::Again => Some(Backoff::RECONNECT.delay(1, &mut self.random)),
             Ruling::After(wait) => Some(jittered(wait, &mut self.random)),
@@ -198,6 +231,7 @@ impl<E: Ends> Supervisor<E> {
         let refused = error.is_message() && self.refusals.judge(&error) != Ruling::Halt;
         if error.is_transient() || refused {
             tracing::warn!(
+                position = self.vitals.position(),
                 error = error.chain(),
                 "an end failed while stopping: what was in flight will be sent again"
             );
@@ -217,25 +251,29 @@ impl<E: Ends> Supervisor<E> {
     }
 
     fn announce(&self, error: &OutboxError, faults: &Faults, wait: Duration) {
-        let (reason, advice) = (error.chain(), error.advice().unwrap_or_default());
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let reason = error.chain();
+        let (wait_ms, attempt, position) = (millis(wait), faults.in_a_row, self.vitals.position());
         // Entered before it is told: who reads the log and then asks for the state must find it.
         let state = if error.is_slot_in_use() { State::StandingBy } else { State::Retrying };
+        let usual = if state == State::Retrying { PATIENCE } else { "" };
+        let advice = error.advice().unwrap_or(usual);
         self.vitals.enter_with_advice(state, reason.clone(), advice);
         if state == State::StandingBy {
-            if faults.in_a_row == 1 {
+            if faults.is_news {
                 tracing::info!(
+                    position,
                     reason,
                     "standing by: the slot is in use, and this relay takes over when it is free"
                 );
             }
             return;
         }
-        // The first fault of a row is news; the same one again is not.
+        // The first fault of a row is news; the same one again is only now and then.
+        let lasted_ms = faults.since.map(|since| millis(since.elapsed())).filter(|_| attempt > 1);
         if faults.is_news {
-            tracing::warn!(error = reason, advice, wait_ms, "retrying");
+            tracing::warn!(error = reason, advice, position, attempt, lasted_ms, wait_ms, "retrying");
         } else {
-            tracing::debug!(error = reason, attempt = faults.in_a_row, wait_ms, "retrying");
+            tracing::debug!(error = reason, attempt, wait_ms, "retrying");
         }
     }
 }
@@ -260,33 +298,65 @@ async fn open_alive<E: Ends>(ends: &mut E, vitals: &Vitals) -> Opening<E> {
 #[derive(Debug, Default)]
 struct Faults {
     in_a_row: u32,
+    /// When the first of them was met.
+    since: Option<Instant>,
     last: String,
+    /// What was told lately.
+    texts: Vec<String>,
     is_news: bool,
-    told: Option<Instant>,
+    /// A fault was told, and its end was not.
+    owes_end: bool,
+    /// The life before has lasted.
+    was_steady: bool,
 }
 
 impl Faults {
+    /// Under which names they are among those that were told.
+    const FAULT: &str = "a fault of the relay";
+    const STANDING_BY: &str = "standing by";
+
+    /// Whether it is told at once that all is well.
+    fn is_end_due(&self) -> bool {
+        self.owes_end || self.in_a_row == 0
+    }
+
     /// How to wait before the next try; `None` when there shall be none.
-    fn judge(&mut self, error: &OutboxError, progressed: bool) -> Option<Backoff> {
+    fn judge(&mut self, error: &OutboxError, progressed: bool, told: &Told) -> Option<Backoff> {
         if !error.is_transient() {
             return None;
         }
-        self.note(error, progressed);
+        self.note(error, progressed, told);
         Some(if error.is_slot_in_use() { Backoff::STANDBY } else { Backoff::RECONNECT })
     }
 
-    fn note(&mut self, error: &OutboxError, progressed: bool) {
+    fn note(&mut self, error: &OutboxError, progressed: bool, told: &Told) {
         let text = error.chain();
-        self.in_a_row = if progressed { 1 } else { self.in_a_row + 1 };
-        // Said once, and again every minute that it lasts.
-        let stale = self.told.is_none_or(|told| told.elapsed() >= TELL_AGAIN);
-        self.is_news = progressed || text != self.last || stale;
-        if self.is_news {
-            self.told = Some(Instant::now());
+        if std::mem::take(&mut self.was_steady) || progressed {
+            told.over(Self::FAULT);
+            told.over(Self::STANDING_BY);
+            (self.in_a_row, self.since) = (0, None);
         }
-        if error.is_slot_in_use() && text != self.last {
-            self.in_a_row = 1;
+        self.in_a_row += 1;
+        self.since.get_or_insert_with(Instant::now);
+        if error.is_slot_in_use() {
+            told.over(Self::FAULT);
+            let due = told.meet(Self::STANDING_BY);
+            self.is_news = due.is_some_and(|news| news.lasted.is_zero() || text != self.last);
+            if text != self.last {
+                self.in_a_row = 1;
+            }
+        } else {
+            told.over(Self::STANDING_BY);
+            let is_due = told.meet(Self::FAULT).is_some();
+            if is_due {
+                self.texts.clear();
+            }
+            self.is_news = !self.texts.contains(&text) && self.texts.len() < MOST_TEXTS;
+            if self.is_news {
+                self.texts.push(text.clone());
+            }
         }
+        self.owes_end |= self.is_news;
         self.last = text;
     }
 }
@@ -307,16 +377,45 @@ mod tests {
         assert!(far <= Backoff::RECONNECT.max_delay);
     }
 
-    #[test]
-    fn the_same_fault_is_news_once_and_progress_starts_anew() {
-        let mut faults = Faults::default();
+    #[tokio::test(start_paused = true)]
+    async fn the_same_fault_is_news_once_and_progress_starts_anew() {
+        let (mut faults, told) = (Faults::default(), Told::default());
         let fault = || OutboxError::connection("cannot connect", "refused");
-        faults.judge(&fault(), false);
+        faults.judge(&fault(), false, &told);
         assert!(faults.is_news);
-        faults.judge(&fault(), false);
+        faults.judge(&fault(), false, &told);
         assert!(!faults.is_news && faults.in_a_row == 2);
-        faults.judge(&fault(), true);
+        faults.judge(&fault(), true, &told);
         assert!(faults.is_news && faults.in_a_row == 1);
-        assert!(faults.judge(&OutboxError::definite("x", "y"), true).is_none());
+        assert!(faults.judge(&OutboxError::definite("x", "y"), true, &told).is_none());
+    }
+
+    /// Hours of tries, two a second.
+    async fn told_in(hours: u64, mut meet: impl FnMut(u64, &mut Faults, &Told)) -> usize {
+        let (mut faults, told, mut news) = (Faults::default(), Told::default(), 0);
+        for number in 0..hours * 7200 {
+            meet(number, &mut faults, &told);
+            news += usize::from(faults.is_news);
+            tokio::time::advance(Duration::from_millis(500)).await;
+        }
+        news
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_fault_floods_the_log_however_it_comes() {
+        let fault = |number: u64| OutboxError::transient(format!("fault {number}"));
+        let same = told_in(4, |_, faults, told| faults.note(&fault(0), false, told)).await;
+        assert_eq!(same, 9);
+        let in_turn = told_in(4, |number, faults, told| faults.note(&fault(number % 3), false, told)).await;
+        assert_eq!(in_turn, 27);
+        let numbered = told_in(4, |number, faults, told| faults.note(&fault(number), false, told)).await;
+        assert!(numbered <= 9 * MOST_TEXTS, "{numbered}");
+        let flapping = told_in(4, |_, faults, told| faults.note(&fault(0), true, told)).await;
+        assert!(flapping <= 20, "{flapping}");
+        let holder = |number: u64| OutboxError::slot_in_use(format!("in use by PID {number}"));
+        let standing = told_in(4, |_, faults, told| faults.note(&holder(1), false, told)).await;
+        assert_eq!(standing, 1, "it is no fault");
+        let changing = told_in(4, |number, faults, told| faults.note(&holder(number), false, told)).await;
+        assert_eq!(changing, 9);
     }
 }

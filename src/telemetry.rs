@@ -10,12 +10,16 @@ pub mod health;
 mod history;
 mod http;
 mod letters;
+mod lines;
 mod metrics;
 mod otlp;
 mod page;
+mod panics;
+mod plain;
 mod process;
 mod progress;
 mod state;
+mod token;
 
 use std::io::IsTerminal;
 
@@ -23,6 +27,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt};
 
+use self::lines::Lines;
 use crate::config::{LogFormat, Observe, log_filter};
 use crate::error::OutboxError;
 
@@ -33,8 +38,10 @@ pub use events::Events;
 pub use http::{Health, listen};
 pub use letters::Letters;
 pub use otlp::Exporter;
+pub(crate) use plain::escape;
 pub use progress::{Progress, Snapshot};
 pub use state::About;
+pub use token::TokenFile;
 
 /// Starts the log on stderr and hands back the screen that it is written to, and what it will have warned of.
 ///
@@ -46,12 +53,12 @@ pub fn init(observe: &Observe, colours: bool) -> Result<(Console, Events), Outbo
     let terminal = std::io::stderr().is_terminal();
     let automatic = if terminal { LogFormat::Text } else { LogFormat::Json };
     let format = observe.log_format.unwrap_or(automatic);
-    let console = Console::new(terminal && format == LogFormat::Text);
+    let console = Console::new(terminal, format);
     let filter =
         log_filter(&observe.log_level).map_err(|what| OutboxError::usage(what, "see --log-level"))?;
     let lines = fmt::layer().with_writer(console.clone());
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        LogFormat::Text => lines.with_target(false).with_ansi(terminal && colours).boxed(),
+        LogFormat::Text => lines.with_ansi(terminal && colours).event_format(Lines).boxed(),
         LogFormat::Json => {
             lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
         }
@@ -61,5 +68,6 @@ pub fn init(observe: &Observe, colours: bool) -> Result<(Console, Events), Outbo
     log.try_init().map_err(|error| {
         OutboxError::definite(format!("the log cannot be started: {error}"), "start it once")
     })?;
+    panics::tell();
     Ok((console, events))
 }

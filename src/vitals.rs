@@ -4,12 +4,14 @@
 
 mod latency;
 mod tally;
+mod told;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
+use tracing::field::{DisplayValue, display};
 
 use crate::lsn::Lsn;
 use crate::spans::Spans;
@@ -17,6 +19,8 @@ use latency::Latency;
 
 pub use latency::{BUCKETS, Histogram};
 pub use tally::{Counter, DeskSight, FAILURES, Level, SlotSight, Tally};
+pub(crate) use told::millis;
+pub use told::{News, Told};
 
 /// Which phase of its life a relay is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +93,7 @@ pub struct Vitals {
     batch_us: AtomicU64,
     latency: Latency,
     tally: Tally,
+    told: Told,
     slot: Mutex<Option<(Instant, SlotSight)>>,
     desk: Mutex<Option<(Instant, DeskSight)>>,
     reads: Mutex<Option<Reads>>,
@@ -145,6 +150,7 @@ impl Default for Vitals {
             batch_us: AtomicU64::new(0),
             latency: Latency::default(),
             tally: Tally::default(),
+            told: Told::default(),
             slot: Mutex::default(),
             desk: Mutex::default(),
             reads: Mutex::default(),
@@ -171,6 +177,17 @@ impl Vitals {
     #[must_use]
     pub fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// The position that is confirmed, for a line of the log; none before there is one.
+    pub(crate) fn position(&self) -> Option<DisplayValue<Lsn>> {
+        Some(self.confirmed()).filter(|lsn| *lsn != Lsn::ZERO).map(display)
+    }
+
+    /// What was told lately.
+    #[must_use]
+    pub fn told(&self) -> &Told {
+        &self.told
     }
 
     /// Both ends are open, and nothing is in flight.

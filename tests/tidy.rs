@@ -346,7 +346,7 @@ fn each_thing_is_known_in_one_room() {
 /// Rooms that have a reason to ask what time it is.
 const NEEDS_A_CLOCK: [&str; 15] = [
     "message.rs",
-    "vitals.rs",
+    "vitals",
     "processor",
     "refusal.rs",
     "supervisor.rs",

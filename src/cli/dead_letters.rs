@@ -9,6 +9,7 @@ use super::output;
 use crate::config::Config;
 use crate::error::OutboxError;
 use crate::postgres::{DeadLetterOffice, Session, counted as count};
+pub(super) use crate::telemetry::escape;
 
 /// Carries out one of its commands.
 pub(super) async fn dead_letters(command: &DeadLettersCommand, config: &Config) -> Result<(), OutboxError> {
@@ -47,21 +48,6 @@ async fn open(config: &Config, office: &DeadLetterOffice, to_write: bool) -> Res
     Ok(session)
 }
 
-/// Text from a message or a server, with what would move a terminal's cursor or turn its text made visible.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        let turns =
-            matches!(letter, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-        if letter.is_control() || turns {
-            escaped.extend(letter.escape_default());
-        } else {
-            escaped.push(letter);
-        }
-    }
-    escaped
-}
-
 /// Bytes in hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -72,8 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_reaches_the_terminal_but_text() {
-        assert_eq!(escape("a\x1b[2J\n\u{202E}ä\\"), "a\\u{1b}[2J\\n\\u{202e}ä\\");
+    fn bytes_are_two_digits_each() {
         assert_eq!(hex(&[0, 255]), "00ff");
     }
 }

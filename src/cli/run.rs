@@ -1,8 +1,6 @@
 //! `walpost run`: the relay, with health and a progress line around it.
 
-use std::fs;
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
@@ -16,19 +14,19 @@ use crate::error::OutboxError;
 use crate::processor::Pace;
 use crate::relay::Relay;
 use crate::spans::Spans;
-use crate::telemetry::{self, About, Access, App, Console, Events, Exporter, Health, Letters, Progress};
+use crate::telemetry::{
+    self, About, Access, App, Console, Events, Exporter, Health, Letters, Progress, TokenFile,
+};
 use crate::vitals::Vitals;
 
-/// A shorter one can be found out by trying.
-const SHORTEST_TOKEN: usize = 16;
-
 pub(super) async fn run(config: Config, console: &Console, events: Events) -> Result<(), OutboxError> {
-    let access = access(&config.observe)?;
+    let token_file = token_file(&config.observe)?;
     let (vitals, exporter) = vitals(&config.traces);
     let app = App::new(Arc::clone(&vitals))
-        .with_access(access)
+        .with_access(Access::default().with_actions(config.observe.page_actions))
         .of(about(&config), events)
         .with_letters(Letters::new(config.database.clone(), config.target.clone()));
+    let app = token_file.into_iter().fold(app, App::with_token_file);
     // Bound before anything else: a relay that can't tell how it is should not begin.
     let _health = match &config.observe.listen {
         Some(address) => Some(listen(address, &app).await?),
@@ -45,11 +43,17 @@ pub(super) async fn run(config: Config, console: &Console, events: Events) -> Re
         pace: Pace { drain_deadline: config.delivery.drain_timeout, ..Pace::default() },
         alone: true,
     };
-    let result = on_its_own_thread(relay.run(vitals, shutdown)).await;
+    let result = on_its_own_thread(relay.run(Arc::clone(&vitals), shutdown)).await;
     if let Some(exporter) = exporter {
         exporter.finish().await;
     }
-    result
+    result.map_err(|error| if console.is_for_machines() { told(error, &vitals) } else { error })
+}
+
+/// An error that ends the relay, on a line of the log where nobody but a program reads on.
+fn told(error: OutboxError, vitals: &Vitals) -> OutboxError {
+    tracing::error!(error = error.chain(), advice = error.advice(), position = vitals.position(), "stopped");
+    error.told()
 }
 
 /// What relay this is, for the page.
@@ -64,34 +68,16 @@ fn about(config: &Config) -> About {
     }
 }
 
-/// Who may look and act, with the token out of its file.
-fn access(observe: &Observe) -> Result<Access, OutboxError> {
-    let access = Access::default().with_actions(observe.page_actions);
+/// What whoever looks or acts has to bear.
+fn token_file(observe: &Observe) -> Result<Option<TokenFile>, OutboxError> {
     match &observe.listen_token_file {
-        Some(path) => Ok(access.with_token(&token(path)?)),
+        Some(path) => TokenFile::open(path).map(Some),
         None if observe.page_actions => Err(OutboxError::usage(
             "--page-actions (WALPOST_PAGE_ACTIONS) needs a token, or anybody on this machine could use it",
             "name a file that holds one with --listen-token-file or WALPOST_LISTEN_TOKEN_FILE",
         )),
-        None => Ok(access),
+        None => Ok(None),
     }
-}
-
-fn token(path: &Path) -> Result<String, OutboxError> {
-    let wrong = |what: String| {
-        OutboxError::usage(
-            format!("--listen-token-file (WALPOST_LISTEN_TOKEN_FILE): {}: {what}", path.display()),
-            "put a long random text into it, for example with: openssl rand -hex 32",
-        )
-    };
-    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let token = text.trim();
-    if token.len() < SHORTEST_TOKEN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(wrong(format!(
-            "not a token: at least {SHORTEST_TOKEN} letters, digits and the like, without spaces"
-        )));
-    }
-    Ok(token.to_owned())
 }
 
 /// What the relay tells of itself, and who hands on its spans, if anybody wants them.

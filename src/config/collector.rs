@@ -3,6 +3,7 @@
 //! Source: OpenTelemetry specification, "OTLP Exporter Configuration" and "Environment Variable Specification".
 
 use std::fmt;
+use std::path::PathBuf;
 
 use axum::http::Uri;
 use axum::http::uri::Scheme;
@@ -12,8 +13,8 @@ use super::layers::{self, Layers};
 use crate::error::OutboxError;
 
 const PATH: &str = "/v1/traces";
-const FORM: &str =
-    "write http://host:port, such as http://localhost:4318, where a collector takes OTLP over HTTP; or off";
+const FORM: &str = "write http:// or https:// and host:port, such as http://localhost:4318, where a collector takes OTLP \
+                    over HTTP; or off";
 
 /// What shall become of spans.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,15 +34,27 @@ pub struct Collector {
     pub authority: String,
     /// Where it takes spans.
     pub path: String,
+    /// How the way to it is encrypted, if it is.
+    pub tls: Option<CollectorTls>,
     /// What each request bears besides its own headers; may hold secrets.
     pub headers: Vec<(String, String)>,
     /// What the spans' sender is called, and more of its kind.
     pub resource: Vec<(String, String)>,
 }
 
+/// Files in PEM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CollectorTls {
+    /// The authorities to trust, instead of those of the operating system.
+    pub roots: Option<PathBuf>,
+    /// What we show: a certificate and its key.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
 impl fmt::Debug for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Collector(http://{}{})", self.authority, self.path)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        write!(f, "Collector({scheme}://{}{})", self.authority, self.path)
     }
 }
 
@@ -81,10 +94,18 @@ impl Traces {
         }
     }
 
-    fn to((authority, path): (String, String), environment: &Environment) -> Traces {
-        let headers = environment
-            .get("OTEL_EXPORTER_OTLP_TRACES_HEADERS")
-            .or(environment.get("OTEL_EXPORTER_OTLP_HEADERS"));
+    fn to(place: Place, environment: &Environment) -> Traces {
+        let Place { authority, path, is_https } = place;
+        // One for traces goes over one for all that is exported.
+        let get = |what: &str| {
+            let own = environment.get(&format!("OTEL_EXPORTER_OTLP_TRACES_{what}"));
+            own.or(environment.get(&format!("OTEL_EXPORTER_OTLP_{what}")))
+        };
+        let file = |what| get(what).map(PathBuf::from);
+        let tls = is_https.then(|| CollectorTls {
+            roots: file("CERTIFICATE"),
+            own: file("CLIENT_CERTIFICATE").zip(file("CLIENT_KEY")),
+        });
         let mut resource = pairs(environment.get("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default());
         if let Some(name) = environment.get("OTEL_SERVICE_NAME") {
             resource.retain(|(key, _)| key != "service.name");
@@ -95,35 +116,40 @@ impl Traces {
                 resource.push((key.to_owned(), value.to_owned()));
             }
         }
-        let headers = pairs(headers.unwrap_or_default());
-        Traces::To(Box::new(Collector { authority, path, headers, resource }))
+        let headers = pairs(get("HEADERS").unwrap_or_default());
+        Traces::To(Box::new(Collector { authority, path, tls, headers, resource }))
     }
 }
 
-/// `host:port` and path of a URL; of a base, with the path for spans behind its own.
-fn place(url: &str, is_base: bool) -> Result<(String, String), String> {
+/// What a URL says.
+#[derive(Debug)]
+struct Place {
+    /// `host:port`.
+    authority: String,
+    path: String,
+    is_https: bool,
+}
+
+/// Takes a URL apart; the path for spans goes behind that of a base.
+fn place(url: &str, is_base: bool) -> Result<Place, String> {
     // The URL itself may hold a password.
     let uri: Uri = url.trim().parse().map_err(|_| "it is not a URL".to_owned())?;
-    match uri.scheme() {
-        Some(scheme) if *scheme == Scheme::HTTP => {}
-        Some(scheme) if *scheme == Scheme::HTTPS => {
-            return Err(
-                "https is not spoken by this version; a collector beside the relay takes http".to_owned()
-            );
-        }
-        _ => return Err("it does not begin with http://".to_owned()),
-    }
+    let is_https = match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP => false,
+        Some(scheme) if *scheme == Scheme::HTTPS => true,
+        _ => return Err("it begins neither with http:// nor with https://".to_owned()),
+    };
     let Some(host) = uri.host().filter(|host| !host.is_empty()) else {
         return Err("it has no host".to_owned());
     };
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err("a user is named in it; use OTEL_EXPORTER_OTLP_HEADERS".to_owned());
     }
-    let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+    let authority = format!("{host}:{}", uri.port_u16().unwrap_or(if is_https { 443 } else { 80 }));
     let own = uri.path_and_query().map_or("/", |path| path.as_str());
     let base = own.trim_end_matches('/');
     let path = if is_base && !base.ends_with(PATH) { format!("{base}{PATH}") } else { own.to_owned() };
-    Ok((authority, path))
+    Ok(Place { authority, path, is_https })
 }
 
 /// `key=value,key=value`, with what is not plain written as `%20`. Entries of another form are passed over.
@@ -172,8 +198,7 @@ mod tests {
         assert_eq!((found.authority.as_str(), found.path.as_str()), ("h:80", "/here?x=1"));
         for (name, value, why) in [
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "OTEL_EXPORTER_OTLP_PROTOCOL is grpc"),
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://h", "https is not spoken"),
-            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "h:4318", "does not begin with http://"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "h:4318", "begins neither with http://"),
         ] {
             match standard(&[all, (name, value)]) {
                 Traces::Impossible(what) => assert!(what.contains(why), "{what}"),
@@ -207,19 +232,38 @@ mod tests {
     }
 
     #[test]
+    fn files_are_for_https_and_those_for_traces_go_first() {
+        let all = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/all.crt");
+        assert_eq!(collector(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h"), all]).tls, None);
+        let secure = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://h");
+        assert_eq!(collector(&[secure]).tls, Some(CollectorTls::default()));
+        let found = collector(&[
+            secure,
+            all,
+            ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/traces.crt"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/own.crt"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/own.key"),
+        ]);
+        let own = Some(("/own.crt".into(), "/own.key".into()));
+        assert_eq!(found.tls, Some(CollectorTls { roots: Some("/traces.crt".into()), own }));
+    }
+
+    #[test]
     fn a_url_is_a_place_or_says_what_is_wrong() {
         for (url, expected) in [
             ("http://localhost:4318", Ok(("localhost:4318", "/v1/traces"))),
             ("http://localhost:4318/v1/traces", Ok(("localhost:4318", "/v1/traces"))),
             ("http://[::1]:4318/", Ok(("[::1]:4318", "/v1/traces"))),
+            ("https://otlp.example.com", Ok(("otlp.example.com:443", "/v1/traces"))),
             ("localhost:4318", Err("http://")),
             ("ftp://h", Err("http://")),
             ("http://user:sesame@h", Err("a user is named")),
             ("http://h\u{e9} x", Err("not a URL")),
         ] {
             match (place(url, true), expected) {
-                (Ok((authority, path)), Ok(expected)) => {
-                    assert_eq!((authority.as_str(), path.as_str()), expected)
+                (Ok(found), Ok(expected)) => {
+                    assert_eq!((found.authority.as_str(), found.path.as_str()), expected);
+                    assert_eq!(found.is_https, url.starts_with("https"));
                 }
                 (Err(what), Err(why)) => assert!(what.contains(why) && !what.contains("sesame"), "{what}"),
                 (found, _) => panic!("{url}: {found:?}"),

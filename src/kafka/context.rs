@@ -17,6 +17,7 @@ use super::guard::Secrets;
 use super::login::Token;
 use super::partitioner::Choice;
 use super::watch::Watch;
+use crate::vitals::News;
 
 /// The producer and what it calls back.
 pub(super) type KafkaProducer = BaseProducer<Context, Choice>;
@@ -118,9 +119,13 @@ impl ClientContext for Context {
                 debug!(target: "walpost::kafka", "{facility}: {line}");
             }
             Info => debug!(target: "walpost::kafka", "{facility}: {line}"),
-            Notice => info!(target: "walpost::kafka", "{facility}: {line}"),
-            _ if self.watch.is_news(facility) => warn!(target: "walpost::kafka", "{facility}: {line}"),
-            _ => debug!(target: "walpost::kafka", "{facility}: {line}"),
+            _ => match self.watch.meet(facility) {
+                Some(News { untold, .. }) if matches!(level, Notice) => {
+                    info!(target: "walpost::kafka", untold, "{facility}: {line}");
+                }
+                Some(News { untold, .. }) => warn!(target: "walpost::kafka", untold, "{facility}: {line}"),
+                None => debug!(target: "walpost::kafka", "{facility}: {line}"),
+            },
         }
     }
 

@@ -9,18 +9,18 @@
 //! Suspicion comes first because a name that resolves to an IPv6 address nobody listens on makes "all
 //! brokers" go down for the moment until the IPv4 address is tried.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::{info, warn};
 
-use crate::vitals::Vitals;
+use crate::vitals::{News, Vitals, millis};
 
-/// While a fault lasts, what is known already is logged at most this often.
-const QUIET: Duration = Duration::from_secs(60);
+/// Under which name it is among the faults that were told, from one producer to the next.
+const UNREACHABLE: &str = "Kafka can't be reached";
+const ADVICE: &str = "see whether the brokers are up and reachable from here (--brokers), and whether they take the login; the \
+                      relay goes on by itself, the slot keeps what waits, and nothing is lost";
 
 pub(super) struct Watch {
     vitals: Arc<Vitals>,
@@ -35,13 +35,12 @@ pub(super) struct Watch {
 
 #[derive(Default)]
 struct State {
-    /// Since when it is certain that no broker can be reached.
-    fault: Option<Instant>,
+    /// It is certain that no broker can be reached.
+    fault: bool,
     /// What librdkafka last said about a connection.
     reason: Option<String>,
     /// That it hasn't been logged, and what it is about.
     untold: Option<String>,
-    limiter: Limiter,
 }
 
 impl Watch {
@@ -75,15 +74,15 @@ impl Watch {
     pub(super) fn heard(&self, reason: &str) {
         let mut state = self.lock();
         state.reason = Some(reason.to_owned());
-        if state.fault.is_some() {
+        if state.fault {
             self.vitals.set_broker_fault(state.reason.clone());
         }
     }
 
     /// Takes in that the producer can't go on, which says nothing about the brokers.
     pub(super) fn stopped(&self, reason: &str) {
-        if self.is_news("fatal") {
-            warn!(target: "walpost::kafka", "the Kafka producer has to start anew: {reason}");
+        if let Some(News { untold, .. }) = self.meet("fatal") {
+            warn!(target: "walpost::kafka", error = reason, untold, "the Kafka producer has to start anew");
         }
     }
 
@@ -106,6 +105,8 @@ impl Watch {
     pub(super) fn delivered(&self) {
         if self.is_new() {
             self.new.store(false, Relaxed);
+            // It may be the end of an earlier producer's fault.
+            self.tell_end();
         }
         if self.in_doubt() {
             self.answered();
@@ -116,13 +117,16 @@ impl Watch {
     pub(super) fn unreachable(&self) {
         let mut state = self.lock();
         let reason = state.reason.clone().unwrap_or_else(|| "no broker answers".to_owned());
-        let now = Instant::now();
-        let first = state.fault.is_none();
-        state.fault.get_or_insert(now);
-        if state.limiter.lets_pass("fault", now) || first {
-            warn!(target: "walpost::kafka", "Kafka can't be reached, trying on: {reason}");
+        state.fault = true;
+        // Before it is told: who reads the log and then asks for the state must find it.
+        self.vitals.set_broker_fault(Some(reason.clone()));
+        drop(state);
+        if let Some(News { lasted, .. }) = self.vitals.told().meet(UNREACHABLE) {
+            let position = self.vitals.position();
+            let lasted_ms = (!lasted.is_zero()).then_some(millis(lasted));
+            let text = format!("{UNREACHABLE}, trying on");
+            warn!(target: "walpost::kafka", error = reason, advice = ADVICE, position, lasted_ms, "{text}");
         }
-        self.vitals.set_broker_fault(Some(reason));
     }
 
     /// A broker has answered.
@@ -130,34 +134,44 @@ impl Watch {
         if !self.doubt.swap(false, Relaxed) {
             return;
         }
-        if let Some(since) = self.forget() {
-            info!(target: "walpost::kafka", "Kafka answers again after {:.1?}", since.elapsed());
+        self.forget();
+        self.tell_end();
+    }
+
+    fn tell_end(&self) {
+        if let Some(lasted) = self.vitals.told().over(UNREACHABLE) {
+            let position = self.vitals.position();
+            let lasted_ms = millis(lasted);
+            info!(target: "walpost::kafka", position, lasted_ms, "Kafka answers again after {lasted:.1?}");
         }
     }
 
-    fn forget(&self) -> Option<Instant> {
+    fn forget(&self) {
         let mut state = self.lock();
         (state.reason, state.untold) = (None, None);
-        let since = state.fault.take();
-        if since.is_some() {
+        if std::mem::take(&mut state.fault) {
             self.vitals.set_broker_fault(None);
         }
-        since
     }
 
     /// Logs trouble with single brokers. While there is doubt the verdict is logged, not each attempt.
     pub(super) fn tell(&self) {
         let mut state = self.lock();
         let Some(topic) = state.untold.take() else { return };
-        if !self.in_doubt() && state.limiter.lets_pass(&topic, Instant::now()) {
-            let reason = state.reason.as_deref().unwrap_or_default();
-            warn!(target: "walpost::kafka", "trouble with a Kafka broker: {reason}");
+        let reason = state.reason.clone().unwrap_or_default();
+        drop(state);
+        if !self.in_doubt()
+            && let Some(News { untold, .. }) = self.meet(&topic)
+        {
+            let advice =
+                "others may answer; if it lasts, see whether that broker is up and reachable from here";
+            warn!(target: "walpost::kafka", error = reason, advice, untold, "trouble with a Kafka broker");
         }
     }
 
-    /// Whether a line of librdkafka's log is news.
-    pub(super) fn is_news(&self, facility: &str) -> bool {
-        self.lock().limiter.lets_pass(facility, Instant::now())
+    /// Whether a line of librdkafka's log about this is news.
+    pub(super) fn meet(&self, topic: &str) -> Option<News> {
+        self.vitals.told().meet(&format!("librdkafka: {topic}"))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -169,26 +183,6 @@ impl Drop for Watch {
     /// The next producer starts with a clean sheet and finds out for itself.
     fn drop(&mut self) {
         self.forget();
-    }
-}
-
-/// Lets a topic through once in [`QUIET`].
-#[derive(Default)]
-struct Limiter(HashMap<String, Instant>);
-
-impl Limiter {
-    fn lets_pass(&mut self, topic: &str, now: Instant) -> bool {
-        match self.0.get_mut(topic) {
-            Some(last) if now.duration_since(*last) < QUIET => false,
-            Some(last) => {
-                *last = now;
-                true
-            }
-            None => {
-                self.0.insert(topic.to_owned(), now);
-                true
-            }
-        }
     }
 }
 
@@ -220,14 +214,15 @@ mod tests {
         assert!(vitals.broker_fault().is_none(), "a producer takes its fault along");
     }
 
-    #[test]
-    fn a_topic_passes_once_a_minute() {
-        let (mut limiter, start) = (Limiter::default(), Instant::now());
-        for (topic, after, passes) in
-            [("a", 0, true), ("a", 59, false), ("b", 59, true), ("a", 60, true), ("a", 61, false)]
-        {
-            let now = start + Duration::from_secs(after);
-            assert_eq!(limiter.lets_pass(topic, now), passes, "{topic} after {after} s");
-        }
+    #[tokio::test(start_paused = true)]
+    async fn what_the_next_producer_meets_as_well_is_no_news() {
+        let vitals = Arc::new(Vitals::default());
+        let told = || {
+            let watch = Watch::new(Arc::clone(&vitals));
+            watch.meet("BROKERFAIL").is_some()
+        };
+        assert_eq!([told(), told()], [true, false]);
+        tokio::time::advance(std::time::Duration::from_secs(60)).await;
+        assert_eq!([told(), told()], [true, false]);
     }
 }

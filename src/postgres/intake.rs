@@ -378,9 +378,13 @@ impl Intake {
         }
         self.notices = self.notices.saturating_add(1);
         match self.notices {
-            ..LOGGED_NOTICES => tracing::warn!(sqlstate, message, "the server says"),
+            ..LOGGED_NOTICES => tracing::warn!(sqlstate, error = message, "the server says"),
             LOGGED_NOTICES => {
-                tracing::warn!(sqlstate, message, "the server says; its further notices are not logged")
+                tracing::warn!(
+                    sqlstate,
+                    error = message,
+                    "the server says; its further notices are not logged"
+                )
             }
             _ => {}
         }

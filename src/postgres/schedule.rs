@@ -23,7 +23,7 @@ use super::settings::Endpoint;
 use super::table::{HeldRows, Look, ScheduledTable};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
-use crate::vitals::Vitals;
+use crate::vitals::{News, Vitals, millis};
 
 /// Due rows are looked for this often at least: somebody may change their times, and a clock may be set.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -35,6 +35,8 @@ const LOOK_GAP: Duration = Duration::from_millis(2);
 const WRITE_OUT_AFTER: Duration = Duration::from_millis(20);
 /// After this long it is told that the table does not answer, or that somebody holds what is due.
 const TOLD_AFTER: Duration = Duration::from_secs(5);
+/// The table's name among what was told.
+const SILENT: &str = "the table of rows for later";
 
 /// What the task works with.
 #[derive(Clone)]
@@ -291,18 +293,29 @@ async fn attend<T>(
 ) -> Result<T, OutboxError> {
     let mut statement = std::pin::pin!(statement);
     means.vitals.holding_back(true);
-    let answer = match timeout(TOLD_AFTER, &mut statement).await {
-        Ok(answer) => answer,
-        Err(_) => {
+    let told = means.vitals.told();
+    let answer = loop {
+        if let Ok(answer) = timeout(TOLD_AFTER, &mut statement).await {
+            break answer;
+        }
+        if let Some(News { lasted, .. }) = told.meet(SILENT) {
+            let waited = lasted + TOLD_AFTER;
             tracing::warn!(
+                position = means.vitals.position(),
                 advice = "see pg_stat_activity for who locks it, and whether a synchronous standby is away",
+                lasted_ms = millis(waited),
                 "waiting: {} has not answered for {} s",
                 means.table.name(),
-                TOLD_AFTER.as_secs()
+                waited.as_secs()
             );
-            statement.await
         }
     };
+    if answer.is_ok()
+        && let Some(lasted) = told.over(SILENT)
+    {
+        let (position, lasted_ms) = (means.vitals.position(), millis(lasted + TOLD_AFTER));
+        tracing::info!(position, lasted_ms, "{} answers again", means.table.name());
+    }
     means.vitals.holding_back(false);
     answer
 }

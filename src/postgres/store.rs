@@ -185,11 +185,15 @@ impl ReplicationSource {
         let started = connection.copy_both(&slot::start_command(&self.target, binary)).await;
         self.memory.shared |= started.as_ref().is_err_and(OutboxError::is_slot_in_use);
         started?;
-        tracing::info!(
-            server = place(&endpoint.config), connection = %session.security(), slot = self.target.slot, confirmed = %at,
-            system = id, timeline, binary,
-            "reading the log"
-        );
+        let (server, security) = (place(&endpoint.config), session.security());
+        // The same one again is no news: lives may end at once, one after the other.
+        let same = format!("reading the log of {server} ({security}, {id}, {timeline}, {binary})");
+        if self.vitals.told().meet(&same).is_some() {
+            tracing::info!(
+                server, connection = %security, slot = self.target.slot, confirmed = %at, system = id, timeline, binary,
+                "reading the log"
+            );
+        }
         self.vitals.reading(Reads { system: id, pid: reader });
         let letters = (endpoint.clone(), self.dead_letters.read_by(reader));
         Ok(self.stream(connection, reader, session, letters, &preflight, look))

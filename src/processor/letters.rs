@@ -10,6 +10,7 @@ use crate::message::OutboxMessage;
 use crate::mutants::{self, Mutant};
 use crate::publisher::{OutboxPublisher, Ticket};
 use crate::store::OutboxStore;
+use crate::vitals::News;
 
 /// As many letters are stored at once, or sent again.
 const MOST_LETTERS: usize = 500;
@@ -149,13 +150,17 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         let letters = std::mem::take(&mut self.letters.pending);
         self.letters.bytes = 0;
         if let Some(refused) = letters.iter().find(|letter| letter.attempts > 0) {
-            tracing::warn!(
-                letters = letters.len(),
-                position = %refused.position,
-                error = refused.error,
-                advice = "see `walpost dead-letters list`; mend the cause, then replay or discard",
-                "parked as dead letters"
-            );
+            let news = self.road.vitals.told().happen("parked as dead letters");
+            if let Some(News { untold, .. }) = news {
+                tracing::warn!(
+                    letters = letters.len(),
+                    position = %refused.position,
+                    error = refused.error,
+                    untold,
+                    advice = "see `walpost dead-letters list`; mend the cause, then replay or discard",
+                    "parked as dead letters"
+                );
+            }
         } else {
             tracing::debug!(letters = letters.len(), "parked behind dead letters of their keys");
         }
@@ -254,7 +259,10 @@ impl<S: OutboxStore, P: OutboxPublisher, L: DeadLetterStore> OutboxProcessor<S, 
         advice: Option<&str>,
         reach: Reach,
     ) -> Result<(), OutboxError> {
-        tracing::warn!(position = %replay.letter.position, error, advice, "a dead letter was refused again");
+        if let Some(News { untold, .. }) = self.road.vitals.told().happen("a dead letter was refused again") {
+            let position = replay.letter.position;
+            tracing::warn!(%position, error, advice, untold, "a dead letter was refused again");
+        }
         self.road.vitals.tally().refused.add(1);
         self.road.attend(self.kept.refused_again(replay, error, reach)).await?;
         self.road.vitals.letters_settled();

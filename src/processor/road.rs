@@ -14,10 +14,12 @@ use crate::error::OutboxError;
 use crate::progress::Progress;
 use crate::publisher::{OutboxPublisher, Receipt, Ticket};
 use crate::store::OutboxStore;
-use crate::vitals::Vitals;
+use crate::vitals::{Vitals, millis};
 
 /// After this long it is told that the table of dead letters does not answer.
 const TOLD_AFTER: Duration = Duration::from_secs(5);
+/// What is told of then, and its name among the faults that were told.
+const SILENT: &str = "the table of dead letters";
 
 /// The two ends, and how far all is between them.
 #[derive(Debug)]
@@ -149,25 +151,38 @@ impl<S: OutboxStore, P: OutboxPublisher> Road<S, P> {
     ) -> Result<T, OutboxError> {
         let mut statement = pin!(statement);
         let asked = Instant::now();
-        let (mut told, _answered) = (false, self.vitals.asking_for_letters());
+        let _answered = self.vitals.asking_for_letters();
         loop {
             self.beat();
             tokio::select! {
                 biased;
                 // First, since it looks at the lease: whoever has slept over an answer must not act on it.
                 () = sleep_until(self.status.due(true)) => self.confirm().await?,
-                answer = &mut statement => return answer,
+                answer = &mut statement => {
+                    self.has_answered(&answer, asked.elapsed());
+                    return answer;
+                }
                 result = self.publisher.receipts(&mut self.receipts), if self.progress.in_flight() > 0 => result?,
                 result = self.rows.turn(), if self.rows.has_work() => result?,
             }
-            if !told && asked.elapsed() >= TOLD_AFTER {
-                told = true;
+            let waited = asked.elapsed();
+            if waited >= TOLD_AFTER && self.vitals.told().meet(SILENT).is_some() {
                 tracing::warn!(
+                    position = self.vitals.position(),
                     advice = "see pg_stat_activity for who locks it",
-                    "waiting: the table of dead letters has not answered for {} s",
-                    asked.elapsed().as_secs()
+                    lasted_ms = millis(waited),
+                    "waiting: {SILENT} has not answered for {} s",
+                    waited.as_secs()
                 );
             }
+        }
+    }
+
+    /// If it was told that the table is silent, so is that it no longer is.
+    fn has_answered<T>(&self, answer: &Result<T, OutboxError>, waited: Duration) {
+        if answer.is_ok() && self.vitals.told().over(SILENT).is_some() {
+            let (position, lasted_ms) = (self.vitals.position(), millis(waited));
+            tracing::info!(position, lasted_ms, "{SILENT} answers again");
         }
     }
 }

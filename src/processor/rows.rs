@@ -21,7 +21,7 @@ use crate::error::OutboxError;
 use crate::message::{OutboxMessage, RowKey};
 use crate::mutants::{self, Mutant};
 use crate::publisher::Ticket;
-use crate::vitals::Vitals;
+use crate::vitals::{Vitals, millis};
 use crate::write_back::WriteBack;
 
 /// As many rows are written at once.
@@ -37,9 +37,10 @@ const LINGER: Duration = Duration::from_millis(50);
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// The same for rows that can't be seen yet.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// After this long it is told that nothing is written back, and how often that is told again.
+/// After this long it is told that nothing is written back.
 const TOLD_AFTER: Duration = Duration::from_secs(5);
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// Its name among the faults that were told.
+const UNWRITTEN: &str = "published rows are not written back";
 
 /// Rows on their way back into the table.
 pub(super) struct Rows {
@@ -59,6 +60,8 @@ pub(super) struct Rows {
     /// When the next batch begins.
     due: Instant,
     trouble: Option<Trouble>,
+    /// A batch went well, and that was not looked at.
+    went_well: bool,
 }
 
 /// Rows under way.
@@ -80,7 +83,6 @@ struct Trouble {
     times: u32,
     why: String,
     advice: String,
-    told: Option<Instant>,
 }
 
 impl fmt::Debug for Rows {
@@ -102,6 +104,7 @@ impl Rows {
             written: Vec::new(),
             due: Instant::now(),
             trouble: None,
+            went_well: false,
         }
     }
 
@@ -230,7 +233,7 @@ impl Rows {
                     }
                 }
                 if again.is_empty() {
-                    self.trouble = None;
+                    (self.trouble, self.went_well) = (None, true);
                     self.due = Instant::now() + LINGER;
                 } else {
                     let why = "their transactions can't be seen yet, though the log tells of them".to_owned();
@@ -259,10 +262,9 @@ impl Rows {
     fn meet(&mut self, why: String, advice: &str, (first, longest): (Duration, Duration)) {
         let now = Instant::now();
         let before = self.trouble.take();
-        let (since, times) = before.as_ref().map_or((now, 0), |before| (before.since, before.times + 1));
-        let told = before.filter(|before| before.why == why).and_then(|before| before.told);
+        let (since, times) = before.map_or((now, 0), |before| (before.since, before.times + 1));
         self.due = now + first.saturating_mul(1 << times.min(16)).min(longest);
-        self.trouble = Some(Trouble { since, times, why, advice: advice.to_owned(), told });
+        self.trouble = Some(Trouble { since, times, why, advice: advice.to_owned() });
     }
 
     /// Tells, now and then, that rows are not written back; a table that is locked must not hold up the slot in silence.
@@ -282,11 +284,16 @@ impl Rows {
                 why: "the table does not answer".to_owned(),
                 advice: "see pg_stat_activity for who locks it, and whether a synchronous standby is away"
                     .to_owned(),
-                told: None,
             });
         }
         let rows = self.owed();
-        let Some(trouble) = &mut self.trouble else {
+        if std::mem::take(&mut self.went_well)
+            && let Some(lasted) = vitals.told().over(UNWRITTEN)
+        {
+            let (position, lasted_ms) = (vitals.position(), millis(lasted + TOLD_AFTER));
+            tracing::info!(position, lasted_ms, "published rows are written back again");
+        }
+        let Some(trouble) = &self.trouble else {
             return vitals.set_write_back_fault(None);
         };
         // Most pass before anybody could do something.
@@ -294,14 +301,11 @@ impl Rows {
             return;
         }
         vitals.set_write_back_fault(Some((trouble.since, &trouble.why)));
-        if trouble.told.is_none_or(|told| now - told >= TOLD_AGAIN) {
-            trouble.told = Some(now);
+        if vitals.told().meet(UNWRITTEN).is_some() {
             let (why, advice) = (&trouble.why, &trouble.advice);
-            tracing::warn!(
-                advice,
-                rows,
-                "published rows are not written back, and the slot waits for them: {why}"
-            );
+            let (position, lasted_ms) = (vitals.position(), millis(now - trouble.since));
+            let text = format!("{UNWRITTEN}, and the slot waits for them: {why}");
+            tracing::warn!(advice, position, rows, lasted_ms, "{text}");
         }
     }
 }

@@ -83,7 +83,7 @@ impl Token {
 impl Access {
     /// Asks for `Authorization: Bearer <token>`.
     #[must_use]
-    pub fn with_token(mut self, token: &str) -> Access {
+    pub fn with_token(mut self, token: impl Into<Arc<str>>) -> Access {
         self.token = Some(Token(token.into()));
         self
     }

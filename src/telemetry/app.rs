@@ -30,6 +30,7 @@ use super::events::{Events, now_ms};
 use super::history::History;
 use super::letters::{self, Action, Letters};
 use super::state::{self, About, Known, Sources};
+use super::token::TokenFile;
 use super::{exposition, health, metrics, page};
 use crate::error::OutboxError;
 use crate::vitals::{State as Phase, Vitals};
@@ -43,6 +44,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct App {
     vitals: Arc<Vitals>,
     access: Access,
+    token: Option<TokenFile>,
     about: Arc<About>,
     events: Events,
     history: Arc<Mutex<History>>,
@@ -57,6 +59,7 @@ impl App {
         App {
             vitals,
             access: Access::default(),
+            token: None,
             about: Arc::default(),
             events: Events::default(),
             history: Arc::default(),
@@ -70,6 +73,22 @@ impl App {
     pub fn with_access(mut self, access: Access) -> App {
         self.access = access;
         self
+    }
+
+    /// What whoever asks has to bear: what stands in this file when it is asked.
+    #[must_use]
+    pub fn with_token_file(mut self, file: TokenFile) -> App {
+        self.access = self.access.with_token(file.token(self.vitals.told()));
+        self.token = Some(file);
+        self
+    }
+
+    /// Who may ask for what now.
+    fn access(&self) -> Access {
+        match &self.token {
+            Some(file) => self.access.clone().with_token(file.token(self.vitals.told())),
+            None => self.access.clone(),
+        }
     }
 
     /// What relay this is, and what its log warns of.
@@ -131,7 +150,7 @@ impl App {
 }
 
 async fn guard(State(app): State<App>, request: Request, next: Next) -> Response {
-    let mut response = match verdict(&app.access, &request) {
+    let mut response = match verdict(&app.access(), &request) {
         Ok(()) => next.run(request).await,
         Err(denied) => turned_away(denied),
     };

@@ -7,6 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::plain::{escape, escape_json};
+use crate::config::LogFormat;
+
 /// To the start of the line, and erase to its end.
 const ERASE: &str = "\r\x1b[K";
 /// A line longer than the terminal is wide is cut, not wrapped: a wrapped one could not be erased.
@@ -17,24 +20,32 @@ const WRAP: &str = "\x1b[?7h";
 #[derive(Clone, Debug)]
 pub struct Console {
     screen: Arc<Mutex<Screen<Stderr>>>,
-    live: bool,
+    is_terminal: bool,
+    format: LogFormat,
 }
 
 impl Console {
-    /// A `live` console can show a progress line; another one shows none.
-    pub(super) fn new(live: bool) -> Console {
-        Console { screen: Arc::new(Mutex::new(Screen { out: io::stderr(), line: String::new() })), live }
+    /// A terminal with lines for people can show a progress line; another one shows none.
+    pub(super) fn new(is_terminal: bool, format: LogFormat) -> Console {
+        let screen = Screen { out: io::stderr(), line: String::new() };
+        Console { screen: Arc::new(Mutex::new(screen)), is_terminal, format }
+    }
+
+    /// Whether nobody but a program reads, for which each line has to be one of the log.
+    #[must_use]
+    pub fn is_for_machines(&self) -> bool {
+        !self.is_terminal && self.format == LogFormat::Json
     }
 
     /// Whether a progress line would be seen.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        self.live
+        self.is_terminal && self.format == LogFormat::Text
     }
 
     /// Puts a line in the place of the one shown before; an empty one only takes that away.
     pub fn show(&self, line: &str) {
-        if self.live {
+        if self.is_live() {
             let mut screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
             // A terminal that is gone can't be told that it is gone.
             let _ = screen.show(line);
@@ -46,17 +57,24 @@ impl<'a> MakeWriter<'a> for Console {
     type Writer = LogWriter;
 
     fn make_writer(&'a self) -> LogWriter {
-        LogWriter(Arc::clone(&self.screen))
+        LogWriter { screen: Arc::clone(&self.screen), format: self.format }
     }
 }
 
 /// Writes one event of the log.
 #[derive(Debug)]
-pub struct LogWriter(Arc<Mutex<Screen<Stderr>>>);
+pub struct LogWriter {
+    screen: Arc<Mutex<Screen<Stderr>>>,
+    format: LogFormat,
+}
 
 impl Write for LogWriter {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).log(event)?;
+        let mut screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
+        match (self.format, std::str::from_utf8(event)) {
+            (LogFormat::Json, Ok(line)) => screen.log(escape_json(line).as_bytes())?,
+            _ => screen.log(event)?,
+        }
         Ok(event.len())
     }
 
@@ -78,7 +96,7 @@ impl<W: Write> Screen<W> {
             return Ok(());
         }
         // Text from a server may hold anything, also what moves the cursor.
-        self.line = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        self.line = escape(line);
         let drawn = self.drawn();
         self.out.write_all(format!("{ERASE}{drawn}").as_bytes())?;
         self.out.flush()
@@ -115,7 +133,7 @@ mod tests {
         assert_eq!(seen(&|screen| screen.show("")), "");
         assert_eq!(seen(&|screen| screen.show("10/s")), "\r\x1b[K\x1b[?7l10/s\x1b[?7h");
         assert_eq!(seen(&|screen| screen.log(b"two\n")), "\r\x1b[Ktwo\n\x1b[?7l10/s\x1b[?7h");
-        assert_eq!(seen(&|screen| screen.show("a\nb\x1b[2J")), "\r\x1b[K\x1b[?7la b [2J\x1b[?7h");
+        assert_eq!(seen(&|screen| screen.show("a\nb\x1b[2J")), "\r\x1b[K\x1b[?7la\\nb\\u{1b}[2J\x1b[?7h");
         assert_eq!(seen(&|screen| screen.show("")), "\r\x1b[K");
         assert_eq!(seen(&|screen| screen.log(b"three\n")), "three\n");
     }

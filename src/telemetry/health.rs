@@ -168,9 +168,6 @@ fn stall(vitals: &Vitals, state: State) -> Option<Stall> {
 /// What to know of a state about which nothing else is advised.
 fn patience(state: State) -> &'static str {
     match state {
-        State::Retrying => {
-            "the relay tries again by itself until it goes well; nothing is lost, and the slot keeps what waits"
-        }
         State::StandingBy => {
             "nothing: this relay takes over when the slot is free; `walpost status` tells who holds it"
         }

@@ -4,9 +4,12 @@
 //!   records acknowledged ──► a bounded channel ──► a batch a second ──► POST, OTLP as JSON
 //!          full: dropped and counted     refused or unreachable: some more tries, then dropped and counted
 //! ```
+//! Over https with TLS of its own, see `tls`.
 //!
 //! Source: OpenTelemetry Protocol specification 1.x, "OTLP/HTTP", JSON encoding; semantic conventions for messaging and
 //! Kafka, whose state is "development".
+
+mod tls;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,15 +21,17 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::config::Collector;
 use crate::error::OutboxError;
 use crate::spans::Span;
-use crate::vitals::Vitals;
+use crate::vitals::{News, Vitals, millis};
+use tls::Tls;
 
 /// How often spans leave.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -38,8 +43,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TRIES: u32 = 5;
 /// How long the last batches may take when the relay ends.
 const LAST: Duration = Duration::from_secs(3);
-/// How often it is told that spans are lost.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
+/// The collector's name among the faults that were told.
+const REFUSES: &str = "the collector does not take spans";
+const ADVICE: &str = "see --otlp-endpoint; records are not affected";
+const ADVICE_OF_TLS: &str = "the collector's certificate must be signed by an authority of the operating system, or of the \
+                             file that OTEL_EXPORTER_OTLP_CERTIFICATE names, and be for the host in --otlp-endpoint; \
+                             records are not affected";
 /// As much of an answer is read.
 const ANSWER: usize = 64 << 10;
 
@@ -58,7 +67,7 @@ impl Exporter {
     #[must_use]
     pub fn start(collector: Collector, spans: mpsc::Receiver<Span>, vitals: Arc<Vitals>) -> Exporter {
         let (stop, stopped) = oneshot::channel();
-        let worker = Worker { collector, spans, vitals, batch: Vec::new(), tries: 0, told: None };
+        let worker = Worker { collector, spans, vitals, batch: Vec::new(), tries: 0, tls: None };
         Exporter { stop, task: tokio::spawn(worker.run(stopped)) }
     }
 
@@ -80,7 +89,8 @@ struct Worker {
     batch: Vec<Span>,
     /// How often it was offered.
     tries: u32,
-    told: Option<Instant>,
+    /// With what the last handshake went well.
+    tls: Option<Tls>,
 }
 
 /// Why a batch was not taken.
@@ -88,6 +98,17 @@ struct Refusal {
     why: String,
     /// It may be taken later.
     passes: bool,
+    advice: &'static str,
+}
+
+impl Refusal {
+    fn passing(what: &str, error: impl std::fmt::Display) -> Refusal {
+        Refusal { why: format!("{what}: {error}"), passes: true, advice: ADVICE }
+    }
+
+    fn of_tls(why: impl std::fmt::Display) -> Refusal {
+        Refusal { advice: ADVICE_OF_TLS, ..Refusal::passing("cannot connect", why) }
+    }
 }
 
 impl Worker {
@@ -120,22 +141,26 @@ impl Worker {
 
     async fn send(&mut self) -> bool {
         let body = body(&self.batch, &self.collector).to_string();
-        let late = |_| Refusal { why: "no answer in time".to_owned(), passes: true };
-        let result = timeout(PATIENCE, post(&self.collector, body)).await.map_err(late).flatten();
+        let late = |_| Refusal { why: "no answer in time".to_owned(), passes: true, advice: ADVICE };
+        let result = timeout(PATIENCE, self.post(body)).await.map_err(late).flatten();
         let (count, tally) = (self.batch.len() as u64, self.vitals.tally());
         match result {
             Ok(rejected) => {
                 let rejected = rejected.min(count);
                 tally.spans_exported.add(count - rejected);
                 tally.spans_dropped.add(rejected);
+                if let Some(lasted) = self.vitals.told().over(REFUSES) {
+                    let (collector, lasted_ms) = (&self.collector.authority, millis(lasted));
+                    tracing::info!(collector, lasted_ms, "the collector takes spans again");
+                }
             }
-            Err(Refusal { why, passes }) => {
+            Err(refusal) => {
                 self.tries += 1;
-                let lost = !passes || self.tries >= TRIES;
+                let lost = !refusal.passes || self.tries >= TRIES;
                 if lost {
                     tally.spans_dropped.add(count);
                 }
-                self.tell(&why, if lost { count } else { 0 });
+                self.tell(&refusal);
                 if !lost {
                     return false;
                 }
@@ -146,36 +171,52 @@ impl Worker {
         true
     }
 
-    fn tell(&mut self, why: &str, lost: u64) {
-        if self.told.is_some_and(|told| told.elapsed() < TOLD_AGAIN) {
-            return;
+    fn tell(&self, refusal: &Refusal) {
+        if let Some(News { lasted, .. }) = self.vitals.told().meet(REFUSES) {
+            let (collector, lost) = (&self.collector.authority, self.vitals.tally().spans_dropped.get());
+            let lasted_ms = (!lasted.is_zero()).then_some(millis(lasted));
+            let text = format!("{REFUSES}: {}", refusal.why);
+            tracing::warn!(collector, lost, lasted_ms, advice = refusal.advice, "{text}");
         }
-        self.told = Some(Instant::now());
-        tracing::warn!(
-            collector = self.collector.authority,
-            lost,
-            advice = "see --otlp-endpoint; records are not affected",
-            "the collector does not take spans: {why}"
-        );
+    }
+
+    /// Sends one request; how many of its spans were rejected.
+    async fn post(&mut self, body: String) -> Result<u64, Refusal> {
+        let stream = TcpStream::connect(&self.collector.authority).await;
+        let stream = stream.map_err(|error| Refusal::passing("cannot connect", error))?;
+        let Some(files) = &self.collector.tls else { return exchange(stream, &self.collector, body).await };
+        // Kept only if all goes well: else its files may have to be read anew.
+        let tls = match self.tls.take() {
+            Some(tls) => tls,
+            None => Tls::prepare(&self.collector, files).map_err(Refusal::of_tls)?,
+        };
+        let stream = tls.handshake(stream).await.map_err(Refusal::of_tls)?;
+        let answer = exchange(stream, &self.collector, body).await?;
+        self.tls = Some(tls);
+        Ok(answer)
     }
 }
 
-/// Sends one request; how many of its spans were rejected.
-async fn post(collector: &Collector, body: String) -> Result<u64, Refusal> {
-    let failed =
-        |what: &str, error: &dyn std::fmt::Display| Refusal { why: format!("{what}: {error}"), passes: true };
-    let stream = TcpStream::connect(&collector.authority).await;
-    let stream = stream.map_err(|error| failed("cannot connect", &error))?;
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    collector: &Collector,
+    body: String,
+) -> Result<u64, Refusal> {
     let handshake = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = handshake.map_err(|error| failed("cannot connect", &error))?;
+    let (mut sender, connection) = handshake.map_err(|error| Refusal::passing("cannot connect", error))?;
     // Ended with this request, however that ends.
     let mut driver = JoinSet::new();
     driver.spawn(connection);
     let request = request(collector, body).map_err(|error| Refusal {
         why: format!("the request can't be made: {}", error.chain()),
         passes: false,
+        advice: ADVICE,
     })?;
-    let answer = sender.send_request(request).await.map_err(|error| failed("no answer", &error))?;
+    let answer = sender.send_request(request).await.map_err(|error| {
+        // A server that wants a certificate of ours says so only now.
+        let alert = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        Refusal::passing("no answer", format!("{error}{}{alert}", if alert.is_empty() { "" } else { ": " }))
+    })?;
     let status = answer.status();
     let text = Limited::new(answer.into_body(), ANSWER).collect().await.map(|text| text.to_bytes());
     if !status.is_success() {
@@ -187,7 +228,7 @@ async fn post(collector: &Collector, body: String) -> Result<u64, Refusal> {
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT
         );
-        return Err(Refusal { why: format!("it answered {status}"), passes });
+        return Err(Refusal { why: format!("it answered {status}"), passes, advice: ADVICE });
     }
     Ok(text.map_or(0, |text| rejected(&text)))
 }
@@ -296,7 +337,7 @@ mod tests {
         tokio::spawn(async move { axum::serve(listener, router).await });
         let resource = vec![("service.name".to_owned(), "shop".to_owned())];
         let headers = vec![("authorization".to_owned(), "Bearer sesame".to_owned())];
-        (Collector { authority, path: "/v1/traces".to_owned(), headers, resource }, requests)
+        (Collector { authority, path: "/v1/traces".to_owned(), tls: None, headers, resource }, requests)
     }
 
     fn sent() -> Span {
@@ -358,14 +399,15 @@ mod tests {
         let nobody = Collector {
             authority: "127.0.0.1:1".to_owned(),
             path: "/".to_owned(),
+            tls: None,
             headers: Vec::new(),
             resource: Vec::new(),
         };
         let exporter = Exporter::start(nobody, receiver, Arc::clone(&vitals));
         tokio::time::advance(Duration::ZERO).await;
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         while vitals.tally().spans_dropped.get() == 0 {
-            assert!(Instant::now() < deadline, "it was never given up");
+            assert!(tokio::time::Instant::now() < deadline, "it was never given up");
             tokio::time::advance(Duration::from_millis(100)).await;
             tokio::task::yield_now().await;
         }

@@ -9,7 +9,7 @@ use walpost::{Batch, Lsn, OutboxMessage, OutboxStore, Position};
 
 use crate::dead_letters::{ids, insert, large, letters, parking, quick, too_large_world};
 use crate::identity::{ends_saying, statement};
-use crate::life::get;
+use crate::life::{get, lives};
 use crate::stall::falls;
 use crate::support::{KafkaBroker, PATIENCE, PostgresServer, eventually};
 use crate::world::{World, stop};
@@ -32,7 +32,7 @@ async fn a_locked_table_of_letters_costs_neither_slot_nor_process() {
     let (mut waits, locker) = locked(&world, &client).await;
     let second = world.command(["run", "--on-refusal", "dead-letter"]).spawn();
     second.wait_for_log("standing by", PATIENCE).await;
-    let lives = relay.log().matches("reading the log").count();
+    let began = lives(address).await;
     let mut flows = Vec::new();
     client.batch_execute("BEGIN").await.unwrap();
     for n in 0..100 {
@@ -48,7 +48,7 @@ async fn a_locked_table_of_letters_costs_neither_slot_nor_process() {
     assert!(relay.log().contains("waiting: the table of dead letters has not answered"), "{}", relay.log());
     locker.batch_execute("COMMIT").await.unwrap();
     world.caught_up().await;
-    assert_eq!(relay.log().matches("reading the log").count(), lives, "{}", relay.log());
+    assert_eq!(lives(address).await, began, "{}", relay.log());
     let parked: Vec<_> = letters(&client).await.iter().map(|letter| letter.0.unwrap()).collect();
     assert_eq!(parked, waits);
     assert_eq!(ids(&world.consume(flows.len()).await), flows, "each once");

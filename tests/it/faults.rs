@@ -216,7 +216,8 @@ async fn nothing_slips_past(prefix: &str, partitions: i32, key: &str) {
     }
     let committed = oracle.committed_ids().await;
     // Small batches, so that the small records are not refused for the company they keep.
-    let relay = world.command(["run", "-X", "batch.size=100000"]).spawn();
+    // Each try is told at this level only.
+    let relay = world.command(["run", "-X", "batch.size=100000", "--log-level", "walpost=debug"]).spawn();
     relay.wait_for_log("\"retrying\"", PATIENCE).await;
     let mark = relay.mark();
     relay.wait_for_log_since(mark, "\"retrying\"", PATIENCE).await;

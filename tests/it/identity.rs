@@ -20,7 +20,8 @@ pub(crate) async fn ends_saying(relay: &mut Walpost, limit: Duration, words: &[&
 pub(crate) fn statement(log: &str, begin: &str, end: &str) -> String {
     let start = log.find(begin).unwrap_or_else(|| panic!("no {begin:?} in\n{log}"));
     let length = log[start..].find(end).unwrap_or_else(|| panic!("no {end:?} behind {begin:?} in\n{log}"));
-    log[start..start + length + end.len()].to_owned()
+    // In the log it stands in a string of JSON.
+    log[start..start + length + end.len()].replace("\\\"", "\"")
 }
 
 pub(crate) fn finding(log: &str) -> String {

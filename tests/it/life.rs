@@ -23,6 +23,18 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     (code, answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
+/// What a relay has counted, or what is so now; zero before there is any.
+pub(crate) async fn figure(address: SocketAddr, name: &str) -> f64 {
+    let (_, text) = get(address, "/metrics").await;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or_default()
+}
+
+/// How often both ends were open, and records could flow.
+pub(crate) async fn lives(address: SocketAddr) -> f64 {
+    figure(address, "walpost_streams_started_total").await
+}
+
 #[tokio::test]
 async fn health_and_readiness_tell_the_state() {
     let world = World::new("health", 1).await;

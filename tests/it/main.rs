@@ -38,6 +38,7 @@ mod later_faults;
 mod later_hands;
 mod later_tables;
 mod life;
+mod logs;
 mod mapping;
 mod mapping_letters;
 mod metrics;

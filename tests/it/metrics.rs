@@ -4,6 +4,7 @@
 #[path = "../dashboards/expressions.rs"]
 mod expressions;
 mod spans;
+mod spans_tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

@@ -193,6 +193,44 @@ async fn letters_are_replayed_and_discarded_by_keyboard_with_the_token() {
     stop(relay).await;
 }
 
+/// With this token, what the relay does is answered with this code.
+async fn looks(address: SocketAddr, token: &str) -> u16 {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /api/state HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_token_that_is_rotated_counts_without_a_restart() {
+    let world = World::new("pagetoken", 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    let renewed = "close-sesame-close-sesame";
+    std::fs::write(&path, TOKEN).unwrap();
+    let relay = world.command(["run"]).env("WALPOST_LISTEN_TOKEN_FILE", &path).streaming().await;
+    let address = relay.listen_address().await;
+    assert_eq!((looks(address, TOKEN).await, looks(address, renewed).await), (200, 401));
+    // While it is being replaced, the one before counts; once it is, that one counts no more.
+    for unfit in ["", "short"] {
+        std::fs::write(&path, unfit).unwrap();
+        assert_eq!((looks(address, TOKEN).await, looks(address, unfit).await), (200, 401), "{unfit:?}");
+    }
+    std::fs::write(&path, format!("{renewed}\n")).unwrap();
+    assert_eq!((looks(address, TOKEN).await, looks(address, renewed).await), (401, 200));
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!((looks(address, TOKEN).await, looks(address, renewed).await), (401, 200));
+    let log = relay.log();
+    assert!(log.contains("the listener's token is another one from now on"), "{log}");
+    assert!(!log.contains("sesame"), "{log}");
+    stop(relay).await;
+}
+
 /// What a request of somebody who is no browser gets.
 async fn post(address: SocketAddr, headers: &str, body: &str) -> (u16, String) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -6,4 +6,5 @@ mod middleman;
 mod modes;
 mod password;
 mod relay;
+mod secrets;
 mod trust;

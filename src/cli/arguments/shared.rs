@@ -257,7 +257,7 @@ pub struct RelayArguments {
     /// A file with the token that a person gives to the page [default: none]
     ///
     /// Without one the page shows nothing on an address that others can reach. At least 16 letters, such as those of
-    /// `openssl rand -hex 32`; read at the start.
+    /// `openssl rand -hex 32`; read again for each request.
     ///
     /// [env: WALPOST_LISTEN_TOKEN_FILE] [file: listen_token_file]
     #[arg(long, value_name = "FILE")]
@@ -267,10 +267,11 @@ pub struct RelayArguments {
     /// [env: WALPOST_PAGE_ACTIONS] [file: page_actions]
     #[arg(long, value_name = "YES|NO", num_args = 0..=1, require_equals = true, default_missing_value = "yes")]
     page_actions: Option<String>,
-    /// A collector for spans of records whose rows belong to a trace: http://host:port, or off
+    /// A collector for spans of records whose rows belong to a trace: http:// or https://host:port, or off
     ///
     /// OTLP over HTTP. A row's header traceparent goes to the record untouched either way; with a collector, the way from
     /// commit to acknowledgement becomes a span of that trace. Without this setting OTEL_EXPORTER_OTLP_ENDPOINT counts.
+    /// Over https the collector is verified, by the system's authorities or those in OTEL_EXPORTER_OTLP_CERTIFICATE.
     ///
     /// [env: WALPOST_OTLP_ENDPOINT] [file: otlp_endpoint]
     #[arg(long, value_name = "URL")]

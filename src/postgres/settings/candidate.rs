@@ -8,9 +8,11 @@ use std::sync::Arc;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
+use super::super::auth::no_password;
+use super::Os;
 use super::merge::Merged;
+use super::passfile::{Login, PassFile};
 use super::tls::Tls;
-use super::{Os, passfile};
 use crate::error::OutboxError;
 use crate::secret::SecretSource;
 
@@ -23,7 +25,7 @@ pub struct Candidate {
     tls: Arc<Tls>,
     host: Host,
     port: u16,
-    passfile: Option<PathBuf>,
+    passfile: Option<Arc<PassFile>>,
     /// Instead of the password file.
     source: Option<Arc<SecretSource>>,
     /// The host's name in the password file.
@@ -37,14 +39,14 @@ impl Candidate {
     #[must_use]
     pub fn config(&self) -> Config {
         let mut config = self.config.clone();
-        if let Some(path) = &self.passfile {
-            let login = passfile::Login {
+        if let Some(file) = &self.passfile {
+            let login = Login {
                 host: &self.passfile_host,
                 port: self.port,
                 database: config.get_dbname().unwrap_or_default(),
                 user: config.get_user().unwrap_or_default(),
             };
-            if let Some(password) = passfile::read(path, login) {
+            if let Some(password) = file.password(login) {
                 config.password(password);
             }
         }
@@ -54,7 +56,8 @@ impl Candidate {
     /// The same, with how a connection is to be encrypted.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint { config: self.config(), tls: Arc::clone(&self.tls), source: self.source.clone() }
+        let (tls, source, passfile) = (Arc::clone(&self.tls), self.source.clone(), self.passfile.clone());
+        Endpoint { config: self.config(), tls, source, passfile }
     }
 
     pub(super) fn take_password_from(&mut self, source: &Arc<SecretSource>) {
@@ -71,6 +74,8 @@ pub struct Endpoint {
     pub(crate) tls: Arc<Tls>,
     /// Where the password comes from, if it is read for each connection.
     source: Option<Arc<SecretSource>>,
+    /// Where it comes from otherwise, if it was not given once and for all.
+    passfile: Option<Arc<PassFile>>,
 }
 
 impl Endpoint {
@@ -87,15 +92,23 @@ impl Endpoint {
     }
 
     /// What a failed login means: a password that is read for each connection may be another one the next time.
+    /// So may one of the password file, which is read again as well; the file may just be replaced.
     pub(crate) fn judge(&self, error: OutboxError) -> OutboxError {
-        if self.source.is_some() { error.of_renewed_login() } else { error }
+        let of_file = self.passfile.as_ref().is_some_and(|file| file.has_given());
+        let user = self.config.get_user().unwrap_or_default();
+        if of_file && error.to_string() == no_password(user).to_string() {
+            return OutboxError::transient(error.to_string()).with_advice(
+                "the password file has no line for this login any more: it is read again for each try",
+            );
+        }
+        if self.source.is_some() || of_file { error.of_renewed_login() } else { error }
     }
 }
 
 impl From<Config> for Endpoint {
     /// Without encryption.
     fn from(config: Config) -> Self {
-        Endpoint { config, tls: Arc::default(), source: None }
+        Endpoint { config, tls: Arc::default(), source: None, passfile: None }
     }
 }
 
@@ -126,7 +139,7 @@ impl Server {
             Host::Tcp(self.host.clone())
         };
         let passfile_host = if self.host == os.socket_dir { "localhost".to_owned() } else { self.host };
-        let (tls, passfile) = (Arc::clone(tls), passfile.map(Path::to_owned));
+        let (tls, passfile) = (Arc::clone(tls), passfile.map(|path| Arc::new(PassFile::new(path))));
         Candidate { config, tls, host, port: self.port, passfile, source: None, passfile_host }
     }
 }

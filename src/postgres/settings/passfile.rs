@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 /// What a line of the file must match.
 #[derive(Clone, Copy, Debug)]
@@ -13,20 +15,43 @@ pub(super) struct Login<'a> {
     pub(super) user: &'a str,
 }
 
-/// The password for this login. A file that others could read is not trusted, as with libpq: a warning
-/// is logged and the connection goes on without it.
-///
-/// A file of root's may be read by its group, as libpq has it for private keys: that is how orchestrators hand a secret
-/// to a process that is not root (Kubernetes with `fsGroup`, systemd with `LoadCredential=`).
-pub(super) fn read(path: &Path, login: Login<'_>) -> Option<String> {
-    match trusted_text(path) {
-        Ok(text) => find(&text, login),
-        Err(reason) => {
-            if let Some(reason) = reason {
-                tracing::warn!(file = %path.display(), "the password file is ignored: {reason}");
-            }
-            None
+/// The file, as one server's logins have found it.
+#[derive(Debug)]
+pub(super) struct PassFile {
+    path: PathBuf,
+    /// It has given a password.
+    has_given: AtomicBool,
+    /// Why it is ignored, as it was told.
+    told: Mutex<Option<String>>,
+}
+
+impl PassFile {
+    pub(super) fn new(path: &Path) -> PassFile {
+        PassFile { path: path.to_owned(), has_given: AtomicBool::default(), told: Mutex::default() }
+    }
+
+    /// The password for this login. A file that others could read is not trusted, as with libpq: a warning
+    /// is logged, once, and the connection goes on without it.
+    ///
+    /// A file of root's may be read by its group, as libpq has it for private keys: that is how orchestrators hand a secret
+    /// to a process that is not root (Kubernetes with `fsGroup`, systemd with `LoadCredential=`).
+    pub(super) fn password(&self, login: Login<'_>) -> Option<String> {
+        let text = trusted_text(&self.path);
+        let why = text.as_ref().err().cloned().flatten();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = why.as_ref().filter(|reason| told.as_ref() != Some(*reason)) {
+            let advice = "no password is taken from it as long as that is so";
+            tracing::warn!(file = %self.path.display(), advice, "the password file is ignored: {reason}");
         }
+        *told = why;
+        let password = find(&text.ok()?, login)?;
+        self.has_given.store(true, Relaxed);
+        Some(password)
+    }
+
+    /// Whether it has ever given a password: then one that is refused or missing now may come right without a restart.
+    pub(super) fn has_given(&self) -> bool {
+        self.has_given.load(Relaxed)
     }
 }
 
@@ -139,14 +164,16 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pgpass");
-        assert_eq!(read(&path, LOGIN), None, "no file");
-        assert_eq!(read(folder.path(), LOGIN), None, "not a file");
+        let file = PassFile::new(&path);
+        assert_eq!(file.password(LOGIN), None, "no file");
+        assert_eq!(PassFile::new(folder.path()).password(LOGIN), None, "not a file");
         fs::write(&path, "*:*:*:*:secret\n").unwrap();
         for (mode, expected) in
             [(0o600, Some("secret")), (0o400, Some("secret")), (0o660, None), (0o604, None)]
         {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(read(&path, LOGIN).as_deref(), expected, "{mode:o}");
+            assert_eq!(file.password(LOGIN).as_deref(), expected, "{mode:o}");
+            assert!(file.has_given());
         }
     }
 

@@ -44,6 +44,9 @@ pub(super) enum Name {
     Address(IpAddr),
 }
 
+/// An address of a length that no address has.
+struct Odd;
+
 /// One element: its tag, its inside, and all of it.
 type Element<'a> = (u8, &'a [u8], &'a [u8]);
 
@@ -119,6 +122,12 @@ impl<'a> Certificate<'a> {
         Some(certificate)
     }
 
+    /// Whether it is valid at a moment, given as digits.
+    pub(super) fn is_valid_at(&self, now: &str) -> bool {
+        let (from, until) = &self.validity;
+        (from.as_str()..=until.as_str()).contains(&now)
+    }
+
     /// The value of an extension, if it has it.
     pub(super) fn extension(&self, id: &[u8]) -> Option<&'a [u8]> {
         self.extensions.iter().find_map(|&extension| {
@@ -132,20 +141,28 @@ impl<'a> Certificate<'a> {
     fn alternative_names(&self) -> Option<Vec<Name>> {
         let Some(mut value) = self.extension(ALTERNATIVE_NAMES) else { return Some(Vec::new()) };
         let names = elements(expect(&mut value, SEQUENCE)?)?;
-        Some(names.into_iter().filter_map(|(tag, name, _)| Name::read(tag, name)).collect())
+        names
+            .into_iter()
+            .filter_map(|(tag, name, _)| Name::read(tag, name).transpose())
+            .collect::<Result<_, _>>()
+            .ok()
     }
 }
 
 impl Name {
-    fn read(tag: u8, name: &[u8]) -> Option<Name> {
-        match tag {
-            0x82 => String::from_utf8(name.to_vec()).ok().map(Name::Dns),
-            0x87 => match name.len() {
-                4 => <[u8; 4]>::try_from(name).ok().map(|four| Name::Address(four.into())),
-                16 => <[u8; 16]>::try_from(name).ok().map(|sixteen| Name::Address(sixteen.into())),
-                _ => None,
-            },
-            _ => None,
+    /// None of another kind. One that can't be read still is of its kind: it matches no host, and keeps the common name
+    /// from counting instead.
+    fn read(tag: u8, name: &[u8]) -> Result<Option<Name>, Odd> {
+        let address = |address: IpAddr| Ok(Some(Name::Address(address)));
+        match (tag, name.len()) {
+            (0x82, _) => Ok(Some(Name::Dns(String::from_utf8_lossy(name).into_owned()))),
+            (0x87, 4) => <[u8; 4]>::try_from(name).map_err(|_| Odd).and_then(|four| address(four.into())),
+            (0x87, 16) => {
+                <[u8; 16]>::try_from(name).map_err(|_| Odd).and_then(|sixteen| address(sixteen.into()))
+            }
+            // As libpq: nothing is believed of such a certificate.
+            (0x87, _) => Err(Odd),
+            _ => Ok(None),
         }
     }
 }

@@ -51,7 +51,8 @@ impl fmt::Debug for Trust {
 }
 
 impl Trust {
-    /// Those of a list. Of a system's some may be too odd to be read, and `may_be_odd`.
+    /// Those of a list whose time it is: as OpenSSL, and other than webpki, no authority outlives its own certificate. Of a
+    /// system's some may be too odd to be read, and `may_be_odd`.
     pub(super) fn new(
         source: String,
         certificates: Vec<CertificateDer<'static>>,
@@ -60,7 +61,14 @@ impl Trust {
         may_be_odd: bool,
     ) -> Result<Trust, OutboxError> {
         let mut anchors = Vec::with_capacity(certificates.len());
-        for certificate in &certificates {
+        let (now, mut source) = (digits(UnixTime::now()).unwrap_or_default(), source);
+        let is_over = |certificate: &&CertificateDer<'_>| {
+            Certificate::read(certificate).is_some_and(|read| !read.is_valid_at(&now))
+        };
+        if !may_be_odd && certificates.iter().any(|certificate| is_over(&certificate)) {
+            source.push_str(" (without those whose time is over)");
+        }
+        for certificate in certificates.iter().filter(|certificate| !is_over(certificate)) {
             match webpki::anchor_from_trusted_cert(certificate) {
                 Ok(anchor) => anchors.push(anchor.to_owned()),
                 Err(_) if may_be_odd => {}
@@ -142,8 +150,8 @@ impl Trust {
             return Err(Distrust::NotForLists);
         }
         let now = digits(now).ok_or(Distrust::Unreadable)?;
-        let (from, until) = &certificate.validity;
-        if now < *from || now > *until {
+        if !certificate.is_valid_at(&now) {
+            let (from, until) = &certificate.validity;
             return Err(Distrust::OutOfTime { from: from.clone(), until: until.clone() });
         }
         // What limits an authority to some names is webpki's to check, and here it does not.

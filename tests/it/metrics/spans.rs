@@ -14,8 +14,8 @@ use super::{Figures, until};
 use crate::support::PATIENCE;
 use crate::world::{World, stop};
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const PARENT: &str = "00f067aa0ba902b7";
+pub(super) const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+pub(super) const PARENT: &str = "00f067aa0ba902b7";
 
 /// A collector: where it listens, and what it was sent.
 async fn collector() -> (String, UnboundedReceiver<(HeaderMap, Value)>) {

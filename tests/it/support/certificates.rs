@@ -56,6 +56,20 @@ impl Authority {
         authority
     }
 
+    /// One whose own time is over, whatever it signs.
+    pub(crate) fn expired(name: &str) -> Authority {
+        let authority = Authority::new(name);
+        let subject = format!("/CN={name}");
+        let mut ask =
+            authority.openssl(&["req", "-new", "-key", "ca.key", "-subj", &subject, "-out", "request"]);
+        run(&mut ask);
+        fs::write(authority.path("extensions"), "basicConstraints=critical,CA:TRUE\n").unwrap();
+        let mut sign = authority.openssl(&["ca", "-batch", "-notext", "-config", "ca.cnf", "-selfsign"]);
+        sign.args(["-keyfile", "ca.key", "-startdate", "20200101000000Z", "-enddate", "20210101000000Z"]);
+        run(sign.args(["-extfile", "extensions", "-in", "request", "-out", "ca.crt"]));
+        authority
+    }
+
     fn path(&self, file: &str) -> PathBuf {
         self.folder.path().join(file)
     }

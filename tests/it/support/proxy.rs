@@ -68,6 +68,7 @@ pub(crate) struct Proxy {
     shared: Shared,
     target: String,
     connections: Arc<AtomicUsize>,
+    attempts: Arc<AtomicUsize>,
     listening: JoinHandle<()>,
 }
 
@@ -85,8 +86,10 @@ impl Proxy {
         let shared = Shared { state: watch::channel(open).0, fuse: Arc::default() };
         let connections = Arc::new(AtomicUsize::new(0));
         let target = target.into();
-        let listening = tokio::spawn(listen(listener, target.clone(), shared.clone(), connections.clone()));
-        Proxy { address, shared, target, connections, listening }
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let counts = (connections.clone(), attempts.clone());
+        let listening = tokio::spawn(listen(listener, target.clone(), shared.clone(), counts));
+        Proxy { address, shared, target, connections, attempts, listening }
     }
 
     /// Where it forwards to.
@@ -147,6 +150,11 @@ impl Proxy {
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
+
+    /// How often somebody has come, also while it was cut.
+    pub(crate) fn attempts(&self) -> usize {
+        self.attempts.load(Ordering::SeqCst)
+    }
 }
 
 impl Drop for Proxy {
@@ -155,11 +163,17 @@ impl Drop for Proxy {
     }
 }
 
-async fn listen(listener: TcpListener, target: String, shared: Shared, count: Arc<AtomicUsize>) {
+async fn listen(
+    listener: TcpListener,
+    target: String,
+    shared: Shared,
+    (count, attempts): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+) {
     // Dropped with this task, and every connection with it.
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
+        attempts.fetch_add(1, Ordering::SeqCst);
         while connections.try_join_next().is_some() {}
         if shared.state.borrow().cut {
             // Without lingering the client sees a reset, as from a port where nobody listens.

@@ -41,7 +41,12 @@ pub(super) enum Made {
 impl Lab {
     /// Without TLS as yet.
     pub(super) async fn new(server: PostgresServer, name: &str) -> Lab {
-        let world = World::on(&server, KafkaBroker::shared().await, name, 1).await;
+        Lab::with(server, KafkaBroker::shared().await, name).await
+    }
+
+    /// The same with a broker of the test's own.
+    pub(super) async fn with(server: PostgresServer, broker: &KafkaBroker, name: &str) -> Lab {
+        let world = World::on(&server, broker, name, 1).await;
         let client = server.client(&world.database.name).await;
         let lab = Lab { server, world, authority: Authority::new("The Authority"), client };
         for role in ["only_tls", "only_plain", "anyhow", "by_certificate", "by_scram"] {

@@ -8,7 +8,7 @@ use crate::support::{PostgresServer, major};
 
 /// How it ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
+pub(super) enum End {
     Plain,
     Tls,
     No,
@@ -20,7 +20,7 @@ use End::{No, Plain, Tls};
 const MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
 /// The same connection by psql, which is libpq; nothing where it is not installed.
-fn libpq(text: &str) -> Option<End> {
+pub(super) fn libpq(text: &str) -> Option<End> {
     let mut command = Command::new("psql");
     command.args(["-XAtc", "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", text]);
     // No file of the tester's, and no password asked for.

@@ -1,6 +1,7 @@
 //! Whom a certificate makes us trust.
 
 use super::lab::{Lab, Made, PASSWORD};
+use super::modes::{End, libpq};
 use crate::support::Walpost;
 use crate::support::certificates::{Authority, ED25519, P256, RSA, Wish, says};
 
@@ -92,6 +93,13 @@ async fn nobody_else_is_trusted() {
     let other = stranger.self_signed(P256);
     let more = format!("sslmode=verify-ca {}", roots(&other.certificate));
     lab.refuses("anyhow", &more, &["is signed by nobody that"]).await;
+
+    // An authority whose own time is over vouches for nobody any more; neither does it with libpq.
+    let old = Authority::expired("The Old Authority");
+    lab.present(&old.sign("server", &Wish::default())).await;
+    let more = format!("sslmode=verify-ca {}", roots(&old.root()));
+    lab.refuses("anyhow", &more, &["is signed by nobody that", "without those whose time is over"]).await;
+    assert!(libpq(&lab.text("anyhow", &more)).is_none_or(|end| end == End::No));
 
     let empty = tempfile::NamedTempFile::new().unwrap();
     let more = format!("sslmode=verify-ca {}", roots(empty.path()));

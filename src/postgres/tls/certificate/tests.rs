@@ -144,3 +144,34 @@ fn the_common_name_counts_where_no_other_does() {
     }
     assert!(!is_of(&old, "old.test", true), "who may sign for some names only may not do so here");
 }
+
+/// A name that can't be read is a name all the same: the common name does not count in its place.
+#[test]
+fn an_odd_name_keeps_the_common_name_from_counting() {
+    use super::super::names::is_of;
+    let bytes = der(NAMED);
+    let at = bytes.windows(9).position(|part| part == b"\x82\x07db.test").unwrap();
+    let mut odd = bytes.to_vec();
+    odd[at + 2] = 0xff;
+    let certificate = Certificate::read(&odd).unwrap();
+    assert!(matches!(&certificate.names[0], Name::Dns(name) if name.ends_with("b.test")));
+    assert!(!is_of(&certificate, "first.test", false) && !is_of(&certificate, "db.test", false));
+    // Nor is a certificate believed that has an address of seven bytes.
+    odd[at] = 0x87;
+    assert!(Certificate::read(&odd).is_none());
+}
+
+#[test]
+fn a_certificate_has_its_time() {
+    let bytes = der(NAMED);
+    let certificate = Certificate::read(&bytes).unwrap();
+    for (now, expected) in [
+        ("20261129140213", false),
+        ("20261129140214", true),
+        ("20300101000000", true),
+        ("21261105140214", true),
+        ("21261105140215", false),
+    ] {
+        assert_eq!(certificate.is_valid_at(now), expected, "{now}");
+    }
+}
