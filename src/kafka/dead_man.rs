@@ -71,6 +71,11 @@ impl DeadMan {
             self.thread.unpark();
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn is_busy(&self) -> bool {
+        self.shared.busy.load(SeqCst)
+    }
 }
 
 impl Drop for DeadMan {

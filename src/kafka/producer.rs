@@ -229,6 +229,10 @@ impl OutboxPublisher for KafkaPublisher {
         }
         self.touch_dead_man(true);
         let offer = self.check(record, bytes).and_then(|()| self.send(ticket, record, bytes));
+        if offer.is_err() {
+            // With nothing in flight nobody asks for receipts, which would say so.
+            self.touch_dead_man(!self.window.is_empty());
+        }
         // A message that was refused on the spot has not been sent: nothing can slip past it but what the
         // caller lets pass.
         if offer.as_ref().is_err_and(|error| !error.is_message()) {
@@ -368,6 +372,30 @@ fn owned(headers: &Headers) -> Option<OwnedHeaders> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It is let pass or parked, and the loop may have nothing to do from then on.
+    #[test]
+    fn what_is_refused_on_the_spot_leaves_no_dead_man_behind() {
+        let settings = KafkaSettings::new("127.0.0.1:1");
+        let publisher = KafkaPublisher::open(&settings, Arc::default()).expect("a publisher");
+        let mut publisher = publisher.ending_the_process_when_still().expect("a thread");
+        let headers = Headers::default();
+        let good = Record {
+            topic: "orders",
+            partition: None,
+            key: None,
+            spread: 0,
+            value: None,
+            timestamp: None,
+            headers: &headers,
+        };
+        let refused = publisher.publish(Ticket(0), &Record { topic: "a/b", ..good });
+        assert!(refused.is_err_and(|error| error.is_message()));
+        let is_busy = |publisher: &KafkaPublisher| publisher.dead_man.as_ref().is_some_and(DeadMan::is_busy);
+        assert!(!is_busy(&publisher), "nothing is in flight");
+        assert_eq!(publisher.publish(Ticket(1), &good).expect("taken"), Offer::Taken);
+        assert!(is_busy(&publisher), "a record is");
+    }
 
     #[test]
     fn topic_names_follow_kafkas_rules() {
