@@ -188,7 +188,11 @@ async fn what_is_wrong_in_the_database_is_told_with_the_statement_that_mends_it(
          DO $$ BEGIN FOR i IN 1..100010 LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$; ",
     );
     let client = world.database.client().await;
-    let flush = if major(&client).await < 17 { "" } else { ", bool" };
+    let (flush, left) = if major(&client).await < 17 {
+        ("", "slot left_behind (physical) is read by nobody and holds 2")
+    } else {
+        (", bool", "slot left_behind (physical) is read by nobody since 2")
+    };
     for payload in ["text", "bytea"] {
         let function = format!("pg_logical_emit_message(bool, text, {payload}{flush})");
         breaking.push_str(&format!("REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC; "));
@@ -209,7 +213,7 @@ async fn what_is_wrong_in_the_database_is_told_with_the_statement_that_mends_it(
             ("publication", "warn", "also publishes public.nokey"),
             ("access", "fail", "row level security may hide rows of outbox.scheduled"),
             ("access", "fail", "may not call pg_logical_emit_message"),
-            ("other slots", "warn", "slot left_behind (physical) is read by nobody and holds 2"),
+            ("other slots", "warn", left),
             ("open", "warn", "prepared transaction 'it''s prepared' of database"),
             ("retention", "warn", "kept without bound"),
         ],
