@@ -184,6 +184,8 @@ impl<E: Ends> Supervisor<E> {
             .with_pace(self.pace)
             .with_vitals(Arc::clone(&self.vitals))
             .with_docket(self.refusals.docket());
+        // Before it is told: who reads the log and then asks for the state must find it.
+        self.vitals.enter(State::Streaming, "");
         let (began, mut running) = (Instant::now(), pin!(processor.run(shutdown)));
         let result = if faults.is_end_due() {
             self.tell_streaming(faults);

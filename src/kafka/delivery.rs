@@ -6,7 +6,7 @@
 //! the time the reader runs, the rest of the batch is there as well.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Notify;
@@ -29,7 +29,7 @@ pub(super) struct Inbox {
     state: Mutex<State>,
     filled: Notify,
     failed: AtomicBool,
-    renewed: AtomicBool,
+    renewed: OnceLock<&'static str>,
 }
 
 #[derive(Default)]
@@ -100,15 +100,16 @@ impl Inbox {
         self.failed.store(true, Ordering::Release);
     }
 
-    /// The brokers refuse what this producer logs in with, and there is something else by now: another one has to be made.
-    pub(super) fn renew(&self) {
-        self.renewed.store(true, Ordering::Release);
+    /// Another producer has to be made, and why.
+    pub(super) fn renew(&self, why: &'static str) {
+        // The first reason stays.
+        let _ = self.renewed.set(why);
         self.close();
     }
 
-    /// Whether another producer has to be made, with other credentials.
-    pub(super) fn is_renewed(&self) -> bool {
-        self.renewed.load(Ordering::Acquire)
+    /// Why another producer has to be made, if it has.
+    pub(super) fn renewed(&self) -> Option<&'static str> {
+        self.renewed.get().copied()
     }
 
     /// Nothing more will come.

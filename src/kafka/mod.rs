@@ -10,6 +10,7 @@
 //!   together with the receipt.
 //! - Latency: the callback wakes the reader of receipts itself, see `delivery`.
 
+mod alone;
 mod clock;
 mod context;
 mod dead_man;

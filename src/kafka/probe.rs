@@ -66,12 +66,7 @@ pub(super) enum Introduction {
     Silent,
 }
 
-/// Blocks until the answer or the end of patience; then, if wanted, until the producer has its number.
-pub(super) fn ask(
-    settings: &KafkaSettings,
-    timeout: Duration,
-    introduced: Option<Duration>,
-) -> Result<Answer, OutboxError> {
+fn open(settings: &KafkaSettings) -> Result<BaseProducer<Listener>, OutboxError> {
     let mut config = settings.prepare()?.config;
     // They tell when the number is there.
     config.set("statistics.interval.ms", "100");
@@ -81,6 +76,26 @@ pub(super) fn ask(
         // It is asked for at once, and handed over in here; without it nobody answers.
         producer.poll(Duration::from_millis(20));
     }
+    Ok(producer)
+}
+
+/// Whether a new client gets two answers: from whom it finds by the settings, and then from one of those that this one
+/// has named, since librdkafka keeps no others. Blocks for `timeout` for each.
+pub(super) fn reaches(settings: &KafkaSettings, timeout: Duration) -> bool {
+    open(settings).is_ok_and(|producer| {
+        let answers =
+            || fetch_metadata(producer.client(), None, timeout).is_ok_and(|it| !it.brokers().is_empty());
+        answers() && answers()
+    })
+}
+
+/// Blocks until the answer or the end of patience; then, if wanted, until the producer has its number.
+pub(super) fn ask(
+    settings: &KafkaSettings,
+    timeout: Duration,
+    introduced: Option<Duration>,
+) -> Result<Answer, OutboxError> {
+    let producer = open(settings)?;
     let brokers = match fetch_metadata(producer.client(), None, timeout) {
         Ok(metadata) => {
             let named =

@@ -9,6 +9,7 @@ use rdkafka::producer::{BaseRecord, Producer, PurgeConfig};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::oneshot;
 
+use super::alone::Alone;
 use super::clock::Seen;
 use super::context::{Context, KafkaProducer};
 use super::dead_man::DeadMan;
@@ -89,6 +90,7 @@ impl KafkaPublisher {
             producer: Some(Arc::clone(&producer)),
             inbox: Arc::clone(&inbox),
             credentials: Credentials::of(settings),
+            alone: Alone::new(settings),
             _end: end,
         };
         thread::Builder::new()
@@ -256,12 +258,10 @@ impl OutboxPublisher for KafkaPublisher {
             polled = self.inbox.take(&mut self.reports) => polled,
             by = self.clock.put_back() => return Err(put_back(by)),
         };
-        if !polled && self.inbox.is_renewed() {
-            return Err(OutboxError::transient(
-                "the brokers refuse the login, and there is another password by now: starting a new producer",
-            ));
-        }
         if !polled {
+            if let Some(why) = self.inbox.renewed() {
+                return Err(OutboxError::transient(format!("{why}: starting a new producer")));
+            }
             return Err(OutboxError::transient("the thread that polls Kafka has ended"));
         }
         for (number, delivered) in self.reports.drain(..) {
@@ -299,12 +299,13 @@ struct Poller {
     producer: Option<Arc<KafkaProducer>>,
     inbox: Arc<Inbox>,
     credentials: Credentials,
+    alone: Alone,
     /// Dropped last: it tells that everything is over.
     _end: oneshot::Sender<()>,
 }
 
 impl Poller {
-    fn run(self) {
+    fn run(mut self) {
         let Some(producer) = &self.producer else { return };
         let watch = producer.context().watch();
         let start = Instant::now();
@@ -321,9 +322,12 @@ impl Poller {
                     Err(_) => {}
                 }
             }
-            if watch.is_refused() && Instant::now() >= look_at && !self.inbox.is_renewed() {
+            if self.alone.is_so(watch.in_doubt()) {
+                self.inbox.renew("the brokers answer others, and this producer has lost them");
+            }
+            if watch.is_refused() && Instant::now() >= look_at && self.inbox.renewed().is_none() {
                 if self.credentials.have_changed() {
-                    self.inbox.renew();
+                    self.inbox.renew("the brokers refuse the login, and there is another password by now");
                 }
                 look_at = Instant::now() + pause;
                 pause = (2 * pause).min(LONGEST_PAUSE);

@@ -5,6 +5,7 @@
 // A test says "this must hold" with these.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod alone;
 mod audit;
 mod audit_topics;
 mod authorization;

@@ -140,6 +140,12 @@ impl KafkaBroker {
         Self::start_wired(SMALL).await
     }
 
+    /// A broker of the test's own at this port, which says that it is at another address.
+    pub(crate) async fn start_advertised(port: u16, advertised: SocketAddr) -> KafkaBroker {
+        let started = Self::launch(Some(Wired { port, advertised }), SMALL).await;
+        started.unwrap_or_else(|error| panic!("Kafka: {error}"))
+    }
+
     /// The same that makes topics and knows access control lists.
     pub(crate) async fn start_open_handed_behind_proxy() -> BehindProxy {
         Self::start_wired(Size { guarded: true, makes_topics: true, ..SMALL }).await
