@@ -38,7 +38,7 @@ const BEAT: Duration = Duration::from_secs(5);
 const STEADY: Duration = Duration::from_secs(10);
 
 /// As many different faults are told in a row; which one it is may alternate, and a text may have a number in it.
-const MOST_TEXTS: usize = 8;
+const MOST_TEXTS: usize = 4;
 
 /// What to know where nothing else is advised.
 const PATIENCE: &str =

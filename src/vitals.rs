@@ -86,6 +86,7 @@ pub struct Vitals {
     in_flight: AtomicU64,
     received: AtomicU64,
     confirmed: AtomicU64,
+    last_confirmed: AtomicU64,
     committed_us: AtomicU64,
     oldest_ms: AtomicU64,
     oldest_committed_us: AtomicU64,
@@ -134,6 +135,7 @@ impl Default for Vitals {
             in_flight: AtomicU64::new(0),
             received: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
+            last_confirmed: AtomicU64::new(0),
             committed_us: AtomicU64::new(0),
             oldest_ms: AtomicU64::new(0),
             oldest_committed_us: AtomicU64::new(0),
@@ -170,7 +172,7 @@ impl Vitals {
 
     /// The position that is confirmed, for a line of the log; none before there is one.
     pub(crate) fn position(&self) -> Option<DisplayValue<Lsn>> {
-        Some(self.confirmed()).filter(|lsn| *lsn != Lsn::ZERO).map(display)
+        Some(self.last_confirmed()).filter(|lsn| *lsn != Lsn::ZERO).map(display)
     }
 
     /// What was told lately.
@@ -379,6 +381,9 @@ impl Vitals {
     pub fn set_positions(&self, received: Lsn, confirmed: Lsn) {
         self.received.store(received.0, Relaxed);
         self.confirmed.store(confirmed.0, Relaxed);
+        if confirmed != Lsn::ZERO {
+            self.last_confirmed.store(confirmed.0, Relaxed);
+        }
     }
 
     /// That many messages were parked as dead letters.
@@ -443,6 +448,12 @@ impl Vitals {
     #[must_use]
     pub fn received(&self) -> Lsn {
         Lsn(self.received.load(Relaxed))
+    }
+
+    /// The position confirmed to the server last, on this connection or one before: what people are told.
+    #[must_use]
+    pub fn last_confirmed(&self) -> Lsn {
+        Lsn(self.last_confirmed.load(Relaxed))
     }
 
     /// The position confirmed to the server on this connection.

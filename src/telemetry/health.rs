@@ -104,7 +104,7 @@ pub fn ready(vitals: &Vitals) -> Ready {
         lag_seconds: rounded(vitals.lag()),
         in_flight: vitals.in_flight(),
         published: vitals.published(),
-        confirmed: vitals.confirmed().to_string(),
+        confirmed: vitals.last_confirmed().to_string(),
     }
 }
 

@@ -92,7 +92,7 @@ fn flow_figures<'a>() -> [Figure<Sight<'a>>; 7] {
         Gauge "walpost_received_lsn" "Position in the log up to which the relay has read, in bytes."
             = |it| position(it.vitals.received().0);
         Gauge "walpost_confirmed_lsn" "Position that it has confirmed to the server, in bytes."
-            = |it| position(it.vitals.confirmed().0);
+            = |it| position(it.vitals.last_confirmed().0);
     }
 }
 

@@ -106,7 +106,7 @@ async fn show(console: Console, vitals: Arc<Vitals>) {
             rate: meter.rate(vitals.published()),
             lag: vitals.lag(),
             published: vitals.published(),
-            confirmed: vitals.confirmed(),
+            confirmed: vitals.last_confirmed(),
         };
         console.show(&snapshot.line());
     }

@@ -45,8 +45,8 @@ struct Fault {
 pub struct News {
     /// How long it has lasted.
     pub lasted: Duration,
-    /// How often it was met since it was told last.
-    pub untold: u64,
+    /// How often it was met since it was told last, if it was.
+    pub untold: Option<u64>,
 }
 
 impl Told {
@@ -99,7 +99,8 @@ impl Fault {
         let begins = self.since.is_none();
         let since = *self.since.get_or_insert(now);
         let is_due = now >= self.due;
-        if !is_due && !(begins && self.times < MOST_TIMES) {
+        let is_new = begins && self.times < MOST_TIMES;
+        if !(is_due || is_new) {
             self.untold += 1;
             return None;
         }
@@ -109,7 +110,8 @@ impl Fault {
         self.times += u32::from(begins);
         self.is_told = true;
         self.due = now + self.gap;
-        Some(News { lasted: now - since, untold: std::mem::take(&mut self.untold) })
+        let untold = Some(std::mem::take(&mut self.untold)).filter(|untold| *untold > 0);
+        Some(News { lasted: now - since, untold })
     }
 }
 
@@ -161,7 +163,7 @@ mod tests {
         assert!(told.meet("flaps").is_some(), "long forgotten");
         assert_eq!(told.meet("flaps"), None);
         pass(60).await;
-        assert_eq!(told.meet("flaps"), Some(News { lasted: Duration::from_secs(60), untold: 1 }));
+        assert_eq!(told.meet("flaps"), Some(News { lasted: Duration::from_secs(60), untold: Some(1) }));
     }
 
     #[tokio::test(start_paused = true)]

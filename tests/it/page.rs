@@ -154,8 +154,10 @@ async fn letters_are_replayed_and_discarded_by_keyboard_with_the_token() {
         browser.sees(then, text, SOON).await;
     }
     browser.sees("#letters-count", "2", PATIENCE).await;
-    let rows = browser.sees("#letters-rows", hostile, SOON).await;
-    assert!(rows.contains(&missing) && rows.contains("\\u{202e}k") && !rows.contains("hidden"), "{rows}");
+    // Which are asked for beside it, one after the other.
+    browser.sees("#letters-rows", hostile, PATIENCE).await;
+    let rows = browser.sees("#letters-rows", "\\u{202e}k", PATIENCE).await;
+    assert!(rows.contains(&missing) && !rows.contains("hidden"), "{rows}");
     looks_well(&mut browser).await;
 
     KafkaBroker::shared().await.create_topic(&missing, 1).await;

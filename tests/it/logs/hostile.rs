@@ -105,7 +105,8 @@ async fn what_a_row_says_neither_forges_a_line_nor_drives_a_terminal() {
         let relay =
             quick(world.command(["run", "--on-refusal", "dead-letter", "--log-format", format])).spawn();
         relay.wait_for_log("streaming", PATIENCE).await;
-        insert(&client, HOSTILE, Some(HOSTILE), "1").await;
+        // Behind a letter of its own key it would not be refused itself.
+        insert(&client, HOSTILE, Some(&format!("{HOSTILE}{format}")), "1").await;
         relay.wait_for_log("parked as dead letters", PATIENCE).await;
         world.caught_up().await;
         let log = relay.log();
