@@ -99,7 +99,8 @@ impl Fault {
         let begins = self.since.is_none();
         let since = *self.since.get_or_insert(now);
         let is_due = now >= self.due;
-        if !is_due && !(begins && self.times < MOST_TIMES) {
+        let is_new = begins && self.times < MOST_TIMES;
+        if !(is_due || is_new) {
             self.untold += 1;
             return None;
         }
