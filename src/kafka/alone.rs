@@ -30,9 +30,9 @@ impl Alone {
         Alone { settings: read.clone(), due: None, look: None }
     }
 
-    /// Whether a new client reaches the brokers of a producer that is `in_doubt` and does not. Does not block.
-    pub(super) fn is_so(&mut self, in_doubt: bool) -> bool {
-        if !in_doubt {
+    /// Whether a new client reaches the brokers that are `silent` to this producer. Does not block.
+    pub(super) fn is_so(&mut self, silent: bool) -> bool {
+        if !silent {
             (self.due, self.look) = (None, None);
             return false;
         }

@@ -35,6 +35,8 @@ const LOOK: Duration = Duration::from_millis(500);
 /// drops the connection of `bootstrap.servers` for that of the broker's own name; if that falls together
 /// with its request for a producer id, it tries again only after 500 ms or with the next metadata.
 const START: Duration = Duration::from_secs(1);
+/// How long records may be in flight without any of them being delivered before it asks whether a broker answers.
+const STILL: Duration = Duration::from_secs(5);
 /// How long after a refused login its files and commands are asked whether they give another one, and how long at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -309,20 +311,30 @@ impl Poller {
         let Some(producer) = &self.producer else { return };
         let watch = producer.context().watch();
         let start = Instant::now();
-        let (mut pause, mut look_at) = (FIRST_PAUSE, start);
+        let (mut pause, mut look_at, mut moved_at) = (FIRST_PAUSE, start, start);
         // The share of the publisher goes first, so that the last one, whose drop blocks, is here and never in
         // an async task.
         while Arc::strong_count(producer) > 1 {
             producer.poll(TURN);
-            let waits = watch.is_new() && start.elapsed() < START && producer.in_flight_count() > 0;
-            if waits || watch.in_doubt() {
-                match producer.client().fetch_metadata(None, LOOK) {
-                    Ok(_) => watch.answered(),
-                    Err(_) if watch.in_doubt() => watch.unreachable(),
-                    Err(_) => {}
-                }
+            let in_flight = producer.in_flight_count() > 0;
+            if watch.has_moved() || !in_flight {
+                moved_at = Instant::now();
             }
-            if self.alone.is_so(watch.in_doubt()) {
+            let waits = in_flight && watch.is_new() && start.elapsed() < START;
+            let still = moved_at.elapsed() >= STILL;
+            let silent = if waits || still || watch.in_doubt() {
+                let answer = producer.client().fetch_metadata(None, LOOK);
+                if answer.is_ok() {
+                    watch.answered();
+                    moved_at = Instant::now();
+                } else if watch.in_doubt() {
+                    watch.unreachable();
+                }
+                answer.is_err() && !waits
+            } else {
+                false
+            };
+            if self.alone.is_so(silent) {
                 self.inbox.renew("the brokers answer others, and this producer has lost them");
             }
             if watch.is_refused() && Instant::now() >= look_at && self.inbox.renewed().is_none() {

@@ -30,6 +30,8 @@ pub(super) struct Watch {
     new: AtomicBool,
     /// A broker has refused the login of this producer.
     refused: AtomicBool,
+    /// A record was delivered since somebody asked.
+    moved: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -47,8 +49,8 @@ impl Watch {
     pub(super) fn new(vitals: Arc<Vitals>) -> Self {
         // A producer that is stuck can't take its own fault along.
         vitals.set_broker_fault(None);
-        let (doubt, new, refused) = (AtomicBool::new(false), AtomicBool::new(true), AtomicBool::new(false));
-        Watch { vitals, doubt, new, refused, state: Mutex::default() }
+        let [doubt, new, refused, moved] = [false, true, false, false].map(AtomicBool::new);
+        Watch { vitals, doubt, new, refused, moved, state: Mutex::default() }
     }
 
     /// Takes in an error that librdkafka reports about the client as a whole.
@@ -101,8 +103,14 @@ impl Watch {
         self.new.load(Relaxed)
     }
 
+    /// Whether a record was delivered since the last question.
+    pub(super) fn has_moved(&self) -> bool {
+        self.moved.swap(false, Relaxed)
+    }
+
     /// A broker has a record.
     pub(super) fn delivered(&self) {
+        self.moved.store(true, Relaxed);
         if self.is_new() {
             self.new.store(false, Relaxed);
             // It may be the end of an earlier producer's fault.

@@ -133,10 +133,13 @@ async fn while_rows_flow<T>(world: &World, client: &Client, done: impl Future<Ou
             world.insert(client, 20).await;
         }
     };
-    tokio::select! {
+    let result = tokio::select! {
         result = done => result,
         () = flow => unreachable!("it never ends"),
-    }
+    };
+    // The last transaction is committed all the same: behind it on the wire, this waits for it.
+    client.batch_execute("").await.unwrap();
+    result
 }
 
 /// Forward it looks like a sleep of the machine, in which another relay may have taken the slot: the lease is given

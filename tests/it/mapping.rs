@@ -49,7 +49,9 @@ async fn relayed_to<const N: usize>(
 }
 
 fn told(output: &std::process::Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    // In the log of a relay it stands in a string of JSON.
+    told.replace("\\\"", "\"")
 }
 
 fn header(name: &str, value: Option<&str>) -> (String, Option<Vec<u8>>) {

@@ -1,6 +1,7 @@
 //! A real Apache Kafka broker: the one named in the environment, else a container, else a local process.
 
 use std::env;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
