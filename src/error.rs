@@ -29,6 +29,7 @@ struct Inner {
     /// No later try of this process can end otherwise.
     for_good: bool,
     /// It stands in the log already.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the command line asks for it"))]
     told: bool,
     advice: Option<String>,
     sqlstate: Option<String>,

@@ -49,7 +49,8 @@ async fn relayed_to<const N: usize>(
 }
 
 fn told(output: &std::process::Output) -> String {
-    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let told =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     // In the log of a relay it stands in a string of JSON.
     told.replace("\\\"", "\"")
 }
