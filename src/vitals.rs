@@ -3,6 +3,7 @@
 //! The loop writes here and never reads; health, the progress line and tests read and never write.
 
 mod latency;
+mod phase;
 mod tally;
 mod told;
 
@@ -18,54 +19,10 @@ use crate::spans::Spans;
 use latency::Latency;
 
 pub use latency::{BUCKETS, Histogram};
+pub use phase::{Phase, State};
 pub use tally::{Counter, DeskSight, FAILURES, Level, SlotSight, Tally};
 pub(crate) use told::millis;
 pub use told::{News, Told};
-
-/// Which phase of its life a relay is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Opening both ends.
-    Starting,
-    /// Another relay holds the slot; this one takes over when it goes.
-    StandingBy,
-    /// Reading the log and publishing.
-    Streaming,
-    /// An end failed; waiting to open both again.
-    Retrying,
-    /// Told to stop; waiting for what is in flight.
-    Draining,
-    /// Over.
-    Stopped,
-}
-
-impl State {
-    /// The word for logs and health.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Starting => "starting",
-            State::StandingBy => "standing by",
-            State::Streaming => "streaming",
-            State::Retrying => "retrying",
-            State::Draining => "draining",
-            State::Stopped => "stopped",
-        }
-    }
-}
-
-/// The state, since when, and why.
-#[derive(Clone, Debug)]
-pub struct Phase {
-    /// The state.
-    pub state: State,
-    /// When it was entered.
-    pub since: Instant,
-    /// Why, in a sentence; empty when there is nothing to explain.
-    pub reason: String,
-    /// What a person can do about it; empty when there is nothing to do.
-    pub advice: String,
-}
 
 /// Shared between the relay's loop and whoever watches it.
 #[derive(Debug)]
