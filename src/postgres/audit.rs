@@ -11,14 +11,14 @@ use tokio_postgres::SimpleQueryMessage;
 use uuid::Uuid;
 
 use super::names::{Outbox, TableName, Target, quote_identifier, quote_literal};
-use super::pgoutput::{LogicalMessage, Tuple};
+use super::pgoutput::{LogicalMessage, Message, Tuple};
 use super::preflight::{Preflight, inspect};
 use super::relations::Relations;
 use super::rows::{AS_IN_THE_STREAM, since, until};
 use super::session::{Cells, Session, sql_error};
 use super::settings::Settings;
 use super::slot::{self, publication_names};
-use super::table::{DeadLetterOffice, Layout, ScheduledTable};
+use super::table::{DeadLetterOffice, Layout, ScheduledTable, emitted};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
 use crate::message::OutboxMessage;
@@ -273,7 +273,7 @@ impl AuditedTables {
             let sql = format!(
                 "BEGIN; SET LOCAL statement_timeout = 0; DECLARE unconfirmed NO SCROLL CURSOR FOR SELECT data \
                  FROM pg_logical_slot_peek_binary_changes({}, NULL, NULL, 'proto_version', '1', \
-                 'publication_names', '{}')",
+                 'publication_names', '{}', 'messages', 'true')",
                 quote_literal(&self.copy),
                 publication_names(&self.target)
             );
@@ -296,6 +296,9 @@ impl AuditedTables {
                     if let Some(layout) = relations.layout(insert.relation)? {
                         messages.extend(layout.message(&insert.new).ok().flatten());
                     }
+                }
+                LogicalMessage::Message(event) if event.transactional => {
+                    messages.extend(requested(&self.parts, &event, self.preflight.seal.secret));
                 }
                 _ => {}
             }
@@ -340,6 +343,16 @@ impl AuditedTables {
         let of = (!self.target.others.is_empty()).then(|| outbox.table.to_string());
         Some((condition, of))
     }
+}
+
+/// The message of a row that a backfill or a replay has written into the log.
+fn requested(parts: &[Part], event: &Message, secret: Option<Uuid>) -> Option<OutboxMessage> {
+    let part =
+        parts.iter().find(|part| event.prefix == emitted::rows_prefix(&part.outbox.table).as_bytes())?;
+    let mut row = emitted::SentRow::read(&event.content, secret?).ok()?;
+    // A replay is the same message; its mark is no part of the row.
+    row.mark = None;
+    part.layout.message_of(&row).ok()
 }
 
 /// What is read of each table.

@@ -23,6 +23,7 @@ use super::identity::Trail;
 use super::names::Target;
 use super::publication::{self, Change, Published};
 use super::sight;
+use super::slot::is_near_its_end;
 use super::table::Desk;
 use crate::error::OutboxError;
 use crate::vitals::Vitals;
@@ -148,7 +149,7 @@ async fn walk(
 ) -> Result<std::convert::Infallible, OutboxError> {
     let mut ticks = interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut looked, mut warned) = (Instant::now(), false);
+    let mut looked = Instant::now();
     let (desk, mut count_at) = (Desk::of(&beat.target), looked);
     loop {
         ticks.tick().await;
@@ -168,7 +169,7 @@ async fn walk(
         beat.vitals.database_answered();
         if looked.elapsed() >= beat.look_every {
             looked = Instant::now();
-            look(client, &mut beat, &mut warned).await?;
+            look(client, &mut beat).await?;
         }
         if Instant::now() >= count_at {
             let answered = sight::desk(client, &desk, &beat.vitals).await;
@@ -192,15 +193,36 @@ pub(super) async fn holder_of(
     Ok(holder)
 }
 
-async fn look(client: &Client, beat: &mut Beat, warned: &mut bool) -> Result<(), OutboxError> {
-    let look = publication::look(client, &beat.target, &beat.table_oids, beat.server_version).await?;
-    if look.wal_status == "unreserved" && !std::mem::replace(warned, true) {
-        tracing::warn!(
-            safe_bytes = look.safe_bytes,
-            advice = "raise max_slot_wal_keep_size, or make the topics take records again, at once",
+/// Tells when the slot is about to be lost, and when that is over.
+fn watch_room(look: &publication::Look, beat: &Beat) {
+    const ROOM: &str = "the room for the slot's log";
+    let (vitals, position) = (&beat.vitals, beat.vitals.position());
+    let retained = vitals.slot(LET_BE).and_then(|slot| Some(slot.current.distance(slot.restart?)));
+    let room = look.safe_bytes.zip(retained);
+    let near = room.is_some_and(|(safe, retained)| is_near_its_end(safe, retained.cast_signed()));
+    if !near && look.wal_status != "unreserved" {
+        if vitals.told().over(ROOM).is_some() {
+            tracing::info!(position, safe_bytes = look.safe_bytes, "the slot has room again");
+        }
+    } else if vitals.told().meet(ROOM).is_some() {
+        let what = if look.wal_status == "unreserved" {
             "the slot is about to lose log that it needs: the next checkpoint may remove it"
+        } else {
+            "the slot is lost, and rows with it, once as much log more is written as safe_bytes says"
+        };
+        tracing::warn!(
+            position,
+            safe_bytes = look.safe_bytes,
+            retained_bytes = retained,
+            advice = "raise max_slot_wal_keep_size, or make the topics take records again, at once",
+            "{what}"
         );
     }
+}
+
+async fn look(client: &Client, beat: &mut Beat) -> Result<(), OutboxError> {
+    let look = publication::look(client, &beat.target, &beat.table_oids, beat.server_version).await?;
+    watch_room(&look, beat);
     let last = beat.trail.last();
     let target = &beat.target;
     let Some(before) = &beat.published else { return Ok(()) };

@@ -77,7 +77,7 @@ pub use settings::Settings;
 pub(crate) use setup::made_sql;
 pub use setup::{drop_table_sql, lag_sql, left_sql, setup_sql, setup_sql_without_slot, teardown_sql};
 #[cfg(feature = "cli")]
-pub(crate) use slot::make_anew;
+pub(crate) use slot::{is_near_its_end, make_anew};
 #[cfg(feature = "cli")]
 pub(crate) use standing_by::{StandingBy, standing_by};
 pub use store::{ReplicationSource, ReplicationStore};

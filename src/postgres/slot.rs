@@ -53,6 +53,11 @@ pub(super) async fn copy_temporary(session: &Session, slot: &str, copy: &str) ->
     })
 }
 
+/// Whether a slot needs a person: a quarter of what may be kept for it is left, as in the alert `WalpostSlotWalNearLimit`.
+pub(crate) fn is_near_its_end(safe: i64, retained: i64) -> bool {
+    safe < safe.saturating_add(retained) / 4
+}
+
 /// How to go on behind a slot that is lost: the one place that says it.
 pub(crate) fn make_anew(slot: &str) -> String {
     format!(

@@ -19,6 +19,7 @@ use super::settings::Settings;
 use super::slot::{self, publication_names};
 use super::table::emitted;
 use crate::error::OutboxError;
+use crate::finding::Finding;
 use crate::lsn::Lsn;
 
 const READING: &str = "reading the log behind the slot";
@@ -65,6 +66,12 @@ async fn look(
     let bounded = format!("SET statement_timeout = {}", patience.as_millis());
     session.client().batch_execute(&bounded).await.map_err(|error| sql_error(READING, error))?;
     let preflight = inspect(&session, target).await?;
+    let broken = |found: &&Finding| found.is_failure() && matches!(found.subject, "slot" | "publication");
+    if let Some(found) = preflight.findings.iter().find(broken) {
+        // The server would say so too, as an error in its log, at each look.
+        let what = format!("the {} is not in order: `walpost check` says what mends it", found.subject);
+        return Err(OutboxError::transient(what));
+    }
     let copy = format!("walpost_status_{:016x}", fastrand::u64(..));
     slot::copy_temporary(&session, &target.slot, &copy).await?;
     session.expect_rows();

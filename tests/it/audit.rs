@@ -109,6 +109,9 @@ async fn what_is_not_sent_yet_is_no_loss_and_what_was_passed_over_is() {
     let condition = told_condition(&world).await;
     let output = world.command(["replay", "--where", &condition]).output().await;
     assert!(output.status.success(), "{output:?}");
+    // They are on their way: whoever believed otherwise would send them twice.
+    let (code, told, stderr) = audit(&world, &[]).await;
+    assert_eq!((code, counts(&told)), (0, expected(&waiting)), "{stderr}");
     let relay = world.relay().await;
     world.consume(103).await;
     world.caught_up().await;

@@ -218,6 +218,9 @@ async fn little_room_is_told_whether_somebody_reads_or_not() {
     );
     let checked = world.command(["status", "--check"]).output().await;
     assert!(String::from_utf8_lossy(&checked.stderr).contains("FILLING: "), "{checked:?}");
+    let checked = world.command(["check"]).output().await;
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(said.contains("FAIL  retention    the slot is lost once another"), "{said}");
 
     // With a reader the slot comes along, and with it the room; a transaction that stays open holds it.
     let relay = world.relay().await;
@@ -234,6 +237,8 @@ async fn little_room_is_told_whether_somebody_reads_or_not() {
     let told = fills(&world, &client).await;
     assert!(told["advice"].as_str().unwrap().contains("open for longest"), "{told}");
     assert_eq!(told["others"], serde_json::json!([]), "the relay keeps up");
+    let line = relay.wait_for_log("the slot is lost, and rows with it", PATIENCE).await;
+    assert!(line.contains("raise max_slot_wal_keep_size"), "{line}");
     open.rollback().await.unwrap();
     stop(relay).await;
 }

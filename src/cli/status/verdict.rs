@@ -6,14 +6,12 @@ use super::Status;
 use super::relay::Word;
 use super::text::{age_text, bytes_text};
 use crate::lsn::Lsn;
-use crate::postgres::make_anew;
+use crate::postgres::{is_near_its_end, make_anew};
 
 /// From here on a relay that is on its way is called late.
 const BEHIND_BYTES: i64 = 64 << 20;
 /// A slot that is lost as soon as this, in seconds, needs a person now.
 const SOON: f64 = 3600.0;
-/// So does one for which this part of what may be kept is left, as in the alert `WalpostSlotWalNearLimit`.
-const NEAR: i64 = 4;
 /// How long a row may wait, in seconds, while nothing is confirmed.
 const WAITS: f64 = 10.0;
 
@@ -112,7 +110,7 @@ fn filling(status: &Status, rates: Rates) -> Option<Verdict> {
     let late = !status.active || status.lag() > BEHIND_BYTES;
     let soon = left.filter(|left| late && *left < SOON);
     let room = status.safe_bytes.zip(status.retained_bytes);
-    let near = room.filter(|(safe, retained)| *safe < safe.saturating_add(*retained) / NEAR);
+    let near = room.filter(|(safe, retained)| is_near_its_end(*safe, *retained));
     let reason = match (status.wal_status.as_deref(), soon, near) {
         (Some("unreserved"), Some(left), _) => {
             format!("the slot is lost at the server's next checkpoint, within {}", time_text(left))

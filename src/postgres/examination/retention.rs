@@ -8,6 +8,7 @@ use crate::error::OutboxError;
 use crate::finding::Finding;
 use crate::postgres::names::quote_literal;
 use crate::postgres::session::Cells;
+use crate::postgres::slot::is_near_its_end;
 
 /// A rate over less than this says nothing of a day, in seconds.
 const TELLING: f64 = 3600.0;
@@ -27,7 +28,9 @@ pub(super) async fn look(subject: &Subject<'_>) -> Result<Vec<Finding>, OutboxEr
         "SELECT (SELECT setting::int8 FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), w.wal_bytes::float8, \
          extract(epoch FROM now() - greatest(w.stats_reset, pg_postmaster_start_time()))::float8, \
          extract(epoch FROM coalesce(current_setting('idle_replication_slot_timeout', true), '0')::interval)::float8, \
-         s.wal_status::text, s.safe_wal_size FROM pg_stat_wal w LEFT JOIN pg_replication_slots s ON s.slot_name = {}",
+         s.wal_status::text, s.safe_wal_size, \
+         pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END, \
+         s.restart_lsn)::int8 FROM pg_stat_wal w LEFT JOIN pg_replication_slots s ON s.slot_name = {}",
         quote_literal(&subject.target.slot)
     );
     let row = subject.row(&sql).await?;
@@ -36,7 +39,7 @@ pub(super) async fn look(subject: &Subject<'_>) -> Result<Vec<Finding>, OutboxEr
     let rate = Rate { bytes: written, seconds: seconds.max(1.0) };
     let mut found = vec![if bound < 0 { unbounded(rate) } else { bounded(bound << 20, rate) }];
     found.extend(idle(row.cell(3)?));
-    found.extend(status(&row)?);
+    found.extend(status(&row, bound << 20)?);
     Ok(found)
 }
 
@@ -127,17 +130,29 @@ fn idle(seconds: f64) -> Option<Finding> {
     Some(Finding::warn("idle timeout", text, mend).all_sql())
 }
 
-/// How near our own slot is to being lost.
-fn status(row: &Row) -> Result<Option<Finding>, OutboxError> {
+/// How near our own slot is to being lost, of so many bytes that may be kept.
+fn status(row: &Row, bound: i64) -> Result<Option<Finding>, OutboxError> {
     let (status, safe): (Option<String>, Option<i64>) = (row.cell(4)?, row.cell(5)?);
     if status.as_deref() != Some("unreserved") {
-        return Ok(None);
+        let room = safe.zip(row.cell(6)?).filter(|(safe, retained)| is_near_its_end(*safe, *retained));
+        return Ok(room.map(|(safe, _)| near(safe, bound)));
     }
     let beyond = size(safe.unwrap_or_default().abs());
     let text = format!("the slot is {beyond} beyond max_slot_wal_keep_size: the next checkpoint gives it up");
     let mend = "ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();";
     let advice = format!("at once: {mend} then let the relay catch up");
     Ok(Some(Finding::fail("retention", text, advice).with_sql(mend)))
+}
+
+fn near(safe: i64, bound: i64) -> Finding {
+    let text =
+        format!("the slot is lost once another {} of log are written (max_slot_wal_keep_size)", size(safe));
+    let twice = bound.saturating_mul(2) >> 20;
+    let mend = format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{twice}MB'; SELECT pg_reload_conf();");
+    let advice = format!(
+        "if the disk has the room: {mend} and let the relay catch up (`walpost status` says what it waits for)"
+    );
+    Finding::fail("retention", text, advice).with_sql(mend)
 }
 
 /// Slots that nobody reads, which hold log.
