@@ -41,8 +41,8 @@ const STEADY: Duration = Duration::from_secs(10);
 const MOST_TEXTS: usize = 4;
 
 /// What to know where nothing else is advised.
-const PATIENCE: &str =
-    "the relay tries again by itself until it goes well; nothing is lost, and the slot keeps what waits";
+const PATIENCE: &str = "the relay tries again by itself until it goes well; the slot keeps what waits, up to \
+                        max_slot_wal_keep_size";
 
 /// Opens both ends of the road.
 pub trait Ends: Send {

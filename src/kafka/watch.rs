@@ -20,7 +20,7 @@ use crate::vitals::{News, Vitals, millis};
 /// Under which name it is among the faults that were told, from one producer to the next.
 const UNREACHABLE: &str = "Kafka can't be reached";
 const ADVICE: &str = "see whether the brokers are up and reachable from here (--brokers), and whether they take the login; the \
-                      relay goes on by itself, the slot keeps what waits, and nothing is lost";
+                      relay goes on by itself, and the slot keeps what waits, up to max_slot_wal_keep_size";
 
 pub(super) struct Watch {
     vitals: Arc<Vitals>,

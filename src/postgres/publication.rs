@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Row};
 use super::identity::{Place, Trail};
 use super::names::{Outbox, TableName, Target, quote_identifier, quote_literal};
 use super::session::{Cells, sql_error};
-use super::slot::SEND_WHAT_IS_MISSING;
+use super::slot::move_past_them;
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
 
@@ -298,10 +298,8 @@ pub(super) fn explained(error: OutboxError, trail: &Trail, target: &Target) -> O
         return error;
     }
     error.with_advice(format!(
-        "the publication was missing while rows were committed; make it again (`walpost setup`). Servers before 18 can't \
-         read the slot past such rows: move it, SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn()); start again; \
-         {SEND_WHAT_IS_MISSING}; {}",
-        target.slot,
+        "the publication was missing while rows were committed; make it again (`walpost setup`). {}; {}",
+        move_past_them(&target.slot),
         trail.finding(target)
     ))
 }

@@ -67,6 +67,15 @@ pub(crate) fn make_anew(slot: &str) -> String {
     )
 }
 
+/// How to get a slot past rows of a time at which there was no publication.
+pub(super) fn move_past_them(slot: &str) -> String {
+    format!(
+        "Servers before 18 can't read the slot past such rows: move it, SELECT pg_replication_slot_advance({}, \
+         pg_current_wal_lsn()); start again; {SEND_WHAT_IS_MISSING}",
+        quote_literal(slot)
+    )
+}
+
 /// What follows when rows were passed over.
 pub(super) const SEND_WHAT_IS_MISSING: &str = "`walpost audit` finds the rows that are in no topic, and prints the `walpost \
      replay` that sends them";

@@ -186,11 +186,11 @@ fn advice(stage: &str) -> &'static str {
             "see in pg_stat_activity who locks the table, and end that session if it was forgotten"
         }
         "reading" => {
-            "see whether PostgreSQL is up and reachable from here; the relay connects again by itself, and nothing is lost"
+            "see whether PostgreSQL is up and reachable from here; the relay connects again by itself"
         }
         _ => {
-            "see whether the brokers are up and reachable from here (--brokers); the relay goes on by itself, the slot keeps \
-             what waits, and nothing is lost"
+            "see whether the brokers are up and reachable from here (--brokers); the relay goes on by itself, and the slot keeps \
+             what waits, up to max_slot_wal_keep_size"
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{Finding, Preflight, rows};
 use crate::error::OutboxError;
 use crate::postgres::names::{Target, quote_identifier, quote_literal};
 use crate::postgres::session::{Cells, Session};
-use crate::postgres::slot::make_anew;
+use crate::postgres::slot::{make_anew, move_past_them};
 
 pub(super) async fn inspect(
     session: &Session,
@@ -65,7 +65,11 @@ pub(super) async fn inspect(
                      before that change may never be sent",
                     quote_identifier(&target.publication)
                 ),
-                format!("compare with the topics: {}", rows_since(target, text(7))),
+                format!(
+                    "compare with the topics: {}. If it was missing meanwhile, the relay ends at such a row: {}",
+                    rows_since(target, text(7)),
+                    move_past_them(slot)
+                ),
             );
         }
     }
