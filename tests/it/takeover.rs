@@ -12,9 +12,8 @@ use crate::support::kafka::BehindProxy;
 use crate::support::{Consumed, KafkaBroker, PATIENCE, PostgresServer, Walpost, eventually};
 use crate::world::{World, stop};
 
-/// How long the slot may stay with a relay that is silent: twelve seconds of silence, a look twice a second, and what a busy
-/// machine adds.
-const SILENT: Duration = Duration::from_secs(20);
+/// How long the slot may stay with a relay that is silent: twelve seconds of silence, and a look twice a second.
+const SILENT: Duration = Duration::from_secs(16);
 
 fn position(record: &Consumed) -> Position {
     let commit_lsn: Lsn = record.header("walpost.lsn").unwrap().parse().unwrap();
