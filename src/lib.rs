@@ -24,7 +24,7 @@
 //! broker's, [`OutboxProcessor`] the loop between them, [`Supervisor`] what keeps it alive, and [`OutboxError`]
 //! says whether trying again helps. A message's [`OutboxStatus`] is derived from positions. [`memory`] has both
 //! ends for tests, with scripted faults.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 #[cfg(feature = "cli")]
 mod audit;

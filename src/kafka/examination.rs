@@ -5,8 +5,10 @@
 
 mod brokers;
 mod compaction;
+mod native;
 mod topics;
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions};
@@ -62,12 +64,6 @@ pub(crate) async fn examine(settings: &KafkaSettings, topics: &[TopicInUse]) -> 
         found.push(Finding::warn("topics", missed, "mend the addresses, then run this again"));
         return found;
     }
-    if settings.token().is_wanted() && !topics.is_empty() {
-        let missed = "not looked at: the client for such questions can't log in by OAUTHBEARER";
-        let advice = "ask yourself: kafka-topics.sh --describe, with the same login";
-        found.push(Finding::warn("topics", missed, advice));
-        return found;
-    }
     match admin(settings) {
         Ok(admin) => {
             let subject = Subject { settings, admin, brokers: &answer.brokers };
@@ -111,7 +107,14 @@ fn admin(settings: &KafkaSettings) -> Result<AdminClient<Listener>, OutboxError>
     ] {
         config.set(name, value);
     }
-    config.create_with_context(Listener::of(settings)).map_err(|error| settings.refused(error))
+    let admin: AdminClient<Listener> =
+        config.create_with_context(Listener::of(settings)).map_err(|error| settings.refused(error))?;
+    if settings.token().is_wanted() {
+        let unread = |why: &dyn Display| OutboxError::transient(format!("no token for Kafka: {why}"));
+        let token = settings.token().generate().map_err(|error| unread(&error))?;
+        native::log_in(admin.inner(), &token).map_err(|why| unread(&settings.secrets().veil(&why)))?;
+    }
+    Ok(admin)
 }
 
 fn options() -> AdminOptions {

@@ -120,6 +120,16 @@ async fn a_topic_that_would_refuse_records_is_told_with_the_change_that_mends_it
     .await;
 }
 
+/// Waits until one line says of all of them that they may be written to.
+async fn checked_to_write(check: impl AsyncFn() -> Checked, topics: &[&str]) {
+    eventually("the right to write", PATIENCE, async || {
+        let checked = check().await;
+        let told = topics.iter().all(|topic| checked.find("write", "ok", topic).is_some());
+        told.then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn brokers_that_can_not_be_reached_and_users_that_may_not_are_told() {
     let behind = KafkaBroker::start_open_handed_behind_proxy().await;
@@ -150,6 +160,28 @@ async fn brokers_that_can_not_be_reached_and_users_that_may_not_are_told() {
     );
     assert!(!topics(broker.brokers()).contains(&made), "asking has made it");
     checked.assert_well(&["kafka", "brokers", "producer"]);
+    // What may be asked about, and not written to, beside one that may.
+    let [open, closed] = ["open", "closed"].map(unique);
+    for topic in [&open, &closed] {
+        broker.create_topic(topic, 1).await;
+        let insert = "INSERT INTO outbox.messages (topic, key, payload) VALUES ($1, 'k', '1')";
+        client.execute(insert, &[topic]).await.unwrap();
+    }
+    checked_to_write(&check, &[&open, &closed]).await;
+    acl::close(broker, &closed).await;
+    let checked = eventually("the list to count", PATIENCE, async || {
+        let checked = check().await;
+        checked.find("write", "fail", &closed).is_some().then_some(checked)
+    })
+    .await;
+    assert_eq!(checked.code, Some(1));
+    let advice = checked.advice("write", "fail", &format!("the Kafka user may not write to {closed}"));
+    assert!(advice.contains(&format!("--operation Write --topic {closed}")), "{advice}");
+    assert!(checked.find("write", "fail", &open).is_none(), "it may");
+    acl::open(broker, &closed).await;
+    checked_to_write(&check, &[&open, &closed]).await;
+
+    let checked = check().await;
     assert!(checked.find("kafka", "ok", "not encrypted, without a login").is_some());
     let refusing = ["check", "-X", "allow.auto.create.topics=false"];
     let refused = Checked::of(world.command(refusing)).await;

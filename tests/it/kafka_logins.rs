@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use crate::check::Checked;
 use crate::support::certificates::Authority;
 use crate::support::walpost::Builder;
-use crate::support::{PATIENCE, PostgresServer, SecureKafka, Walpost};
+use crate::support::{PATIENCE, PostgresServer, SecureKafka, Walpost, unique};
 use crate::world::{World, stop};
 
 const PASSWORD: &str = "first-marker";
@@ -55,6 +55,11 @@ async fn each_way_to_log_in_works_and_what_is_wrong_is_named() {
         ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"].map(mechanism);
     let by_token = ("sasl.oauthbearer.token.command", token.as_str());
 
+    let topic = unique("logins");
+    secure.kafka.create_topic(&topic, 1).await;
+    let insert = "INSERT INTO outbox.messages (topic, key, payload) VALUES ($1, 'k', '1')";
+    world.database.client().await.execute(insert, &[&topic]).await.unwrap();
+
     let mut good = Vec::new();
     for (brokers, told, properties) in [
         (
@@ -72,7 +77,9 @@ async fn each_way_to_log_in_works_and_what_is_wrong_is_named() {
     for (told, checked) in good {
         let checked = checked.await.unwrap();
         assert!(checked.find("kafka", "ok", told).is_some(), "{told}");
-        checked.assert_well(&["producer"]);
+        checked.assert_well(&["producer", "write"]);
+        assert!(checked.find("topic", "warn", &topic).is_some(), "{told}: it keeps one copy");
+        assert!(checked.find("write", "ok", &topic).is_some(), "{told}");
     }
 
     let mut bad = Vec::new();

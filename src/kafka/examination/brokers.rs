@@ -126,11 +126,7 @@ fn in_full(broker: &str) -> String {
 /// Whether the brokers take an idempotent producer: it has asked for its number, and nothing more.
 pub(super) fn introduced(answer: &Answer) -> Finding {
     match &answer.introduction {
-        Introduction::Known => Finding::good(
-            "producer",
-            "an idempotent producer is let in; nothing was written, so whether it may write to each \
-                                      topic is not tested",
-        ),
+        Introduction::Known => Finding::good("producer", "an idempotent producer is let in"),
         Introduction::Refused(code, why) => {
             let error = OutboxError::broker("an idempotent producer is refused", *code, why.clone());
             Finding::error("producer", error)

@@ -7,11 +7,12 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use super::compaction::is_compacted;
-use super::{ANSWER, Finding, Subject, alter, options};
+use super::{ANSWER, Finding, Subject, alter, native, options};
 use crate::kafka::guard::canonical;
 use crate::kafka::probe::fetch_metadata;
 
 const SUBJECT: &str = "topic";
+const WRITE: &str = "write";
 
 /// A topic that records go to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub(super) async fn look(subject: &Subject<'_>, topics: &[TopicInUse]) -> Vec<Fi
         match tokio::task::block_in_place(|| describe(subject, &topic.name)) {
             There::Yes(described) => there.push((topic, described)),
             There::Missing => missing.push(topic),
-            There::Refused => found.push(refused(&topic.name)),
+            There::Refused => found.push(refused(subject, &topic.name)),
             There::Invalid => found.push(Finding::fail(
                 SUBJECT,
                 format!("{} is no name of a topic", topic.name),
@@ -76,6 +77,7 @@ pub(super) async fn look(subject: &Subject<'_>, topics: &[TopicInUse]) -> Vec<Fi
     for (topic, described) in &there {
         found.extend(judge(subject, topic, described, settings.get(&topic.name)));
     }
+    found.extend(permissions(subject, &there));
     if !missing.is_empty() {
         found.extend(absent(subject, &missing).await);
     }
@@ -119,14 +121,48 @@ fn described(topic: &MetadataTopic) -> Described {
     }
 }
 
-fn refused(name: &str) -> Finding {
-    Finding::fail(
-        SUBJECT,
-        format!("the Kafka user may not even ask about {name}, and so not write to it"),
-        format!(
-            "grant it: kafka-acls.sh --add --allow-principal User:<the relay's> --operation Write --topic {name}"
-        ),
+fn refused(subject: &Subject<'_>, name: &str) -> Finding {
+    let text = format!("the Kafka user may not even ask about {name}, and so not write to it");
+    Finding::fail(SUBJECT, text, grant(subject, name))
+}
+
+/// What an operator runs to let the relay write to a topic.
+fn grant(subject: &Subject<'_>, name: &str) -> String {
+    format!(
+        "grant it: kafka-acls.sh --bootstrap-server {} --add --allow-principal User:<the relay's> --operation Write --topic {name}, \
+         and take away what denies it (kafka-acls.sh --list --topic {name})",
+        subject.settings.brokers
     )
+}
+
+/// Whether each topic may be written to, as the brokers tell; those before 2.3 do not (KIP-430).
+fn permissions(subject: &Subject<'_>, there: &[(&TopicInUse, Described)]) -> Vec<Finding> {
+    let names: Vec<_> = there.iter().map(|(topic, _)| topic.name.as_str()).collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    // It waits for the answer in place; a worker of the runtime may.
+    let told = tokio::task::block_in_place(|| native::may_write(subject.admin.inner(), &names, ANSWER));
+    let (told, why) = match told {
+        Ok(told) => (told, "the brokers do not tell".to_owned()),
+        Err(why) => (BTreeMap::new(), why),
+    };
+    let of = |wanted: Option<bool>| -> Vec<&str> {
+        names.iter().copied().filter(|name| told.get(*name).copied() == wanted).collect()
+    };
+    let mut found: Vec<_> = of(Some(false)).iter().map(|name| forbidden(subject, name)).collect();
+    let unknown = of(None);
+    if !unknown.is_empty() {
+        let text = format!("whether the Kafka user may write to {} is not known: {why}", unknown.join(", "));
+        found.push(Finding::warn(WRITE, text, "see the broker's access lists: kafka-acls.sh --list"));
+    } else if found.is_empty() {
+        found.push(Finding::good(WRITE, format!("the Kafka user may write to {}", names.join(", "))));
+    }
+    found
+}
+
+fn forbidden(subject: &Subject<'_>, name: &str) -> Finding {
+    Finding::fail(WRITE, format!("the Kafka user may not write to {name}"), grant(subject, name))
 }
 
 pub(super) type Settings = BTreeMap<String, String>;
