@@ -86,4 +86,4 @@ pub(crate) use table::counted;
 pub use table::{Asked, Chosen, DeadLetterOffice, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use table::{OutboxTable, ScheduledTable, Waiting, save};
 #[cfg(feature = "cli")]
-pub(crate) use unpublished::{Unpublished, oldest_unpublished};
+pub(crate) use unpublished::{Behind, Obstacle, Unpublished, look_behind};

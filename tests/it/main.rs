@@ -56,6 +56,7 @@ mod setup;
 mod shutdown;
 mod stall;
 mod status;
+mod status_why;
 mod support;
 mod tables;
 mod takeover;
