@@ -57,7 +57,7 @@ mod wire;
 mod write_back;
 
 #[cfg(feature = "cli")]
-pub(crate) use audit::{AuditedRow, AuditedTables, Fate, Selection};
+pub(crate) use audit::{AuditedRow, AuditedTables, Fate, Ordinal, Selection};
 pub use decode_error::DecodeError;
 #[cfg(feature = "cli")]
 pub(crate) use examination::examine;

@@ -7,6 +7,7 @@
 
 mod alone;
 mod audit;
+mod audit_live;
 mod audit_topics;
 mod authorization;
 mod bytes;
