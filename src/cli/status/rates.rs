@@ -76,15 +76,26 @@ impl Rates {
         self.long_term.map_or(0.0, |long| long.bytes_per_second)
     }
 
-    /// Which of the two that is, to stand behind what follows from it; nothing if there is no choice.
+    /// The long term, if that is the worse.
+    fn worse(self) -> Option<LongTerm> {
+        self.long_term.filter(|long| long.bytes_per_second > self.written)
+    }
+
+    /// Which of the two counts, to stand behind what follows from it; nothing if there is no choice.
     pub(super) fn measure(self) -> String {
-        match self.long_term {
-            None => String::new(),
-            Some(long) if long.bytes_per_second > self.written => {
-                format!(" at the rate of the last {}", age_text(long.seconds))
-            }
-            Some(_) => " at the rate of this second".to_owned(),
+        match self.worse() {
+            Some(long) => format!(" at the rate of the last {}", age_text(long.seconds)),
+            None => self.or_this_second().to_owned(),
         }
+    }
+
+    /// The same where both were told before.
+    fn which(self) -> &'static str {
+        if self.worse().is_some() { " at the latter rate" } else { self.or_this_second() }
+    }
+
+    fn or_this_second(self) -> &'static str {
+        if self.long_term.is_some() { " at the rate of this second" } else { "" }
     }
 
     /// In how many seconds so many bytes are used up; none if the relay keeps up.
@@ -114,7 +125,7 @@ pub(super) fn forecast(status: &Status, rates: Rates) -> String {
         format!("; {} written in the last {}", rate(long.bytes_per_second), age_text(long.seconds))
     });
     let flow = format!("{} written, {} confirmed", rate(rates.written), rate(rates.confirmed));
-    let (by, kept) = (rates.measure(), status.max_kept.as_deref().unwrap_or("unknown"));
+    let (by, kept) = (rates.which(), status.max_kept.as_deref().unwrap_or("unknown"));
     let end = match (status.safe_bytes, rates.used_up(status.safe_bytes.unwrap_or_default())) {
         (_, None) if status.is_small() => "nothing piles up".to_owned(),
         (_, None) => "nothing more piles up in this second".to_owned(),
@@ -220,11 +231,11 @@ mod tests {
         let long = LongTerm { bytes_per_second: 3.2 * MIB, seconds: 7200.0 };
         let calm = Rates { long_term: Some(long), ..Rates::default() };
         let expected = "0 bytes/s written, 0 bytes/s confirmed; 3.2 MiB/s written in the last 2.0 hours: the slot is lost in 4 h \
-                        4 min at the rate of the last 2.0 hours (max_slot_wal_keep_size 50GB)";
+                        4 min at the latter rate (max_slot_wal_keep_size 50GB)";
         assert_eq!(forecast(&bound, calm), expected);
         let none = Status { max_kept: Some("-1".to_owned()), ..status() };
         assert!(forecast(&none, rising).contains("grows by 3.2 MiB/s until the disk is full"));
-        let grows = "grows by 3.2 MiB/s at the rate of the last 2.0 hours until the disk is full";
+        let grows = "grows by 3.2 MiB/s at the latter rate until the disk is full";
         assert!(forecast(&none, calm).contains(grows));
         assert!(forecast(&none, Rates::default()).ends_with(": nothing piles up"));
         let kept = Status { retained_bytes: Some(3 << 30), ..none };
