@@ -17,6 +17,10 @@ SELECT
     -- Columns that servers before 17 don't have are null there.
     to_jsonb(s) ->> 'invalidation_reason'                                 AS invalidation_reason,
     to_jsonb(s) ->> 'inactive_since'                                      AS inactive_since,
+    -- A server that has just begun tells the time of that, for a slot that nobody reads.
+    CASE WHEN (to_jsonb(s) ->> 'inactive_since')::timestamptz > pg_postmaster_start_time() + interval '1 minute'
+         THEN extract(epoch FROM clock_timestamp() - (to_jsonb(s) ->> 'inactive_since')::timestamptz)::float8
+    END                                                                   AS inactive_seconds,
     current_setting('max_slot_wal_keep_size')                             AS max_kept,
     extract(epoch FROM clock_timestamp())::float8                         AS at,
     o.xid::text                                                           AS oldest_xid,

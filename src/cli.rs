@@ -7,6 +7,7 @@ mod dead_letters;
 mod demo;
 mod first_process;
 pub(crate) mod output;
+mod pasted;
 #[cfg(test)]
 mod reference;
 mod replay;
@@ -70,7 +71,7 @@ pub fn execute(
             Command::Run(_) => run::run(config()?, &console, events).await,
             Command::Check(arguments) => check::check(&config()?, arguments.json).await,
             Command::Status(arguments) => status::status(arguments, &config()?).await,
-            Command::Audit(arguments) => audit::audit(arguments, &config()?).await,
+            Command::Audit(arguments) => audit::audit(arguments, &config()?, file).await,
             Command::DeadLetters(letters) => dead_letters::dead_letters(&letters.command, &config()?).await,
             Command::Teardown(teardown) => teardown::teardown(&config()?, teardown.drop_table).await,
             Command::Verify(arguments) => verify::verify(arguments, config::kafka(&layers)?).await,

@@ -67,6 +67,8 @@ pub(crate) struct Counts {
     pub(crate) earlier_partition: u64,
     /// Records with our position of rows that are not in the table.
     pub(crate) unknown: u64,
+    /// Records of rows that were committed after the moment of the rows.
+    pub(crate) later: u64,
     /// Records without it, of nobody's row.
     pub(crate) foreign: u64,
 }
@@ -153,6 +155,8 @@ pub(crate) struct Ledger {
     /// Time of the oldest record that is expected; none if one has no time.
     since: Option<i64>,
     range: Range,
+    /// What is committed from here on is not among the rows.
+    moment: Option<Lsn>,
     /// Of the topic that is being read.
     partitions: Partitions,
     compaction: Compaction,
@@ -162,6 +166,11 @@ impl Ledger {
     /// With so many samples of each kind.
     pub(crate) fn new(most: usize, range: Range) -> Ledger {
         Ledger { most, range, since: Some(i64::MAX), ..Ledger::default() }
+    }
+
+    /// The rows are of the moment at which the log was here.
+    pub(crate) fn rows_are_of(&mut self, moment: Lsn) {
+        self.moment = Some(moment);
     }
 
     /// Makes room for about so many rows, so that it need not grow.
@@ -233,8 +242,11 @@ impl Ledger {
         let print = self.prints.of(topic, &seen.content);
         let inside = self.range.holds(seen.position);
         let Some(index) = self.find(print) else {
+            let behind = |position: Position| self.moment.is_some_and(|moment| position.commit_lsn >= moment);
             if seen.position.is_none() {
                 self.counts.foreign += 1;
+            } else if seen.position.is_some_and(behind) {
+                self.counts.later += 1;
             } else if inside {
                 self.counts.unknown += 1;
                 self.sample(SampleKind::Unknown, topic, place, print, seen);

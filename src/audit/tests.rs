@@ -177,3 +177,17 @@ fn a_record_in_another_partition_than_its_key_leads_to_is_told() {
     let kind = SampleKind::WrongPartition;
     assert_eq!(ids, [(kind, "3".to_owned()), (kind, "4".to_owned())]);
 }
+
+#[test]
+fn what_came_after_the_moment_of_the_rows_is_nobodys_fault() {
+    let mut ledger = Ledger::new(3, Range::default());
+    ledger.rows_are_of(Lsn(0x20));
+    ledger.expect(&row("1:a=x"), true);
+    ledger.close();
+    for (offset, word) in (0..).zip(["1:a=x@10", "7:a=x@1F", "8:a=x@20", "9:a=x@30"]) {
+        ledger.meet("t", record(word, Place { partition: 0, offset }), ANY);
+    }
+    let counts = ledger.counts();
+    assert_eq!((counts.published, counts.unknown, counts.later), (1, 1, 2));
+    assert_eq!(ledger.into_samples().len(), 1);
+}

@@ -67,7 +67,9 @@ pub enum Command {
     /// First comes a word: OK, BEHIND (it is on its way, and late), NOBODY (no relay reads the slot), STALLED (a relay is there,
     /// and nothing is published), FILLING (the slot is lost within an hour if it goes on like this, or three quarters of
     /// max_slot_wal_keep_size are used) or LOST (the server has given the slot up). If several hold, the most urgent one comes
-    /// first, and the others below it. Rates are measured for a second.
+    /// first, and the others below it. Rates are measured for a second; what becomes of the slot is told by the worse of that
+    /// second and of the time since the oldest row waits, or since nobody reads. UNREACHABLE says why the database can't be
+    /// asked, and what the relay says all the same.
     ///
     /// The relay itself is asked for what it waits for, at /readyz of its --listen address. If it can't be asked, the slot is
     /// judged by what the server tells. The oldest row that is not confirmed is searched in the log, through a temporary copy
@@ -236,7 +238,7 @@ pub struct StatusArguments {
     /// Look again and again, this many seconds apart, until Ctrl-C
     ///
     /// A terminal is drawn anew; elsewhere each look is a line, or with --json one object. A server that is away is told as
-    /// UNKNOWN, and asked again.
+    /// UNREACHABLE, a look that failed otherwise as UNKNOWN, and it is asked again.
     #[arg(
         long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", conflicts_with = "check",
         value_parser = clap::value_parser!(u32).range(1..=86_400)
@@ -249,6 +251,8 @@ pub struct StatusArguments {
     listen: Option<String>,
     #[command(flatten)]
     database: DatabaseArguments,
+    #[command(flatten)]
+    mapping: MappingArguments,
 }
 
 /// Arguments of `walpost dead-letters`.
@@ -296,9 +300,10 @@ impl Arguments {
                 database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
             }
-            Command::Status(StatusArguments { database, listen, .. }) => {
+            Command::Status(StatusArguments { database, mapping, listen, .. }) => {
                 layer.put(&layers::LISTEN, listen.as_ref());
                 database.put_into(&mut layer)?;
+                mapping.put_into(&mut layer);
             }
             Command::Teardown(TeardownArguments { database, .. }) => database.put_into(&mut layer)?,
             Command::DeadLetters(letters) => letters.command.database().put_into(&mut layer)?,

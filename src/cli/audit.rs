@@ -1,11 +1,15 @@
 //! `walpost audit`: whether the topics hold what the tables say.
 
+mod repair;
 mod verdict;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use self::repair::Repair;
 use self::verdict::{LostRow, Totals, Verdict};
 use super::arguments::AuditArguments;
+use super::pasted;
 use crate::audit::{Answer, Expected, Lead, Ledger, Range};
 use crate::cli::output;
 use crate::config::Config;
@@ -16,8 +20,12 @@ use crate::message::OwnHeaders;
 use crate::postgres::{AuditedRow, AuditedTables, Fate, Selection};
 use crate::router::Router;
 
-/// Compares, prints the verdict, and fails if a person is needed.
-pub(super) async fn audit(arguments: &AuditArguments, config: &Config) -> Result<(), OutboxError> {
+/// Compares, prints the verdict, and fails if a person is needed. `file` is the configuration that was named.
+pub(super) async fn audit(
+    arguments: &AuditArguments,
+    config: &Config,
+    file: Option<&Path>,
+) -> Result<(), OutboxError> {
     let of = arguments.of.as_deref().map(str::parse).transpose()?;
     let range = range(arguments, config)?;
     let selection = Selection {
@@ -28,9 +36,11 @@ pub(super) async fn audit(arguments: &AuditArguments, config: &Config) -> Result
     };
     let mut tables = AuditedTables::open(&config.database, &config.target, &selection).await?;
     let most = usize::from(arguments.show);
-    let mut audit = Audit { totals: Totals::default(), router: Router::default(), most };
+    let mut audit =
+        Audit { totals: Totals::default(), router: Router::default(), most, repairs: BTreeMap::new() };
     audit.totals.range = range;
     let mut ledger = Ledger::new(most, range);
+    ledger.rows_are_of(tables.current);
     ledger.reserve(tables.expected_rows().await?);
     while let Some(page) = tables.page().await? {
         for row in &page {
@@ -55,7 +65,7 @@ pub(super) async fn audit(arguments: &AuditArguments, config: &Config) -> Result
     audit.totals.read(read);
     let verdict = audit.judge(&mut tables, ledger, &selection).await?;
     output::write(&if arguments.json { verdict.json()? } else { verdict.text() });
-    verdict.into_result()
+    verdict.into_result(&pasted::settings(&arguments.settings_of_replay()?, file))
 }
 
 /// The positions whose records are judged.
@@ -189,6 +199,8 @@ struct Audit {
     router: Router,
     /// So many examples.
     most: usize,
+    /// By table.
+    repairs: BTreeMap<usize, Repair>,
 }
 
 impl Audit {
@@ -227,18 +239,8 @@ impl Audit {
         }
         self.totals.of_tables(tables, selection.is_part());
         self.totals.counts = ledger.counts();
-        let mut repair = Vec::new();
-        for table in 0..tables.names().len() {
-            let ids: Vec<_> = lost
-                .iter()
-                .filter(|row: &&LostRow| row.table == table)
-                .filter_map(|row| row.id.clone())
-                .collect();
-            if !ids.is_empty() {
-                repair.extend(tables.condition(table, &ids));
-            }
-        }
-        Ok(Verdict::new(self.totals, lost, ledger.into_samples(), repair))
+        let repairs = self.repairs.into_iter().map(|(table, repair)| repair.of(tables, table)).collect();
+        Ok(Verdict::new(self.totals, lost, ledger.into_samples(), repairs))
     }
 
     /// Tells apart what is missing on one page.
@@ -263,8 +265,9 @@ impl Audit {
                 None if expired => self.totals.expired += 1,
                 None => {
                     self.totals.lost += 1;
+                    self.repairs.entry(row.table).or_default().note(&row, self.most);
                     if lost.len() < self.most {
-                        lost.push(LostRow { id: row.id, topic, table: row.table });
+                        lost.push(LostRow { id: row.id, topic });
                     }
                 }
             }

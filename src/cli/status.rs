@@ -1,7 +1,9 @@
 //! `walpost status`: where the slot stands, and how the relay is.
 
+mod rates;
 mod relay;
 mod text;
+mod unreachable;
 mod verdict;
 mod watch;
 
@@ -12,16 +14,20 @@ use serde::Serialize;
 use tokio::time::interval;
 use tokio_postgres::Row;
 
+use self::rates::{LongTerm, Rates, Sample};
 use self::relay::{Known, Relay};
-use self::verdict::{Rates, Sample, Verdict};
+use self::unreachable::Unreachable;
+use self::verdict::{Verdict, word_for_it};
 use crate::cli::arguments::StatusArguments;
 use crate::cli::output;
 use crate::config::Config;
 use crate::config::layers::BROKERS;
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
-use crate::postgres::{Cells, DeadLetterOffice, ScheduledTable, Session, StandingBy, Unpublished, Waiting};
-use crate::postgres::{lag_sql, oldest_unpublished, standing_by};
+use crate::postgres::{
+    Behind, Cells, DeadLetterOffice, Obstacle, ScheduledTable, Session, StandingBy, Unpublished,
+};
+use crate::postgres::{Waiting, lag_sql, look_behind, standing_by};
 
 /// One row of `sql/lag.sql`, what waits beside it, and what the relay says.
 #[derive(Debug, Default, Serialize)]
@@ -41,6 +47,8 @@ struct Status {
     standing_by: Vec<StandingBy>,
     /// What the relay says of itself, or why that is not known.
     relay: Relay,
+    /// Why none could begin, while nobody reads the slot.
+    obstacle: Option<Obstacle>,
     confirmed_lsn: Option<String>,
     current_lsn: String,
     lag_bytes: Option<i64>,
@@ -57,10 +65,14 @@ struct Status {
     invalidation_reason: Option<String>,
     /// Since when nobody reads the slot; known from 17 on.
     inactive_since: Option<String>,
+    #[serde(skip)]
+    inactive_seconds: Option<f64>,
     /// The server's `max_slot_wal_keep_size`.
     max_kept: Option<String>,
-    wal_bytes_per_second: f64,
-    confirmed_bytes_per_second: f64,
+    #[serde(flatten)]
+    rates: Rates,
+    /// How fast what is not confirmed grows, by the worse of these.
+    growth_bytes_per_second: f64,
     /// When the slot is lost if it goes on like this; none if it is not, or nothing bounds it.
     lost_in_seconds: Option<f64>,
     /// What the server keeps log for, beyond what the relay has not confirmed.
@@ -113,6 +125,9 @@ struct OpenTransaction {
 const MEASURED: Duration = Duration::from_secs(1);
 /// How long the server may search its log for the oldest row.
 const SEARCH: Duration = Duration::from_secs(2);
+/// How often relay and slot are asked again when they do not agree, and after which pause.
+const AGAIN: u32 = 2;
+const PAUSE: Duration = Duration::from_millis(400);
 
 /// Prints position, lag, retained log and who holds the slot, and what all that means. With `check` it is an error if a
 /// person is needed.
@@ -120,9 +135,12 @@ pub(super) async fn status(arguments: &StatusArguments, config: &Config) -> Resu
     if let Some(seconds) = arguments.watch {
         return watch::watch(config, Duration::from_secs(seconds.into()), arguments.json).await;
     }
-    let status = Viewer::new(config).look().await?;
+    let status = match Viewer::new(config).look().await {
+        Ok(status) => status,
+        Err(blind) => return Err(blind.told(arguments.json)?),
+    };
     if arguments.json {
-        output::say(&status.json()?);
+        output::say(&json(&status)?);
     } else {
         output::write(&status.text());
     }
@@ -134,6 +152,31 @@ pub(super) async fn status(arguments: &StatusArguments, config: &Config) -> Resu
             Err(OutboxError::definite(format!("{word}: {reason}"), advice))
         }
         None => Ok(()),
+    }
+}
+
+/// Why there is nothing to be told of the slot.
+enum Blind {
+    Unreachable(Box<Unreachable>),
+    Error(OutboxError),
+}
+
+impl From<OutboxError> for Blind {
+    fn from(error: OutboxError) -> Blind {
+        Blind::Error(error)
+    }
+}
+
+impl Blind {
+    /// Prints what is known all the same, and gives the error that the command ends with.
+    fn told(self, as_json: bool) -> Result<OutboxError, OutboxError> {
+        let told = match self {
+            Blind::Unreachable(told) => told,
+            Blind::Error(error) => return Ok(error),
+        };
+        let text = if as_json { json(&*told)? + "\n" } else { told.text() };
+        output::write(&text);
+        Ok(told.error)
     }
 }
 
@@ -152,41 +195,72 @@ impl<'a> Viewer<'a> {
     }
 
     /// A look; the first one takes a second longer.
-    async fn look(&mut self) -> Result<Status, OutboxError> {
-        let config = self.config;
+    async fn look(&mut self) -> Result<Status, Blind> {
         // Taken out, so that one that broke is not used again.
         let session = match self.session.take() {
             Some(session) => session,
             None => {
                 self.before = None;
-                let session = Session::open_any(&config.database).await?;
+                let session = match Session::open_any(&self.config.database).await {
+                    Ok(session) => session,
+                    Err(error) => {
+                        let told = Unreachable::look(self.config, error).await;
+                        return Err(Blind::Unreachable(Box::new(told)));
+                    }
+                };
                 self.system = system(&session).await;
                 session
             }
         };
+        let status = self.look_through(&session).await?;
+        self.session = Some(session);
+        Ok(status)
+    }
+
+    async fn look_through(&mut self, session: &Session) -> Result<Status, OutboxError> {
+        let config = self.config;
         let first = match self.before.take() {
             Some(before) => before,
-            None => Sample::of(&slot(&session, config).await?)?,
+            None => Sample::of(&slot(session, config).await?)?,
         };
         let mut clock = interval(MEASURED);
         clock.tick().await;
-        let listen = config.observe.listen.as_deref();
-        let oldest = oldest_unpublished(&config.database, &config.target, SEARCH);
-        let (relay, oldest, _) = tokio::join!(relay::ask(listen), oldest, clock.tick());
-        let row = slot(&session, config).await?;
-        let sample = Sample::of(&row)?;
-        let rates = Rates::between(&first, &sample);
-        let mut status = Status::of(&row)?;
-        let known = Known { slot: &status.slot, system: self.system.as_deref(), pid: status.pid };
-        status.relay = relay.of(&known);
-        status.standing_by = standing_by(&session, &config.target.slot).await?;
-        status.dead_letters = open_letters(&session, config).await?;
-        status.note_waiting(waiting(&session, config).await?);
+        let (behind, _) = tokio::join!(look_behind(&config.database, &config.target, SEARCH), clock.tick());
+        let (mut status, sample) = self.slot_and_relay(session, &first).await?;
+        status.standing_by = standing_by(session, &config.target.slot).await?;
+        status.dead_letters = open_letters(session, config).await?;
+        status.note_waiting(waiting(session, config).await?);
         status.brokers = Some(config.kafka.brokers.clone()).filter(|brokers| brokers != BROKERS.default);
-        status.note_oldest(oldest);
-        (self.session, self.before) = (Some(session), Some(sample));
-        Ok(status.judged(rates))
+        status.note_behind(behind);
+        self.before = Some(sample);
+        Ok(status.judged(Rates::between(&first, &sample)))
     }
+
+    /// Both of one moment: while a relay comes or goes, one may know what the other does not.
+    async fn slot_and_relay(
+        &self,
+        session: &Session,
+        first: &Sample,
+    ) -> Result<(Status, Sample), OutboxError> {
+        let listen = self.config.observe.listen.as_deref();
+        let (mut asked, mut clock) = (0, interval(PAUSE));
+        loop {
+            clock.tick().await;
+            let (relay, row) = tokio::join!(relay::ask(listen), slot(session, self.config));
+            let row = row?;
+            let (mut status, sample) = (Status::of(&row)?, Sample::of(&row)?);
+            let known = Known { slot: &status.slot, system: self.system.as_deref(), pid: status.pid };
+            status.relay = relay.of(&known);
+            if asked == AGAIN || status.agrees(Rates::between(first, &sample)) {
+                return Ok((status, sample));
+            }
+            asked += 1;
+        }
+    }
+}
+
+fn json(told: &impl Serialize) -> Result<String, OutboxError> {
+    serde_json::to_string(told).map_err(|error| OutboxError::connection("writing JSON", error))
 }
 
 async fn slot(session: &Session, config: &Config) -> Result<Row, OutboxError> {
@@ -253,6 +327,7 @@ impl Status {
             wal_status: row.cell("wal_status")?,
             invalidation_reason: row.cell("invalidation_reason")?,
             inactive_since: row.cell("inactive_since")?,
+            inactive_seconds: row.cell("inactive_seconds")?,
             max_kept: row.cell("max_kept")?,
             oldest_transaction: OpenTransaction::of(row)?,
             at: row.cell("at")?,
@@ -266,21 +341,31 @@ impl Status {
         }
     }
 
-    fn note_oldest(&mut self, found: Result<Option<Unpublished>, OutboxError>) {
-        match found {
+    fn note_behind(&mut self, Behind { obstacle, oldest }: Behind) {
+        self.obstacle = obstacle.filter(|_| !self.active);
+        match oldest {
             Ok(found) => self.oldest_unpublished = found.map(|found| Oldest::of(&found, self.at)),
             Err(error) => self.oldest_unpublished_unknown = Some(error.chain()),
         }
     }
 
+    /// Whether the relay's word and the slot can be of one moment: not if all is well and nobody reads, nor if it stands still
+    /// and more is confirmed.
+    fn agrees(&self, rates: Rates) -> bool {
+        let Some(word) = &self.relay.word else { return true };
+        let is_well = word_for_it(word).is_none();
+        if self.active { is_well || rates.confirmed <= 0.0 } else { !is_well }
+    }
+
     /// With what the figures mean.
     fn judged(self, rates: Rates) -> Status {
+        let rates = Rates { long_term: LongTerm::of(&self), ..rates };
         let mut all = Verdict::all(&self, rates).into_iter();
         Status {
             verdict: all.next().unwrap_or_default(),
             others: all.collect(),
-            wal_bytes_per_second: rates.written,
-            confirmed_bytes_per_second: rates.confirmed,
+            rates,
+            growth_bytes_per_second: rates.growth().max(0.0),
             lost_in_seconds: self.safe_bytes.and_then(|bytes| rates.used_up(bytes)),
             ..self
         }
@@ -290,12 +375,9 @@ impl Status {
         self.lag_bytes.unwrap_or_default()
     }
 
-    fn rates(&self) -> Rates {
-        Rates { written: self.wal_bytes_per_second, confirmed: self.confirmed_bytes_per_second }
-    }
-
-    fn json(&self) -> Result<String, OutboxError> {
-        serde_json::to_string(self).map_err(|error| OutboxError::connection("writing JSON", error))
+    /// Whether the server has given the slot up.
+    fn is_lost(&self) -> bool {
+        self.wal_status.as_deref() == Some("lost") || self.invalidation_reason.is_some()
     }
 }
 
@@ -326,5 +408,29 @@ impl OpenTransaction {
             since: row.cell("oldest_since")?,
             seconds: row.cell("oldest_seconds")?,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::relay::Word;
+    use super::*;
+
+    #[test]
+    fn a_word_and_a_slot_of_two_moments_do_not_agree() {
+        let (still, moving) = (Rates::default(), Rates { confirmed: 1.0, ..Rates::default() });
+        for (state, ready, active, rates, agree) in [
+            ("streaming", true, true, moving, true),
+            ("streaming", true, false, still, false),
+            ("retrying", false, false, still, true),
+            ("retrying", false, true, still, true),
+            ("retrying", false, true, moving, false),
+        ] {
+            let word = Word { state: state.to_owned(), ready, ..Word::default() };
+            let relay = Relay { word: Some(word), ..Relay::default() };
+            let status = Status { active, relay, ..Status::default() };
+            assert_eq!(status.agrees(rates), agree, "{state} {active} {rates:?}");
+        }
+        assert!(Status::default().agrees(still), "nobody says anything");
     }
 }

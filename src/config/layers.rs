@@ -95,6 +95,17 @@ impl Layer {
         self.values.entry(setting.key).or_insert_with(|| value.to_owned());
     }
 
+    /// All of it but the properties of Kafka, as it is typed: flags and values.
+    #[cfg(feature = "cli")]
+    pub(crate) fn flags(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let typed = |setting: &&'static Setting| Some((setting.flag, self.values.get(setting.key)?.clone()));
+        let of_tables = self
+            .tables
+            .iter()
+            .map(|((table, entry), text)| (per_table::FLAG, format!("{table}: {entry}={text}")));
+        SETTINGS.iter().filter_map(typed).chain(of_tables)
+    }
+
     /// Takes down an entry of one table that was written on the command line.
     ///
     /// # Errors

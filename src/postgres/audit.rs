@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::names::{Outbox, TableName, Target, quote_identifier, quote_literal};
 use super::pgoutput::{LogicalMessage, Message, Tuple};
-use super::preflight::{Preflight, inspect};
+use super::preflight::{Preflight, TableColumn, inspect};
 use super::relations::Relations;
 use super::rows::{AS_IN_THE_STREAM, since, until};
 use super::session::{Cells, Session, sql_error};
@@ -26,6 +26,8 @@ use crate::message::OutboxMessage;
 /// Most rows of a page, and about how many bytes it shall have.
 const PAGE: usize = 500;
 const PAGE_BYTES: usize = 4 << 20;
+/// The condition for all rows.
+const ALL: &str = "true";
 const READING: &str = "reading the rows";
 const WAITING: &str = "reading what the relay has not confirmed";
 
@@ -57,7 +59,7 @@ impl Selection {
         if let Some(condition) = &self.condition {
             conditions.push(format!("({condition})"));
         }
-        Ok(if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") })
+        Ok(if conditions.is_empty() { ALL.to_owned() } else { conditions.join(" AND ") })
     }
 }
 
@@ -69,9 +71,48 @@ pub(crate) struct AuditedRow {
     pub(crate) passes: bool,
     /// The text of its id's column.
     pub(crate) id: Option<String>,
+    /// Where it stands among the others.
+    pub(crate) ordinal: Option<Ordinal>,
     /// Which table it is of.
     pub(crate) table: usize,
 }
+
+/// What the column says by which rows are in the order of insertion: a time as ISO 8601 writes it in UTC, or a number.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Ordinal {
+    Number(i64),
+    Time(String),
+}
+
+impl Ordinal {
+    /// Of columns whose order is known without asking the server.
+    fn of(text: &str, type_oid: u32) -> Option<Ordinal> {
+        match type_oid {
+            INT2 | INT4 | INT8 => text.parse().ok().map(Ordinal::Number),
+            // Other times have more digits, or an era.
+            DATE | TIMESTAMP | TIMESTAMPTZ
+                if text.as_bytes().get(4) == Some(&b'-') && !text.ends_with("BC") =>
+            {
+                Some(Ordinal::Time(text.to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    fn literal(&self) -> String {
+        match self {
+            Ordinal::Number(number) => number.to_string(),
+            Ordinal::Time(text) => quote_literal(text),
+        }
+    }
+}
+
+const INT2: u32 = 21;
+const INT4: u32 = 23;
+const INT8: u32 = 20;
+const DATE: u32 = 1082;
+const TIMESTAMP: u32 = 1114;
+const TIMESTAMPTZ: u32 = 1184;
 
 /// What became of a row that is in no topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +130,10 @@ struct Part {
     sql: String,
     /// Where in a row its id stands.
     id: Option<usize>,
+    /// The same of the column by which rows are ordered, with its type.
+    order: Option<(usize, TableColumn)>,
+    /// Which rows are looked at.
+    condition: String,
 }
 
 /// The tables at one moment.
@@ -102,7 +147,7 @@ pub(crate) struct AuditedTables {
     copy: String,
     /// What the relay had confirmed before that moment.
     pub(crate) confirmed: Lsn,
-    /// Where the log was at that moment.
+    /// Where the log was just before that moment.
     pub(crate) current: Lsn,
     /// Rows that no message can be made of.
     pub(crate) unfit: u64,
@@ -142,16 +187,19 @@ impl AuditedTables {
         let confirmed = slot::position(&keeper, &copy).await?;
         rows.expect_rows();
         keeper.expect_rows();
-        let begin = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0; \
-             SET LOCAL idle_in_transaction_session_timeout = 0; {AS_IN_THE_STREAM}"
-        );
-        rows.client().batch_execute(&begin).await.map_err(|error| sql_error(READING, error))?;
+        // Before the moment, so that what is committed behind it is not among the rows, or is and is found.
         let row = rows.query_one_row(READING, "SELECT pg_current_wal_lsn()::text").await?;
         let text: String = row.map_or_else(|| Ok(String::new()), |row| row.cell(0))?;
         let current = text
             .parse()
             .map_err(|error| OutboxError::protocol("the server's answer can't be read", error))?;
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout = 0; \
+             SET LOCAL idle_in_transaction_session_timeout = 0; {AS_IN_THE_STREAM}"
+        );
+        rows.client().batch_execute(&begin).await.map_err(|error| sql_error(READING, error))?;
+        // The moment is that of the first statement.
+        rows.client().batch_execute("SELECT 1").await.map_err(|error| sql_error(READING, error))?;
         let target = target.clone();
         let (unfit, place, relations, is_part) = (0, None, None, selection.is_part());
         Ok(AuditedTables {
@@ -252,9 +300,12 @@ impl AuditedTables {
         texts: impl ExactSizeIterator<Item = Option<&'a str>> + Clone,
     ) -> Option<AuditedRow> {
         let part = &self.parts[table];
-        let id = part.id.and_then(|id| texts.clone().nth(id).flatten()).map(str::to_owned);
+        let text = |column| texts.clone().nth(column).flatten();
+        let id = part.id.and_then(text).map(str::to_owned);
+        let ordinal = part.order.as_ref();
+        let ordinal = ordinal.and_then(|(column, of)| Ordinal::of(text(*column)?, of.type_oid));
         match part.layout.message_now(&Tuple::of_texts(texts)) {
-            Ok((message, passes)) => Some(AuditedRow { message, passes, id, table }),
+            Ok((message, passes)) => Some(AuditedRow { message, passes, id, ordinal, table }),
             Err(_) => {
                 self.unfit += 1;
                 None
@@ -278,7 +329,7 @@ impl AuditedTables {
                 publication_names(&self.target)
             );
             client.batch_execute(&sql).await.map_err(failed)?;
-            self.relations = Some(Relations::new(&self.target, &self.preflight));
+            self.relations = Some(Relations::quiet(&self.target, &self.preflight));
         }
         let Some(relations) = &mut self.relations else { return Ok(None) };
         let rows = client.query("FETCH 100 FROM unconfirmed", &[]).await.map_err(failed)?;
@@ -335,13 +386,25 @@ impl AuditedTables {
         Ok(fates)
     }
 
-    /// The condition for rows of a table by the texts of their ids, and the table if it has to be named.
-    pub(crate) fn condition(&self, table: usize, ids: &[String]) -> Option<(String, Option<String>)> {
+    /// The condition for rows of a table by the texts of their ids.
+    pub(crate) fn condition(&self, table: usize, ids: &[String]) -> Option<String> {
         let outbox = &self.parts.get(table)?.outbox;
         let ids: Vec<_> = ids.iter().map(|id| quote_literal(id)).collect();
-        let condition = format!("{} IN ({})", quote_identifier(outbox.mapping.id_column()?), ids.join(", "));
-        let of = (!self.target.others.is_empty()).then(|| outbox.table.to_string());
-        Some((condition, of))
+        Some(format!("{} IN ({})", quote_identifier(outbox.mapping.id_column()?), ids.join(", ")))
+    }
+
+    /// The condition for those among the rows that were looked at that stand from here to there.
+    pub(crate) fn between(&self, table: usize, first: &Ordinal, last: &Ordinal) -> Option<String> {
+        let Part { order, condition, .. } = self.parts.get(table)?;
+        let column = quote_identifier(&order.as_ref()?.1.name);
+        let also = if condition == ALL { String::new() } else { format!(" AND {condition}") };
+        Some(format!("t.{column} BETWEEN {} AND {}{also}", first.literal(), last.literal()))
+    }
+
+    /// The name of a table, if it has to be told from others.
+    pub(crate) fn name_among(&self, table: usize) -> Option<String> {
+        let part = self.parts.get(table).filter(|_| !self.target.others.is_empty())?;
+        Some(part.outbox.table.to_string())
     }
 }
 
@@ -369,7 +432,11 @@ fn parts(target: &Target, preflight: &Preflight, selection: &Selection) -> Resul
         let sql = format!("SELECT {} FROM {table} t WHERE {condition}", columns.join(", "));
         let id = outbox.mapping.id_column();
         let id = id.and_then(|id| survey.columns.iter().position(|column| column.name == id));
-        parts.push(Part { outbox: outbox.clone(), layout, sql, id });
+        let mapping = &outbox.mapping;
+        let order = mapping.time_column().or(mapping.order.first().map(String::as_str));
+        let order = survey.columns.iter().enumerate().find(|(_, column)| order == Some(&column.name));
+        let order = order.map(|(index, column)| (index, column.clone()));
+        parts.push(Part { outbox: outbox.clone(), layout, sql, id, order, condition });
     }
     if parts.is_empty() {
         let of = selection.of.as_ref().map(ToString::to_string).unwrap_or_default();

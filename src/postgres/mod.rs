@@ -57,7 +57,7 @@ mod wire;
 mod write_back;
 
 #[cfg(feature = "cli")]
-pub(crate) use audit::{AuditedRow, AuditedTables, Fate, Selection};
+pub(crate) use audit::{AuditedRow, AuditedTables, Fate, Ordinal, Selection};
 pub use decode_error::DecodeError;
 #[cfg(feature = "cli")]
 pub(crate) use examination::examine;
@@ -86,4 +86,4 @@ pub(crate) use table::counted;
 pub use table::{Asked, Chosen, DeadLetterOffice, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub use table::{OutboxTable, ScheduledTable, Waiting, save};
 #[cfg(feature = "cli")]
-pub(crate) use unpublished::{Unpublished, oldest_unpublished};
+pub(crate) use unpublished::{Behind, Obstacle, Unpublished, look_behind};

@@ -22,6 +22,8 @@ const MAX_OUTBOXES: usize = 1_000;
 #[derive(Debug)]
 pub(super) struct Relations {
     slot: String,
+    /// Nothing is logged: a command that only looks has no relay's worries.
+    quiet: bool,
     followed: Vec<Followed>,
     types: ColumnTypes,
     known: HashMap<u32, Known>,
@@ -69,11 +71,18 @@ impl Relations {
         });
         Relations {
             slot: target.slot.clone(),
+            quiet: false,
             followed: followed.collect(),
             types: preflight.column_types.clone(),
             known: HashMap::new(),
             outboxes: 0,
         }
+    }
+
+    /// The same, for a command that only looks.
+    #[cfg(feature = "cli")]
+    pub(super) fn quiet(target: &Target, preflight: &Preflight) -> Self {
+        Relations { quiet: true, ..Relations::new(target, preflight) }
     }
 
     /// Takes in a description.
@@ -84,7 +93,7 @@ impl Relations {
         let known = match self.which(relation) {
             Some(index) => {
                 let followed = &mut self.followed[index];
-                Known::Outbox(followed.describe(relation, &self.types, &self.slot)?)
+                Known::Outbox(followed.describe(relation, &self.types, &self.slot, self.quiet)?)
             }
             None => Known::Other {
                 named: matches!(self.known.get(&relation.oid), Some(Known::Other { named: true })),
@@ -124,7 +133,7 @@ impl Relations {
         match self.known.get_mut(&oid) {
             Some(Known::Outbox(layout)) => Ok(Some(layout)),
             Some(Known::Other { named }) => {
-                if !std::mem::replace(named, true) {
+                if !std::mem::replace(named, true) && !self.quiet {
                     tracing::warn!(oid, "rows of a table that is no outbox are ignored");
                 }
                 Ok(None)
@@ -143,6 +152,7 @@ impl Followed {
         relation: &Relation,
         types: &ColumnTypes,
         slot: &str,
+        quiet: bool,
     ) -> Result<Arc<Layout>, OutboxError> {
         let columns = relation.columns.iter().map(|column| (&*column.name, column.type_oid));
         // Nobody else asks what narrows a type.
@@ -153,7 +163,7 @@ impl Followed {
             .and_then(|layout| layout.keyed(self.index, &self.key, &kinds))
             .map_err(|error| self.changed(&error, slot))?;
         let absent = layout.absent();
-        for column in absent.iter().filter(|column| !self.absent.contains(column)) {
+        for column in absent.iter().filter(|column| !quiet && !self.absent.contains(column)) {
             tracing::warn!(column, table = %self.outbox.table, "the column is gone: messages go on without it");
         }
         self.absent = absent;

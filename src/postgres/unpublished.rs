@@ -7,6 +7,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 
@@ -19,7 +20,7 @@ use super::settings::Settings;
 use super::slot::{self, publication_names};
 use super::table::emitted;
 use crate::error::OutboxError;
-use crate::finding::Finding;
+use crate::finding::{Finding, Outcome};
 use crate::lsn::Lsn;
 
 const READING: &str = "reading the log behind the slot";
@@ -37,20 +38,39 @@ pub(crate) struct Unpublished {
     pub(crate) table: String,
 }
 
-/// Looks for it; `None` if all that is committed is confirmed.
-///
-/// # Errors
-/// It can't be told: a right or a free slot is missing, or it takes longer than `patience`.
-pub(crate) async fn oldest_unpublished(
-    settings: &Settings,
-    target: &Target,
-    patience: Duration,
-) -> Result<Option<Unpublished>, OutboxError> {
+/// What no relay with these settings could begin with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Obstacle {
+    pub(crate) reason: String,
+    pub(crate) advice: Option<String>,
+}
+
+/// What is known of what lies behind the slot's position.
+#[derive(Debug)]
+pub(crate) struct Behind {
+    /// The first thing that is in a relay's way, as far as the catalogue shows it.
+    pub(crate) obstacle: Option<Obstacle>,
+    /// `None` if all that is committed is confirmed. An error if it can't be told: a right or a free slot is missing, or it takes
+    /// longer than was allowed.
+    pub(crate) oldest: Result<Option<Unpublished>, OutboxError>,
+}
+
+/// Looks for it, for so long.
+pub(crate) async fn look_behind(settings: &Settings, target: &Target, patience: Duration) -> Behind {
+    let mut obstacle = None;
     // The server ends the statement by itself; a server that does not answer is left alone.
-    match timeout(2 * patience, look(settings, target, patience)).await {
-        Ok(found) => found,
-        Err(_) => Err(late(patience)),
-    }
+    let found = timeout(2 * patience, look(settings, target, patience, &mut obstacle)).await;
+    Behind { obstacle, oldest: found.unwrap_or_else(|_| Err(late(patience))) }
+}
+
+/// The first failure among these.
+fn first_failure(findings: &[Finding]) -> Option<Obstacle> {
+    findings.iter().find_map(|found| match &found.outcome {
+        Outcome::Failure(error) => {
+            Some(Obstacle { reason: error.chain(), advice: error.advice().map(str::to_owned) })
+        }
+        _ => None,
+    })
 }
 
 fn late(patience: Duration) -> OutboxError {
@@ -61,11 +81,13 @@ async fn look(
     settings: &Settings,
     target: &Target,
     patience: Duration,
+    obstacle: &mut Option<Obstacle>,
 ) -> Result<Option<Unpublished>, OutboxError> {
     let session = Session::open_any(settings).await?;
     let bounded = format!("SET statement_timeout = {}", patience.as_millis());
     session.client().batch_execute(&bounded).await.map_err(|error| sql_error(READING, error))?;
     let preflight = inspect(&session, target).await?;
+    *obstacle = first_failure(&preflight.findings);
     let broken = |found: &&Finding| found.is_failure() && matches!(found.subject, "slot" | "publication");
     if let Some(found) = preflight.findings.iter().find(broken) {
         // The server would say so too, as an error in its log, at each look.
@@ -76,7 +98,7 @@ async fn look(
     slot::copy_temporary(&session, &target.slot, &copy).await?;
     session.expect_rows();
     for most in CHANGES {
-        let mut search = Search { relations: Relations::new(target, &preflight), target, begun: None };
+        let mut search = Search { relations: Relations::quiet(target, &preflight), target, begun: None };
         match search.first(&session, &copy, most).await {
             Ok(Found::Row(found)) => return Ok(Some(found)),
             Ok(Found::Nothing) => return Ok(None),

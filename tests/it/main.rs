@@ -7,6 +7,7 @@
 
 mod alone;
 mod audit;
+mod audit_live;
 mod audit_topics;
 mod authorization;
 mod bytes;
@@ -56,6 +57,7 @@ mod setup;
 mod shutdown;
 mod stall;
 mod status;
+mod status_why;
 mod support;
 mod tables;
 mod takeover;

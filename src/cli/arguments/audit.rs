@@ -3,6 +3,8 @@
 use clap::Args;
 
 use super::shared::{DatabaseArguments, KafkaArguments, MappingArguments};
+use crate::config::Layer;
+use crate::error::OutboxError;
 
 /// Arguments of `walpost audit`.
 #[derive(Args)]
@@ -40,6 +42,16 @@ pub struct AuditArguments {
     pub(super) mapping: MappingArguments,
     #[command(flatten)]
     pub(super) kafka: KafkaArguments,
+}
+
+impl AuditArguments {
+    /// The settings among them that `walpost replay` takes as well.
+    pub(in crate::cli) fn settings_of_replay(&self) -> Result<Layer, OutboxError> {
+        let mut layer = Layer::default();
+        self.database.put_into(&mut layer)?;
+        self.mapping.put_into(&mut layer);
+        Ok(layer)
+    }
 }
 
 pub(super) const EXAMPLES: &str = "\

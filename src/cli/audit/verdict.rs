@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::Read;
+use super::repair::Conditions;
 use crate::audit::{Counts, Range, Sample, SampleKind};
 use crate::cli::dead_letters::escape;
 use crate::error::OutboxError;
@@ -16,7 +17,6 @@ use crate::postgres::AuditedTables;
 pub(super) struct LostRow {
     pub(super) id: Option<String>,
     pub(super) topic: String,
-    pub(super) table: usize,
 }
 
 /// All that was counted.
@@ -69,8 +69,8 @@ pub(super) struct Verdict {
     totals: Totals,
     lost: Vec<LostRow>,
     samples: Vec<Sample>,
-    /// Conditions for lost rows, with their table where there are several.
-    repair: Vec<(String, Option<String>)>,
+    /// How lost rows are sent again, by table.
+    repairs: Vec<Conditions>,
 }
 
 impl Verdict {
@@ -78,9 +78,9 @@ impl Verdict {
         totals: Totals,
         lost: Vec<LostRow>,
         samples: Vec<Sample>,
-        repair: Vec<(String, Option<String>)>,
+        repairs: Vec<Conditions>,
     ) -> Verdict {
-        Verdict { totals, lost, samples, repair }
+        Verdict { totals, lost, samples, repairs }
     }
 
     /// The worst that was found.
@@ -128,16 +128,21 @@ impl Verdict {
         }
     }
 
-    /// What to do; an error that ends the command after its findings were printed, if a person is needed.
-    pub(super) fn into_result(self) -> Result<(), OutboxError> {
+    /// What to do, with the settings that were typed; an error that ends the command after its findings were printed, if a
+    /// person is needed.
+    pub(super) fn into_result(self, settings: &str) -> Result<(), OutboxError> {
         match self.word() {
             "OK" => Ok(()),
-            "LOST" if self.repair.is_empty() => {
-                let advice = "find the rows with --show and --json; rows without an id can't be chosen by it";
-                Err(OutboxError::definite("the topics do not hold what the tables say", advice))
-            }
             "LOST" => {
-                Err(OutboxError::definite("the topics do not hold what the tables say", self.commands()))
+                let commands: Vec<_> =
+                    self.repairs.iter().flat_map(|conditions| conditions.commands(settings)).collect();
+                let advice = if commands.is_empty() {
+                    "find the rows with --show and --json; rows without an id can't be chosen by it"
+                        .to_owned()
+                } else {
+                    commands.join("\n")
+                };
+                Err(OutboxError::definite("the topics do not hold what the tables say", advice))
             }
             _ => Err(OutboxError::definite(
                 "the topics do not hold what the tables say",
@@ -145,20 +150,6 @@ impl Verdict {
                  (`-X partitioner`); `walpost replay` sends a row again as it is now",
             )),
         }
-    }
-
-    /// How the lost rows that are shown are sent again.
-    fn commands(&self) -> String {
-        let command = |(condition, of): &(String, Option<String>)| {
-            let of = of.as_ref().map(|of| format!(" --of '{of}'")).unwrap_or_default();
-            format!("walpost replay{of} --where \"{}\"", escape(condition).replace('"', "\\\""))
-        };
-        let mut lines: Vec<_> = self.repair.iter().map(command).collect();
-        let shown = self.lost.len() as u64;
-        if shown < self.totals.lost {
-            lines.push(format!("these are {shown} of {}: see more with --show", self.totals.lost));
-        }
-        lines.join("\n")
     }
 
     pub(super) fn text(&self) -> String {
@@ -211,6 +202,7 @@ impl Verdict {
             ("out of order", counts.out_of_order, counts.out_of_order.to_string()),
             ("repeated", counts.repeated, counts.repeated.to_string()),
             ("replayed", counts.replayed, format!("{}, on purpose", counts.replayed)),
+            ("later", counts.later, format!("{} records of what was committed since", counts.later)),
         ] {
             if count > 0 || matches!(name, "lost") {
                 line(name, what);
@@ -307,10 +299,12 @@ impl Verdict {
             out_of_order: counts.out_of_order,
             repeated: counts.repeated,
             replayed: counts.replayed,
+            later: counts.later,
             no_row: (!self.totals.is_part).then_some(counts.unknown),
             absent_topics: &self.totals.absent,
             unseen_topics: &self.totals.unseen,
-            replay: self.repair.iter().map(|(condition, _)| condition.as_str()).collect(),
+            replay: self.repairs.iter().filter_map(|repair| repair.exact.as_deref()).collect(),
+            replay_all: self.repairs.iter().filter_map(|repair| repair.all.as_deref()).collect(),
             examples: of_lost.chain(of_samples).collect(),
         };
         let text = serde_json::to_string(&report);
@@ -363,13 +357,17 @@ struct Json<'a> {
     out_of_order: u64,
     repeated: u64,
     replayed: u64,
+    /// Records of what was committed after the rows were read; no fault.
+    later: u64,
     /// Null where a part of the rows was chosen.
     no_row: Option<u64>,
     absent_topics: &'a [String],
     /// Topics of which nobody tells whether they are compacted.
     unseen_topics: &'a [String],
-    /// Conditions for `walpost replay --where`, of the lost rows among the examples.
+    /// Conditions for `walpost replay --where`, by table: of lost rows alone, the first hundred of them or those that are shown.
     replay: Vec<&'a str>,
+    /// The same of all lost rows, and maybe of others that lie between them.
+    replay_all: Vec<&'a str>,
     examples: Vec<JsonExample<'a>>,
 }
 

@@ -112,23 +112,38 @@ fn word(status: StatusCode, body: &[u8]) -> Result<Word, String> {
 }
 
 impl Relay {
-    /// Forgets an answer that is not the slot's relay's.
-    pub(super) fn of(mut self, known: &Known<'_>) -> Relay {
+    /// Forgets an answer that is not of a relay of this slot, which is all that can be asked while the server is away.
+    pub(super) fn of_slot(self, slot: &str) -> Relay {
         let Some(word) = &self.word else { return self };
-        let other = match (&word.slot, &word.system, known.system) {
-            (None, ..) => Some("an older version, which does not say of which slot it is".to_owned()),
-            (Some(slot), ..) if slot != known.slot => Some(format!("the relay of slot {slot}")),
-            (_, Some(own), Some(system)) if own != system => {
+        let other = match &word.slot {
+            None => Some("an older version, which does not say of which slot it is".to_owned()),
+            Some(own) if own != slot => Some(format!("the relay of slot {own}")),
+            Some(_) => None,
+        };
+        self.without(other)
+    }
+
+    /// Forgets an answer that is not the slot's relay's.
+    pub(super) fn of(self, known: &Known<'_>) -> Relay {
+        let relay = self.of_slot(known.slot);
+        let Some(word) = &relay.word else { return relay };
+        let other = match (&word.system, known.system) {
+            (Some(own), Some(system)) if own != system => {
                 Some("a relay of another database system".to_owned())
             }
             _ if word.state == "standing by" && known.pid.is_some() => {
                 Some("a relay that stands by, not the one that holds the slot".to_owned())
             }
-            (_, None, _) | (_, _, None) if word.pid.is_some() && word.pid != known.pid => {
+            (None, _) | (_, None) if word.pid.is_some() && word.pid != known.pid => {
                 Some("a relay that does not hold this slot".to_owned())
             }
             _ => None,
         };
+        relay.without(other)
+    }
+
+    /// Forgets the answer if it is another's.
+    fn without(mut self, other: Option<String>) -> Relay {
         if let Some(other) = other {
             let address = self.address.as_deref().unwrap_or_default();
             self.unknown = Some(format!("at {address} (--listen) answers {other}"));
@@ -191,6 +206,8 @@ mod tests {
             let told = relay.unknown.unwrap_or_default();
             assert!(told.contains(why.unwrap_or_default()), "{told}");
         }
+        // While the server is away nothing but the slot is known.
+        assert!(relay(BODY).of_slot("w").word.is_some() && relay(BODY).of_slot("v").word.is_none());
         assert!(word(StatusCode::NOT_FOUND, BODY.as_bytes()).unwrap_err().contains("no relay"));
         assert!(word(StatusCode::OK, b"<html>").unwrap_err().contains("no relay"));
     }

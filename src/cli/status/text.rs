@@ -2,14 +2,15 @@
 
 use std::time::SystemTime;
 
-use super::verdict::{Verdict, forecast};
+use super::rates::forecast;
+use super::verdict::Verdict;
 use super::{Oldest, OpenTransaction, Status};
 use crate::cli::dead_letters::escape;
 use crate::postgres::{StandingBy, Waiting, quote_literal};
 
 impl Verdict {
     /// With the advice that belongs to it.
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let advice = self
             .advice
             .as_ref()
@@ -39,7 +40,7 @@ impl Status {
             ("lag", size(self.lag_bytes) + &seconds),
             ("oldest row", self.oldest_text()),
             ("retained", size(self.retained_bytes) + &room.unwrap_or_default()),
-            ("flow", forecast(self, self.rates())),
+            ("flow", forecast(self, self.rates)),
             ("oldest open", open),
             ("parked", self.letters_text()),
         ];

@@ -1,61 +1,19 @@
-//! What the figures mean, in a word, and what becomes of the slot if all goes on as it does now.
+//! What the figures mean, in a word.
 
 use serde::Serialize;
 
 use super::Status;
+use super::rates::{Rates, time_text};
 use super::relay::Word;
 use super::text::{age_text, bytes_text};
-use crate::lsn::Lsn;
-use crate::postgres::{is_near_its_end, make_anew};
+use crate::postgres::{Obstacle, is_near_its_end, make_anew};
 
 /// From here on a relay that is on its way is called late.
-const BEHIND_BYTES: i64 = 64 << 20;
+pub(super) const BEHIND_BYTES: i64 = 64 << 20;
 /// A slot that is lost as soon as this, in seconds, needs a person now.
 const SOON: f64 = 3600.0;
 /// How long a row may wait, in seconds, while nothing is confirmed.
-const WAITS: f64 = 10.0;
-
-/// The figures of one moment that become rates with those of another.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sample {
-    /// Seconds, by the server's clock.
-    pub(super) at: f64,
-    pub(super) current: Lsn,
-    pub(super) confirmed: Option<Lsn>,
-}
-
-/// Bytes of log in a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Rates {
-    /// How many the server writes.
-    pub(super) written: f64,
-    /// How many the relay confirms.
-    pub(super) confirmed: f64,
-}
-
-#[allow(clippy::cast_precision_loss, reason = "a rate has few digits that count")]
-impl Rates {
-    pub(super) fn between(first: &Sample, second: &Sample) -> Rates {
-        let seconds = (second.at - first.at).max(0.001);
-        let rate = |from: Lsn, to: Lsn| to.distance(from) as f64 / seconds;
-        Rates {
-            written: rate(first.current, second.current),
-            confirmed: first.confirmed.zip(second.confirmed).map_or(0.0, |(from, to)| rate(from, to)),
-        }
-    }
-
-    /// In how many seconds so many bytes are used up; none if the relay keeps up.
-    pub(super) fn used_up(self, bytes: i64) -> Option<f64> {
-        let net = self.written - self.confirmed;
-        (net >= 1.0).then(|| bytes.max(0) as f64 / net)
-    }
-
-    /// In how many seconds the relay has caught up; none if it does not come closer.
-    fn caught_up(self, lag: i64) -> Option<f64> {
-        let net = self.confirmed - self.written;
-        (net >= 1.0).then(|| lag.max(0) as f64 / net)
-    }
-}
+pub(super) const WAITS: f64 = 10.0;
 
 /// How the relay is, or one thing that is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -95,7 +53,7 @@ impl Verdict {
 }
 
 fn lost(status: &Status) -> Option<Verdict> {
-    if status.wal_status.as_deref() != Some("lost") && status.invalidation_reason.is_none() {
+    if !status.is_lost() {
         return None;
     }
     let why = status.invalidation_reason.as_deref().unwrap_or("its log was removed");
@@ -106,6 +64,7 @@ fn lost(status: &Status) -> Option<Verdict> {
 /// The slot is lost soon, by how fast the log grows, or by how little of it may still be written.
 fn filling(status: &Status, rates: Rates) -> Option<Verdict> {
     let left = status.safe_bytes.and_then(|bytes| rates.used_up(bytes));
+    let by = rates.measure();
     // A relay that keeps up may have confirmed nothing of what was written in this one second.
     let late = !status.active || status.lag() > BEHIND_BYTES;
     let soon = left.filter(|left| late && *left < SOON);
@@ -113,10 +72,10 @@ fn filling(status: &Status, rates: Rates) -> Option<Verdict> {
     let near = room.filter(|(safe, retained)| is_near_its_end(*safe, *retained));
     let reason = match (status.wal_status.as_deref(), soon, near) {
         (Some("unreserved"), Some(left), _) => {
-            format!("the slot is lost at the server's next checkpoint, within {}", time_text(left))
+            format!("the slot is lost at the server's next checkpoint, within {}{by}", time_text(left))
         }
         (Some("unreserved"), ..) => "the slot is lost at the server's next checkpoint".to_owned(),
-        (_, Some(left), _) => format!("the slot is lost in {}", time_text(left)),
+        (_, Some(left), _) => format!("the slot is lost in {}{by}", time_text(left)),
         (_, None, Some((safe, retained))) => format!(
             "{} of log are kept for the slot: another {}, and it is lost (max_slot_wal_keep_size {})",
             bytes_text(retained),
@@ -144,7 +103,8 @@ fn stalled(status: &Status, rates: Rates) -> Option<Verdict> {
     }
 }
 
-fn word_for_it(word: &Word) -> Option<Verdict> {
+/// What the relay itself says is wrong with it.
+pub(super) fn word_for_it(word: &Word) -> Option<Verdict> {
     let Word { ready, state, stage, reason, advice, .. } = word;
     let why = reason.as_deref();
     let reason = match (ready, state.as_str(), stage.as_deref()) {
@@ -185,8 +145,18 @@ fn to_all_appearances(status: &Status, rates: Rates) -> Option<Verdict> {
 fn nobody(status: &Status) -> Verdict {
     let waits = status.lag_bytes.map_or_else(|| "an unknown amount".to_owned(), bytes_text);
     let since = status.inactive_since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
-    let advice = "start `walpost run`; one that runs, and does not read, says why in its log and at /readyz";
-    Verdict::new("NOBODY", format!("nobody reads the slot{since}; {waits} of log wait"), advice)
+    let reason = format!("nobody reads the slot{since}; {waits} of log wait");
+    match &status.obstacle {
+        Some(Obstacle { reason: why, advice }) => {
+            let reason = format!("{reason}; a relay with these settings can't start: {why}");
+            Verdict { word: "NOBODY", reason, advice: advice.clone() }
+        }
+        None => {
+            let advice =
+                "start `walpost run`; one that runs, and does not read, says why in its log and at /readyz";
+            Verdict::new("NOBODY", reason, advice)
+        }
+    }
 }
 
 fn behind(status: &Status, rates: Rates) -> Option<Verdict> {
@@ -202,50 +172,10 @@ fn behind(status: &Status, rates: Rates) -> Option<Verdict> {
     Some(Verdict { word: "BEHIND", reason, advice: None })
 }
 
-/// What becomes of the slot, for a person.
-pub(super) fn forecast(status: &Status, rates: Rates) -> String {
-    let rate = |bytes: f64| {
-        #[allow(clippy::cast_possible_truncation, reason = "a rate is far from the ends of the numbers")]
-        let bytes = bytes as i64;
-        format!("{}/s", bytes_text(bytes))
-    };
-    let flow = format!("{} written, {} confirmed", rate(rates.written), rate(rates.confirmed));
-    let end = match (status.safe_bytes, rates.used_up(status.safe_bytes.unwrap_or_default())) {
-        (_, None) => "nothing piles up".to_owned(),
-        (Some(_), Some(seconds)) => format!(
-            "the slot is lost in {} (max_slot_wal_keep_size {})",
-            time_text(seconds),
-            status.max_kept.as_deref().unwrap_or("unknown")
-        ),
-        (None, Some(_)) => format!(
-            "the log grows by {} until the disk is full, whose size SQL does not tell (max_slot_wal_keep_size {})",
-            rate(rates.written - rates.confirmed),
-            status.max_kept.as_deref().unwrap_or("unknown")
-        ),
-    };
-    format!("{flow}: {end}")
-}
-
-/// A time that is still to come, in its two largest units.
-fn time_text(seconds: f64) -> String {
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "it is positive, and cut at the largest"
-    )]
-    let seconds = seconds.round() as u64;
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, minutes) => format!("{minutes} min {} s", seconds % 60),
-        (0, hours, minutes) => format!("{hours} h {minutes} min"),
-        (days, hours, _) => format!("{days} d {hours} h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::Oldest;
+    use super::super::rates::LongTerm;
     use super::super::relay::Relay;
     use super::*;
 
@@ -253,16 +183,6 @@ mod tests {
 
     fn status() -> Status {
         Status { slot: "w".to_owned(), active: true, lag_bytes: Some(0), ..Status::default() }
-    }
-
-    #[test]
-    fn rates_are_of_the_time_between() {
-        let sample =
-            |at, current, confirmed| Sample { at, current: Lsn(current), confirmed: Some(Lsn(confirmed)) };
-        let rates = Rates::between(&sample(10.0, 1000, 500), &sample(12.0, 3000, 700));
-        assert_eq!(rates, Rates { written: 1000.0, confirmed: 100.0 });
-        assert_eq!(rates.used_up(9000), Some(10.0));
-        assert_eq!(Rates { written: 5.0, confirmed: 5.0 }.used_up(9000), None);
     }
 
     fn text(text: &str) -> Option<String> {
@@ -275,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_worst_is_the_word() {
-        let (still, rising) = (Rates::default(), Rates { written: 3.2 * MIB, confirmed: 0.0 });
+        let (still, rising) = (Rates::default(), Rates { written: 3.2 * MIB, ..Rates::default() });
         let behind = Status { lag_bytes: Some(1 << 30), ..status() };
         let nobody = Status { active: false, ..status() };
         let gone = Status { invalidation_reason: text("idle_timeout"), ..status() };
@@ -285,7 +205,7 @@ mod tests {
             (behind, rising, "BEHIND", "the relay lies 1.0 GiB behind, and does not come closer"),
             (
                 Status { lag_bytes: Some(1 << 30), ..status() },
-                Rates { written: 0.0, confirmed: MIB },
+                Rates { confirmed: MIB, ..Rates::default() },
                 "BEHIND",
                 "the relay lies 1.0 GiB behind, caught up in 17 min 4 s",
             ),
@@ -393,7 +313,7 @@ mod tests {
             assert_eq!((all[0].word, all[0].reason.as_str()), expected);
             assert_eq!(all.len(), 1, "{all:?}");
         }
-        let moving = Rates { written: 1.0, confirmed: 1.0 };
+        let moving = Rates { written: 1.0, confirmed: 1.0, ..Rates::default() };
         assert_eq!(words(&Status { oldest_unpublished: oldest(60.0), ..status() }, moving), ["OK"]);
         let named = Status { oldest_unpublished: oldest(60.0), brokers: text("k:9092"), ..status() };
         let advice = Verdict::all(&named, still)[0].advice.clone().unwrap();
@@ -401,13 +321,20 @@ mod tests {
     }
 
     #[test]
-    fn a_forecast_names_the_bound_or_that_there_is_none() {
-        let rates = Rates { written: 3.2 * MIB, confirmed: 0.0 };
-        let bound = Status { safe_bytes: Some(46_875 << 20), max_kept: Some("50GB".to_owned()), ..status() };
-        let expected = "3.2 MiB/s written, 0 bytes/s confirmed: the slot is lost in 4 h 4 min (max_slot_wal_keep_size 50GB)";
-        assert_eq!(forecast(&bound, rates), expected);
-        let none = Status { max_kept: Some("-1".to_owned()), ..status() };
-        assert!(forecast(&none, rates).contains("grows by 3.2 MiB/s until the disk is full"));
-        assert!(forecast(&none, Rates::default()).ends_with(": nothing piles up"));
+    fn nobody_names_what_is_in_a_relays_way() {
+        let obstacle = Obstacle { reason: "no publication".to_owned(), advice: text("make it") };
+        let nobody = Status { active: false, obstacle: Some(obstacle), ..status() };
+        let all = Verdict::all(&nobody, Rates::default());
+        let reason = "nobody reads the slot; 0 bytes of log wait; a relay with these settings can't start: no publication";
+        assert_eq!(all, [Verdict::new("NOBODY", reason, "make it")]);
+    }
+
+    #[test]
+    fn the_measure_stands_behind_what_follows_from_it() {
+        let long = LongTerm { bytes_per_second: 3.2 * MIB, seconds: 7200.0 };
+        let calm = Rates { long_term: Some(long), ..Rates::default() };
+        let unread = Status { safe_bytes: Some(320 << 20), active: false, ..status() };
+        let reason = "the slot is lost in 1 min 40 s at the rate of the last 2.0 hours";
+        assert_eq!(Verdict::all(&unread, calm)[0].reason, reason);
     }
 }

@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Viewer;
-use super::text;
+use super::{Blind, Viewer, json as as_json, text};
 use crate::cli::output;
 use crate::config::Config;
 use crate::error::OutboxError;
@@ -32,12 +31,19 @@ pub(super) async fn watch(config: &Config, period: Duration, json: bool) -> Resu
         clock.tick().await;
         let shown = match viewer.look().await {
             Ok(status) if live => screen(&status.text(), period),
-            Ok(status) if json => status.json()? + "\n",
+            Ok(status) if json => as_json(&status)? + "\n",
             Ok(status) => status.line() + "\n",
-            Err(error) if !seen => return Err(error),
-            Err(error) if live => screen(&format!("UNKNOWN     {}\n", error.chain()), period),
-            Err(error) if json => json!({"verdict": "UNKNOWN", "reason": error.chain()}).to_string() + "\n",
-            Err(error) => format!("{} UNKNOWN: {}\n", text::time(SystemTime::now()), error.chain()),
+            Err(blind) if !seen => return Err(blind.told(json)?),
+            Err(Blind::Unreachable(told)) if live => screen(&told.text(), period),
+            Err(Blind::Unreachable(told)) if json => as_json(&*told)? + "\n",
+            Err(Blind::Unreachable(told)) => told.line() + "\n",
+            Err(Blind::Error(error)) if live => screen(&format!("UNKNOWN     {}\n", error.chain()), period),
+            Err(Blind::Error(error)) if json => {
+                json!({"verdict": "UNKNOWN", "reason": error.chain()}).to_string() + "\n"
+            }
+            Err(Blind::Error(error)) => {
+                format!("{} UNKNOWN: {}\n", text::time(SystemTime::now()), error.chain())
+            }
         };
         seen = true;
         if !output::write(&shown) {
