@@ -11,7 +11,7 @@ use crate::postgres::span;
 use crate::vitals::{SlotSight, Vitals, size};
 
 /// What the server said longer ago is told with its age.
-const OLD: Duration = Duration::from_secs(30);
+const OLD: Duration = Duration::from_secs(20);
 
 /// The slot is nearly lost, however well the relay is otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize)]

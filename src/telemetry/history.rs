@@ -23,6 +23,8 @@ const APART: Duration = Duration::from_secs(10);
 const SIGHTS: usize = 31;
 /// A trend needs so much time.
 const TREND: Duration = Duration::from_secs(20);
+/// One that ended so long ago is none: nobody knows how it went on.
+const ENDED: Duration = Duration::from_secs(30);
 
 /// One second, as the page's script takes it apart: time in milliseconds since 1970, records a second, lag in seconds,
 /// latency in seconds at the median and at 99 of 100, and whether all was well.
@@ -112,7 +114,8 @@ impl History {
             return Forecast::default();
         };
         let span = to.saturating_duration_since(*from);
-        if span < TREND {
+        let since = to.elapsed();
+        if span < TREND || since > ENDED {
             return Forecast::default();
         }
         let written = per_second(last.current.0.saturating_sub(first.current.0), span);
@@ -120,11 +123,10 @@ impl History {
         let retained = first.retained_bytes().zip(last.retained_bytes());
         let retained = retained.map(|(less, more)| grown((less, more)) - grown((more, less)));
         let lost = last.safe_bytes.zip(retained).filter(|(_, rate)| *rate > 0.0);
-        let since = to.elapsed().as_secs_f64();
         Forecast {
             written_per_second: Some(written),
             retained_per_second: retained,
-            lost_in_seconds: lost.map(|(safe, rate)| (real(safe) / rate - since).max(0.0)),
+            lost_in_seconds: lost.map(|(safe, rate)| (real(safe) / rate - since.as_secs_f64()).max(0.0)),
         }
     }
 
@@ -292,5 +294,7 @@ mod tests {
         second(&mut history, &vitals, &events).await;
         let Forecast { retained_per_second, lost_in_seconds, .. } = history.forecast();
         assert!(retained_per_second.unwrap() < 0.0 && lost_in_seconds.is_none());
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(history.forecast(), Forecast::default(), "nobody knows how it went on");
     }
 }
