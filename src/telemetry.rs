@@ -6,6 +6,7 @@ mod console;
 mod door;
 mod events;
 mod exposition;
+mod filling;
 pub mod health;
 mod history;
 mod http;

@@ -20,6 +20,9 @@ use latency::Latency;
 
 pub use latency::{BUCKETS, Histogram};
 pub use phase::{Phase, State};
+#[cfg(feature = "cli")]
+pub(crate) use tally::is_near_its_end;
+pub(crate) use tally::size;
 pub use tally::{Counter, DeskSight, FAILURES, Level, SlotSight, Tally};
 pub(crate) use told::millis;
 pub use told::{News, Told};

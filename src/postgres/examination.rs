@@ -23,6 +23,7 @@ use super::session::{Session, sql_error};
 use super::settings::{Endpoint, Settings};
 use crate::error::OutboxError;
 use crate::refusal::OnRefusal;
+use crate::vitals::size;
 use crate::write_back::WriteBackMode;
 
 pub(crate) use recent::TopicInUse;
@@ -173,18 +174,8 @@ impl Subject<'_> {
     }
 }
 
-/// A number of bytes in the unit that keeps it short.
-fn size(bytes: i64) -> String {
-    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    match units.iter().find(|(unit, _)| bytes >= *unit) {
-        #[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
-        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
-        None => format!("{bytes} bytes"),
-    }
-}
-
 /// A span in the unit that keeps it short.
-fn span(seconds: f64) -> String {
+pub(crate) fn span(seconds: f64) -> String {
     let units = [(86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")];
     match units.iter().find(|(unit, _)| seconds >= *unit) {
         Some((unit, name)) => format!("{:.1} {name}", seconds / unit),

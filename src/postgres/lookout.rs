@@ -23,10 +23,9 @@ use super::identity::Trail;
 use super::names::Target;
 use super::publication::{self, Change, Published};
 use super::sight;
-use super::slot::is_near_its_end;
 use super::table::Desk;
 use crate::error::OutboxError;
-use crate::vitals::Vitals;
+use crate::vitals::{Vitals, size};
 
 /// How often the session is asked who holds the slot.
 const ASK_EVERY: Duration = Duration::from_secs(2);
@@ -194,26 +193,28 @@ pub(super) async fn holder_of(
 }
 
 /// Tells when the slot is about to be lost, and when that is over.
-fn watch_room(look: &publication::Look, beat: &Beat) {
+fn watch_room(vitals: &Vitals) {
     const ROOM: &str = "the room for the slot's log";
-    let (vitals, position) = (&beat.vitals, beat.vitals.position());
-    let retained = vitals.slot(LET_BE).and_then(|slot| Some(slot.current.distance(slot.restart?)));
-    let room = look.safe_bytes.zip(retained);
-    let near = room.is_some_and(|(safe, retained)| is_near_its_end(safe, retained.cast_signed()));
-    if !near && look.wal_status != "unreserved" {
+    let Some(slot) = vitals.slot(LET_BE) else { return };
+    let (position, safe_bytes) = (vitals.position(), slot.safe_bytes);
+    if !slot.is_filling() {
         if vitals.told().over(ROOM).is_some() {
-            tracing::info!(position, safe_bytes = look.safe_bytes, "the slot has room again");
+            tracing::info!(position, safe_bytes, "the slot has room again");
         }
     } else if vitals.told().meet(ROOM).is_some() {
-        let what = if look.wal_status == "unreserved" {
-            "the slot is about to lose log that it needs: the next checkpoint may remove it"
-        } else {
-            "the slot is lost, and rows with it, once as much log more is written as safe_bytes says"
+        let what = match safe_bytes.filter(|_| slot.wal_status.as_deref() != Some("unreserved")) {
+            None => {
+                "the slot is about to lose log that it needs: the next checkpoint may remove it".to_owned()
+            }
+            Some(safe) => format!(
+                "the slot is lost, and rows with it, once another {} of log are written",
+                size(i64::try_from(safe).unwrap_or(i64::MAX))
+            ),
         };
         tracing::warn!(
             position,
-            safe_bytes = look.safe_bytes,
-            retained_bytes = retained,
+            safe_bytes,
+            retained_bytes = slot.retained_bytes(),
             advice = "raise max_slot_wal_keep_size, or make the topics take records again, at once",
             "{what}"
         );
@@ -222,7 +223,7 @@ fn watch_room(look: &publication::Look, beat: &Beat) {
 
 async fn look(client: &Client, beat: &mut Beat) -> Result<(), OutboxError> {
     let look = publication::look(client, &beat.target, &beat.table_oids, beat.server_version).await?;
-    watch_room(&look, beat);
+    watch_room(&beat.vitals);
     let last = beat.trail.last();
     let target = &beat.target;
     let Some(before) = &beat.published else { return Ok(()) };

@@ -60,7 +60,7 @@ mod write_back;
 pub(crate) use audit::{AuditedRow, AuditedTables, Fate, Ordinal, Selection};
 pub use decode_error::DecodeError;
 #[cfg(feature = "cli")]
-pub(crate) use examination::examine;
+pub(crate) use examination::{examine, span};
 pub use letters::DeadLetterSession;
 pub use names::{Outbox, TableName, Target};
 #[cfg(feature = "cli")]

@@ -22,9 +22,6 @@ pub(super) struct Look {
     pub(super) published: Option<Published>,
     /// Where the log ended.
     pub(super) place: Place,
-    /// The slot's `wal_status`, and how many bytes it may still keep.
-    pub(super) wal_status: String,
-    pub(super) safe_bytes: Option<i64>,
 }
 
 /// The publication as far as the outboxes are concerned.
@@ -93,24 +90,19 @@ pub(super) async fn look(
     let tables: Vec<_> = tables.map(|(outbox, oid)| table_sql(&outbox.table, *oid, server_version)).collect();
     let sql = format!(
         "SELECT pg_current_wal_lsn()::text, pg_snapshot_xmin(pg_current_snapshot())::xid::text, \
-         (SELECT wal_status::text FROM pg_replication_slots WHERE slot_name = {slot}), \
-         (SELECT safe_wal_size FROM pg_replication_slots WHERE slot_name = {slot}), \
          p.oid, p.xmin::text, p.pubowner, p.puballtables, p.pubinsert, p.pubviaroot, \
          (SELECT count(*) FROM pg_publication_rel r WHERE r.prpubid = p.oid){listed}, \
          ARRAY[{tables}] \
          FROM (SELECT) one LEFT JOIN pg_publication p ON p.pubname = {publication}",
-        slot = quote_literal(&target.slot),
         tables = tables.join(", "),
         publication = quote_literal(&target.publication),
     );
     let row =
         client.query_one(&sql, &[]).await.map_err(|error| sql_error("looking at the publication", error))?;
     let lsn = row.cell::<String, _>(0)?.parse().unwrap_or(Lsn::ZERO);
-    let oid: Option<u32> = row.cell(4)?;
+    let oid: Option<u32> = row.cell(2)?;
     Ok(Look {
         place: Place { lsn, xid: row.cell(1)? },
-        wal_status: row.cell::<Option<String>, _>(2)?.unwrap_or_default(),
-        safe_bytes: row.cell(3)?,
         published: oid.map(|oid| published(oid, &row)).transpose()?,
     })
 }
@@ -149,19 +141,19 @@ fn table_sql(table: &TableName, oid: u32, server_version: i32) -> String {
 }
 
 fn published(oid: u32, row: &Row) -> Result<Published, OutboxError> {
-    let tables: Vec<String> = row.cell(11)?;
+    let tables: Vec<String> = row.cell(9)?;
     let table = |json: &String| {
         serde_json::from_str(json)
             .map_err(|error| OutboxError::protocol("the server's answer can't be read", error))
     };
     Ok(Published {
         oid,
-        changed_by: row.cell(5)?,
-        owner: row.cell(6)?,
-        all_tables: row.cell(7)?,
-        inserts: row.cell(8)?,
-        via_root: row.cell(9)?,
-        listed: row.cell(10)?,
+        changed_by: row.cell(3)?,
+        owner: row.cell(4)?,
+        all_tables: row.cell(5)?,
+        inserts: row.cell(6)?,
+        via_root: row.cell(7)?,
+        listed: row.cell(8)?,
         tables: tables.iter().map(table).collect::<Result<_, _>>()?,
     })
 }

@@ -6,6 +6,8 @@ use super::names::{TableName, Target, quote_identifier, quote_literal};
 use super::session::{Cells, Session, sql_error};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
+#[cfg(feature = "cli")]
+pub(crate) use crate::vitals::is_near_its_end;
 
 /// The prefix of logical messages to the relay of a slot; their content is the slot's name.
 pub(crate) const MESSAGE_PREFIX: &str = "walpost.dead_letters";
@@ -51,11 +53,6 @@ pub(super) async fn copy_temporary(session: &Session, slot: &str, copy: &str) ->
         let advice = "a slot is needed for as long as this runs: raise max_replication_slots, or drop one that nobody reads";
         if full { error.with_advice(advice) } else { error }
     })
-}
-
-/// Whether a slot needs a person: a quarter of what may be kept for it is left, as in the alert `WalpostSlotWalNearLimit`.
-pub(crate) fn is_near_its_end(safe: i64, retained: i64) -> bool {
-    safe < safe.saturating_add(retained) / 4
 }
 
 /// How to go on behind a slot that is lost: the one place that says it.

@@ -27,6 +27,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::access::{Access, Denied, Facts, Wish};
 use super::events::{Events, now_ms};
+use super::filling::{Filling, filling};
 use super::history::History;
 use super::letters::{self, Action, Letters};
 use super::state::{self, About, Known, Sources};
@@ -204,6 +205,8 @@ async fn healthz(State(app): State<App>) -> Response {
 struct Readiness<'a> {
     #[serde(flatten)]
     ready: health::Ready,
+    /// Told when the slot is nearly lost; the answer's code is not about that.
+    filling: Option<Filling>,
     slot: &'a str,
     /// Of the database system that was read last; none before the first stream.
     system: Option<String>,
@@ -215,7 +218,9 @@ async fn readyz(State(app): State<App>) -> Response {
     let ready = health::ready(app.vitals());
     let reads = app.vitals.reads();
     let streams = matches!(app.vitals.phase().state, Phase::Streaming | Phase::Draining);
+    let forecast = app.history().forecast();
     let answer = Readiness {
+        filling: filling(app.vitals(), &ready, forecast),
         slot: &app.about.slot,
         pid: reads.as_ref().map(|reads| reads.pid).filter(|_| streams),
         system: reads.map(|reads| reads.system),

@@ -54,8 +54,8 @@ pub struct Ready {
     pub reason: Option<String>,
     /// What a person can do about it.
     pub advice: Option<String>,
-    /// How far publishing lies behind committing.
-    pub lag_seconds: f64,
+    /// How far publishing lies behind committing; unknown while the log is not read.
+    pub lag_seconds: Option<f64>,
     /// Records that the broker has not acknowledged yet.
     pub in_flight: u64,
     /// Records acknowledged since the process began.
@@ -98,14 +98,21 @@ pub fn ready(vitals: &Vitals) -> Ready {
         good: matches!(phase.state, State::Streaming | State::StandingBy) && stall.is_none(),
         state: if stall.is_some() { "stalled" } else { phase.state.name() },
         since_seconds: rounded(since),
+        lag_seconds: lag(vitals, phase.state, stall.as_ref()).map(rounded),
         stage: stall.map(|stall| stall.stage),
         reason: some(reason),
         advice: some(advice),
-        lag_seconds: rounded(vitals.lag()),
         in_flight: vitals.in_flight(),
         published: vitals.published(),
         confirmed: vitals.last_confirmed().to_string(),
     }
+}
+
+/// Who does not read the log does not know how much waits there; what is in flight waits at least so long.
+fn lag(vitals: &Vitals, state: State, stall: Option<&Stall>) -> Option<Duration> {
+    let is_open = matches!(state, State::Streaming | State::Draining);
+    let is_blind = stall.is_some_and(|stall| matches!(stall.stage, "loop" | "reading"));
+    Some(vitals.lag()).filter(|lag| is_open && !(is_blind && lag.is_zero()))
 }
 
 /// A stage that stands still, although the relay is in good state by its own word.
@@ -332,6 +339,31 @@ mod tests {
         assert_eq!(seen(), (false, "stalled", Some("publishing"), 2.0));
         vitals.enter(State::Retrying, "why");
         assert_eq!(seen(), (false, "retrying", None, 0.0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lag_is_known_only_to_whom_reads_the_log() {
+        let vitals = Vitals::default();
+        let seen = || ready(&vitals).lag_seconds;
+        vitals.beat();
+        for (state, expected) in [
+            (State::Starting, None),
+            (State::StandingBy, None),
+            (State::Retrying, None),
+            (State::Streaming, Some(0.0)),
+        ] {
+            vitals.enter(state, "");
+            assert_eq!(seen(), expected, "{state:?}");
+        }
+        vitals.database_answered();
+        pass(13).await;
+        vitals.beat();
+        assert_eq!((ready(&vitals).stage, seen()), (Some("reading"), None));
+        vitals.set_oldest_committed_at(std::time::SystemTime::now() - Duration::from_secs(40));
+        vitals.handed_over(1);
+        assert!(seen().is_some_and(|lag| lag >= 40.0), "so much at least: {:?}", seen());
+        vitals.enter(State::Retrying, "");
+        assert_eq!(seen(), None, "what was in flight is read again");
     }
 
     #[test]

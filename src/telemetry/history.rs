@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::events::Events;
 use super::health;
-use crate::vitals::{BUCKETS, Histogram, SlotSight, State, Vitals};
+use crate::vitals::{BUCKETS, Histogram, SlotSight, Vitals};
 
 /// Fifteen minutes.
 const SAMPLES: usize = 900;
@@ -23,6 +23,8 @@ const APART: Duration = Duration::from_secs(10);
 const SIGHTS: usize = 31;
 /// A trend needs so much time.
 const TREND: Duration = Duration::from_secs(20);
+/// One that ended so long ago is none: nobody knows how it went on.
+const ENDED: Duration = Duration::from_secs(30);
 
 /// One second, as the page's script takes it apart: time in milliseconds since 1970, records a second, lag in seconds,
 /// latency in seconds at the median and at 99 of 100, and whether all was well.
@@ -44,11 +46,11 @@ pub(super) struct Latency {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Forecast {
     /// How fast the server writes its log.
-    written_per_second: Option<f64>,
+    pub(super) written_per_second: Option<f64>,
     /// How fast that which is kept grows; below zero, it shrinks.
-    retained_per_second: Option<f64>,
+    pub(super) retained_per_second: Option<f64>,
     /// When the slot is lost if it goes on like that, in seconds from now.
-    lost_in_seconds: Option<f64>,
+    pub(super) lost_in_seconds: Option<f64>,
 }
 
 /// The seconds, and what is needed to make the next one.
@@ -76,10 +78,11 @@ impl History {
         self.counted = Some((now, count));
         push(&mut self.latencies, vitals.latency(), MINUTE + 1);
         let recent = self.latency_of(SHORT);
-        // Whoever does not stream does not know how much waits.
-        let is_reading = matches!(vitals.phase().state, State::Streaming | State::Draining);
-        let lag = is_reading.then_some(ready.lag_seconds);
-        push(&mut self.samples, Sample(at_ms, rate, lag, recent.p50, recent.p99, ready.good), SAMPLES);
+        push(
+            &mut self.samples,
+            Sample(at_ms, rate, ready.lag_seconds, recent.p50, recent.p99, ready.good),
+            SAMPLES,
+        );
         self.next += 1;
     }
 
@@ -111,18 +114,19 @@ impl History {
             return Forecast::default();
         };
         let span = to.saturating_duration_since(*from);
-        if span < TREND {
+        let since = to.elapsed();
+        if span < TREND || since > ENDED {
             return Forecast::default();
         }
         let written = per_second(last.current.0.saturating_sub(first.current.0), span);
         let grown = |(less, more)| per_second(u64::saturating_sub(more, less), span);
-        let retained = retained(first).zip(retained(last));
+        let retained = first.retained_bytes().zip(last.retained_bytes());
         let retained = retained.map(|(less, more)| grown((less, more)) - grown((more, less)));
         let lost = last.safe_bytes.zip(retained).filter(|(_, rate)| *rate > 0.0);
         Forecast {
             written_per_second: Some(written),
             retained_per_second: retained,
-            lost_in_seconds: lost.map(|(safe, rate)| real(safe) / rate),
+            lost_in_seconds: lost.map(|(safe, rate)| (real(safe) / rate - since.as_secs_f64()).max(0.0)),
         }
     }
 
@@ -174,10 +178,6 @@ fn quantile(counts: &[u64], records: u64, share: f64) -> Option<f64> {
     None
 }
 
-fn retained(sight: &SlotSight) -> Option<u64> {
-    sight.restart.map(|restart| sight.current.0.saturating_sub(restart.0))
-}
-
 fn per_second(count: u64, span: Duration) -> f64 {
     real(count) / span.as_secs_f64().max(0.001)
 }
@@ -198,6 +198,7 @@ fn push<T>(ring: &mut VecDeque<T>, item: T, most: usize) {
 mod tests {
     use super::*;
     use crate::lsn::Lsn;
+    use crate::vitals::State;
 
     async fn second(history: &mut History, vitals: &Vitals, events: &Events) {
         tokio::time::advance(Duration::from_secs(1)).await;
@@ -293,5 +294,7 @@ mod tests {
         second(&mut history, &vitals, &events).await;
         let Forecast { retained_per_second, lost_in_seconds, .. } = history.forecast();
         assert!(retained_per_second.unwrap() < 0.0 && lost_in_seconds.is_none());
+        tokio::time::advance(Duration::from_secs(31)).await;
+        assert_eq!(history.forecast(), Forecast::default(), "nobody knows how it went on");
     }
 }

@@ -1,13 +1,14 @@
 //! The figures of a relay, as `/metrics` tells them. No label has more values than its list here.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::exposition::{self, Figure, Kind, Values, count};
 use super::{health, process};
 use crate::vitals::{DeskSight, SlotSight, State, Vitals};
 
-/// What the server said longer ago is left out: a figure that is missing tells more than one that is old.
-const SLOT_STALE: Duration = Duration::from_secs(60);
+/// What the server said longer ago is left out: a figure that is missing tells more than one that is old. A relay that
+/// streams hears of the slot every two seconds, one that stands by or tries again every five to ten.
+const SLOT_STALE: Duration = Duration::from_secs(20);
 /// A table that is locked is asked again after a minute.
 const DESK_STALE: Duration = Duration::from_secs(180);
 
@@ -83,8 +84,9 @@ fn flow_figures<'a>() -> [Figure<Sight<'a>>; 7] {
         Histogram "walpost_publish_latency_seconds" "Time from a row's commit, by the server's clock, to Kafka's \
             acknowledgement; records that were handed over together count with that of the oldest."
             = |it| Values::Buckets(Box::new(it.vitals.latency()));
-        Gauge "walpost_lag_seconds" "Age of the commit that is being published; 0 when nothing is in flight."
-            = |it| Values::One(it.vitals.lag().as_secs_f64());
+        Gauge "walpost_lag_seconds" "Age of the commit that is being published; 0 when nothing is in flight, missing while \
+            this relay does not read the log."
+            = |it| it.ready.lag_seconds.into();
         Gauge "walpost_in_flight_records" "Records that Kafka has not acknowledged yet."
             = |it| Values::One(count(it.vitals.in_flight()));
         Gauge "walpost_in_flight_bytes" "Memory that those take."
@@ -96,14 +98,18 @@ fn flow_figures<'a>() -> [Figure<Sight<'a>>; 7] {
     }
 }
 
-fn slot_figures<'a>() -> [Figure<Sight<'a>>; 6] {
+/// All but the first are missing once the server has not told of the slot for [`SLOT_STALE`].
+fn slot_figures<'a>() -> [Figure<Sight<'a>>; 7] {
     figures! {
+        Gauge "walpost_slot_seen_timestamp_seconds" "When the server told of the slot last, in seconds since 1970; once that is \
+            20 seconds ago, the six figures below are missing."
+            = |it| it.vitals.since_slot_seen().and_then(seconds_of).into();
         Gauge "walpost_server_wal_lsn" "Position at which the server's log ends, in bytes."
             = |it| of_slot(it, |slot| Some(slot.current.0));
         Gauge "walpost_lag_bytes" "Log behind the position that the slot has confirmed, of all tables of the server."
-            = |it| of_slot(it, |slot| slot.confirmed.map(|lsn| slot.current.0.saturating_sub(lsn.0)));
+            = |it| of_slot(it, SlotSight::lag_bytes);
         Gauge "walpost_slot_retained_wal_bytes" "Log that the server keeps for the slot."
-            = |it| of_slot(it, |slot| slot.restart.map(|lsn| slot.current.0.saturating_sub(lsn.0)));
+            = |it| of_slot(it, SlotSight::retained_bytes);
         Gauge "walpost_slot_safe_wal_bytes" "Log that may still be written until the slot is lost; missing when \
             max_slot_wal_keep_size sets no limit, and the disk is the limit."
             = |it| of_slot(it, |slot| slot.safe_bytes);
@@ -112,7 +118,7 @@ fn slot_figures<'a>() -> [Figure<Sight<'a>>; 6] {
                 Some(status) => each(WAL_STATUSES, status),
                 None => Values::None,
             };
-        Gauge "walpost_slot_active" "Whether any relay reads the slot."
+        Gauge "walpost_slot_active" "Whether any relay reads the slot; missing when nobody can tell."
             = |it| it.slot.as_ref().map(|slot| count(slot.is_active.into())).into();
     }
 }
@@ -174,6 +180,12 @@ fn position(lsn: u64) -> Values {
 
 fn of_slot(sight: &Sight<'_>, figure: fn(&SlotSight) -> Option<u64>) -> Values {
     sight.slot.as_ref().and_then(figure).map(count).into()
+}
+
+/// The time that is so long ago, in seconds since 1970.
+fn seconds_of(ago: Duration) -> Option<f64> {
+    let at = SystemTime::now().checked_sub(ago)?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some((at.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
 /// A label's value without spaces.
@@ -239,10 +251,29 @@ mod tests {
         ] {
             assert_eq!(seen(series), Some(expected), "{series}");
         }
-        tokio::time::advance(Duration::from_secs(61)).await;
-        assert_eq!((seen("walpost_slot_active"), seen("walpost_dead_letters_open")), (None, Some(2.0)));
+        let begun = seen("walpost_slot_seen_timestamp_seconds").unwrap();
+        vitals.enter(State::Retrying, "connection refused");
+        tokio::time::advance(Duration::from_secs(21)).await;
+        let text = text(&vitals);
+        for series in [
+            "server_wal_lsn",
+            "lag_bytes",
+            "lag_seconds",
+            "slot_retained",
+            "slot_safe",
+            "slot_wal",
+            "slot_active",
+        ] {
+            assert!(!text.contains(&format!("walpost_{series}")), "{series} is old: {text}");
+        }
+        let since = begun - seen("walpost_slot_seen_timestamp_seconds").unwrap();
+        assert!((20.0..22.0).contains(&since), "the clock of the test alone has moved: {since}");
+        assert_eq!(
+            (seen("walpost_confirmed_lsn"), seen("walpost_dead_letters_open")),
+            (Some(900.0), Some(2.0))
+        );
         assert_eq!(seen("walpost_stalled{stage=\"loop\"}"), Some(1.0));
-        tokio::time::advance(Duration::from_secs(120)).await;
+        tokio::time::advance(Duration::from_secs(160)).await;
         assert_eq!(seen("walpost_dead_letters_open"), None);
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::events::{Event, Events, now_ms};
+use super::filling::{Filling, filling};
 use super::health;
 use super::history::{Forecast, History, Latency, Sample};
 use crate::vitals::{SlotSight, Vitals};
@@ -45,6 +46,8 @@ pub(super) struct Answer<'a> {
     received: String,
     slot: Option<Slot>,
     forecast: Forecast,
+    /// Told when the slot is nearly lost.
+    filling: Option<Filling>,
     /// Open dead letters, counted to 10000; unknown where there is no such table, or it does not answer.
     dead_letters: Option<u64>,
     parked: u64,
@@ -111,17 +114,19 @@ pub(super) fn answer<'a>(sources: &Sources<'a>, known: Known) -> Answer<'a> {
     let desk = vitals.desk(DESK_STALE).unwrap_or_default();
     let (events_version, events) = events.since(known.events);
     let (next, samples) = history.since(known.samples);
+    let forecast = history.forecast();
     Answer {
         now_ms: now_ms(),
         started_ms,
         good: ready.good,
+        filling: filling(vitals, &ready, forecast),
         ready,
         rate: history.rate(),
         latency: history.latency(),
         in_flight_bytes: vitals.tally().in_flight_bytes.get(),
         received: vitals.received().to_string(),
         slot: slot(vitals),
-        forecast: history.forecast(),
+        forecast,
         dead_letters: desk.dead_letters,
         parked: vitals.dead_letters(),
         replayed: vitals.tally().replayed.get(),
@@ -141,11 +146,10 @@ pub(super) fn answer<'a>(sources: &Sources<'a>, known: Known) -> Answer<'a> {
 fn slot(vitals: &Vitals) -> Option<Slot> {
     let age = vitals.since_slot_seen()?;
     let sight: SlotSight = vitals.slot(Duration::MAX)?;
-    let behind = |lsn: Option<crate::Lsn>| lsn.map(|lsn| sight.current.0.saturating_sub(lsn.0));
     Some(Slot {
         seen_seconds_ago: age.as_secs(),
-        lag_bytes: behind(sight.confirmed),
-        retained_bytes: behind(sight.restart),
+        lag_bytes: sight.lag_bytes(),
+        retained_bytes: sight.retained_bytes(),
         safe_bytes: sight.safe_bytes,
         wal_status: sight.wal_status,
         is_active: sight.is_active,

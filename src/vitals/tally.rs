@@ -101,6 +101,44 @@ pub struct SlotSight {
     pub is_active: bool,
 }
 
+impl SlotSight {
+    /// How much log the server keeps for the slot, in bytes.
+    #[must_use]
+    pub fn retained_bytes(&self) -> Option<u64> {
+        self.restart.map(|lsn| self.current.0.saturating_sub(lsn.0))
+    }
+
+    /// How much of the log lies behind what the slot has confirmed, in bytes.
+    #[must_use]
+    pub fn lag_bytes(&self) -> Option<u64> {
+        self.confirmed.map(|lsn| self.current.0.saturating_sub(lsn.0))
+    }
+
+    /// Whether the slot needs a person: the next checkpoint may take it, or little room is left.
+    #[must_use]
+    pub fn is_filling(&self) -> bool {
+        let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let room = self.safe_bytes.zip(self.retained_bytes());
+        self.wal_status.as_deref() == Some("unreserved")
+            || room.is_some_and(|(safe, retained)| is_near_its_end(signed(safe), signed(retained)))
+    }
+}
+
+/// Whether a slot needs a person: a quarter of what may be kept for it is left, as in the alert `WalpostSlotWalNearLimit`.
+pub(crate) fn is_near_its_end(safe: i64, retained: i64) -> bool {
+    safe < safe.saturating_add(retained) / 4
+}
+
+/// A number of bytes in the unit that keeps it short.
+pub(crate) fn size(bytes: i64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.iter().find(|(unit, _)| bytes >= *unit) {
+        #[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
+        Some((unit, name)) => format!("{:.1} {name}", bytes as f64 / *unit as f64),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 /// What waits in the tables beside the outbox. Unknown where there is no such table, or it may not be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct DeskSight {
@@ -115,6 +153,28 @@ pub struct DeskSight {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn little_room_is_a_quarter_of_what_may_be_kept() {
+        let sight = |safe_bytes, retained, status: &str| SlotSight {
+            current: Lsn(1000 + retained),
+            restart: Some(Lsn(1000)),
+            safe_bytes,
+            wal_status: Some(status.to_owned()),
+            ..SlotSight::default()
+        };
+        for (safe, retained, status, expected) in [
+            (Some(25), 75, "extended", false),
+            (Some(24), 76, "extended", true),
+            (Some(0), 100, "unreserved", true),
+            (None, u64::from(u32::MAX), "extended", false),
+            (None, 0, "unreserved", true),
+            (Some(u64::MAX), 1, "reserved", false),
+        ] {
+            assert_eq!(sight(safe, retained, status).is_filling(), expected, "{safe:?} {retained} {status}");
+        }
+        assert!(!SlotSight { safe_bytes: Some(0), ..SlotSight::default() }.is_filling(), "nothing is kept");
+    }
 
     #[test]
     fn failures_are_counted_by_what_helps_and_standing_by_is_none() {

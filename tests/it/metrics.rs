@@ -139,7 +139,7 @@ async fn a_relay_tells_all_that_dashboard_and_alerts_read() {
         assert!(row.iter().any(|row| documented.contains(row)), "{name} is not documented");
     }
     let told: BTreeSet<_> = figures.types.keys().collect();
-    assert_eq!(told.len(), 36, "each figure is told by this relay: {told:?}");
+    assert_eq!(told.len(), 37, "each figure is told by this relay: {told:?}");
     promtool(&["check", "metrics"], &figures.text);
     stop(relay).await;
 }
@@ -240,5 +240,30 @@ async fn a_locked_table_is_not_waited_for() {
     lock.rollback().await.unwrap();
     let log = relay.log();
     assert!(!log.lines().skip(mark).any(|line| line.contains("\"WARN\"")), "{log}");
+    stop(relay).await;
+}
+
+/// What was so before would say that all is well.
+#[tokio::test]
+async fn figures_of_the_slot_are_missing_while_the_database_is_away() {
+    let world = World::new("metricsaway", 1).await;
+    let (wire, relay) = world.wired_relay().await;
+    let address = relay.listen_address().await;
+    let seen = "walpost_slot_seen_timestamp_seconds";
+    let is_told = |it: &Figures| {
+        it.get("walpost_slot_active") == Some(1.0) && it.get("walpost_lag_seconds") == Some(0.0)
+    };
+    until(address, "the slot to be told", is_told).await;
+    wire.cut();
+    let figures = until(address, "what is old to go", |it| it.get("walpost_slot_active").is_none()).await;
+    for old in ["server_wal_lsn", "lag_bytes", "lag_seconds", "slot_retained_wal_bytes", "slot_wal_status"] {
+        assert!(!figures.types.contains_key(&format!("walpost_{old}")), "{old}: {}", figures.text);
+    }
+    assert_eq!(figures.at("walpost_state{state=\"streaming\"}"), 0.0);
+    let last = figures.at(seen);
+    assert!(last > figures.at("process_start_time_seconds"), "{}", figures.text);
+    wire.heal();
+    let figures = until(address, "the slot to be told again", is_told).await;
+    assert!(figures.at(seen) > last, "{}", figures.text);
     stop(relay).await;
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio_postgres::Client;
 
 use crate::dead_letters::{insert, quick};
 use crate::life::get;
@@ -101,6 +102,76 @@ async fn the_page_shows_how_it_flows_and_what_is_wrong() {
     broker.proxy.heal();
     browser.sees("#state-word", "Streaming", PATIENCE).await;
     was_quiet(&browser, address);
+    stop(relay).await;
+}
+
+/// Writes other log until the server keeps so much for the slot that it is nearly lost.
+async fn fill(world: &World, client: &Client) {
+    let left = "SELECT safe_wal_size FROM pg_replication_slots WHERE slot_name = $1";
+    while client.query_one(left, &[&world.slot]).await.unwrap().get::<_, i64>(0) > 14 << 20 {
+        let write = "SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1000000))";
+        client.batch_execute(write).await.unwrap();
+    }
+}
+
+async fn readiness(address: SocketAddr) -> (u16, Value) {
+    let (code, body) = get(address, "/readyz").await;
+    (code, serde_json::from_str(&body).unwrap())
+}
+
+#[tokio::test]
+async fn a_slot_that_is_nearly_lost_is_in_the_headline_whatever_else_is_wrong() {
+    let options = [("max_slot_wal_keep_size", "64MB"), ("max_wal_size", "4GB"), ("checkpoint_timeout", "1h")];
+    let server = PostgresServer::start(&options).await;
+    let broker = KafkaBroker::start_behind_proxy().await;
+    let world = World::behind(&server, &broker, "pageroom", 1).await;
+    let client = world.database.client().await;
+    let relay = world.relay().await;
+    let address = relay.listen_address().await;
+    assert_eq!(readiness(address).await.1["filling"], Value::Null);
+    let mut other = world.database.client().await;
+    let open = other.transaction().await.unwrap();
+    // One that has written nothing would hold nothing.
+    open.batch_execute("CREATE TABLE other (a int)").await.unwrap();
+    fill(&world, &client).await;
+
+    // It streams well, and the slot is held by the transaction.
+    let mut browser = page_of(address).await;
+    browser.sees("#state-word", "Streaming, and the slot is nearly lost", PATIENCE).await;
+    browser.sees("#filling", "the slot is lost, and rows with it, once another", SOON).await;
+    browser.sees("#advice", "end the transaction that has been open for longest", SOON).await;
+    browser.sees("#announce", "streaming, and the slot is nearly lost", SOON).await;
+    browser.sees("#forecast", "left until the slot is lost", SOON).await;
+    looks_well(&mut browser).await;
+    let (code, answer) = readiness(address).await;
+    assert_eq!((code, answer["state"].as_str()), (200, Some("streaming")), "records flow: {answer}");
+    assert!(answer["filling"]["safe_bytes"].as_u64().is_some_and(|left| left <= 16 << 20), "{answer}");
+
+    // The broker goes as well: both are told, each with what to do.
+    broker.proxy.cut();
+    world.insert(&client, 3).await;
+    browser.sees("#state-word", "Stalled: publishing, and the slot is nearly lost", PATIENCE).await;
+    browser.sees("#filling", "of log are written", SOON).await;
+    browser.sees("#advice", "--brokers", SOON).await;
+    browser.sees("#advice", "to gain time, raise max_slot_wal_keep_size", SOON).await;
+    assert!(!browser.text("#reason").await.is_empty());
+    looks_well(&mut browser).await;
+    let (code, answer) = readiness(address).await;
+    assert_eq!((code, answer["stage"].as_str()), (503, Some("publishing")), "{answer}");
+    for (word, says) in [("reason", "of log are written"), ("advice", "to gain time")] {
+        assert!(answer["filling"][word].as_str().is_some_and(|text| text.contains(says)), "{answer}");
+        assert!(answer[word].as_str().is_some_and(|text| !text.contains(says)), "{answer}");
+    }
+
+    broker.proxy.heal();
+    open.rollback().await.unwrap();
+    world.caught_up().await;
+    eventually("the room to be back", PATIENCE, async || {
+        client.batch_execute("CHECKPOINT").await.unwrap();
+        let word = browser.text("#state-word").await;
+        (word == "Streaming" && browser.text("#filling").await.is_empty()).then_some(())
+    })
+    .await;
     stop(relay).await;
 }
 

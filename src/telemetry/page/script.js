@@ -1,6 +1,6 @@
 'use strict';
 (() => {
-  const SECONDS = 900, PERIOD = 1000, PATIENCE = 6000, SVG = 'http://www.w3.org/2000/svg';
+  const SECONDS = 900, PERIOD = 1000, PATIENCE = 6000, SEEN = 20, SVG = 'http://www.w3.org/2000/svg';
   const get = (id) => document.getElementById(id);
   const data = { samples: [], next: 0, events: 0, started: 0, last: null, letters: null, lettersOf: '', skew: 0 };
   let token = remembered(), missing = 0, silentSince = 0, told = '', timer = 0, busy = false, chosen = new Set();
@@ -159,7 +159,8 @@
     askForLetters(answer);
   }
   function showState(it) {
-    const tone = toneOf(it.state, it.good), word = it.state + (it.stage ? ': ' + it.stage : '');
+    const tone = it.filling ? 'bad' : toneOf(it.state, it.good);
+    const word = it.state + (it.stage ? ': ' + it.stage : '') + (it.filling ? ', and the slot is nearly lost' : '');
     if (get('state-word').textContent !== word) {
       put('state-word', word);
       get('state').dataset.tone = tone;
@@ -168,8 +169,11 @@
     put('state-since', 'since ' + clock(Date.now() - it.since_seconds * 1000, true) + ', for ' + ago(it.since_seconds));
     get('reason').hidden = !it.reason;
     put('reason', it.reason || '');
-    get('advice').hidden = !it.advice;
+    get('filling').hidden = !it.filling;
+    put('filling', it.filling ? it.filling.reason : '');
+    get('advice').hidden = !it.advice && !it.filling;
     put('advice-text', it.advice || '');
+    put('filling-advice', it.filling ? it.filling.advice : '');
     put('name', it.about.slot ? 'slot ' + it.about.slot : '');
     document.title = { good: '●', wait: '▲', bad: '■', none: '○' }[tone] + ' ' + word + ' · ' + (it.about.slot || 'Walpost');
     say('The relay is ' + word);
@@ -182,21 +186,23 @@
     if (tone) tile.querySelector('dt').prepend(sign(tone));
   }
   function showTiles(it) {
-    const reads = it.state === 'streaming' || it.state === 'stalled' || it.state === 'draining';
+    const reads = it.lag_seconds !== null, sees = it.slot && it.slot.seen_seconds_ago <= SEEN;
     put('rate', short(it.rate));
     put('published', whole(it.published) + ' since the start');
     put('lag', reads ? span(it.lag_seconds) : 'unknown');
-    put('lag-bytes', it.slot && it.slot.lag_bytes !== null ? bytes(it.slot.lag_bytes) + ' of log behind' : reads ? '' : 'the log is not read');
+    put('lag-bytes', sees && it.slot.lag_bytes !== null ? bytes(it.slot.lag_bytes) + ' of log behind' : reads ? '' : 'the log is not read');
     tint('lag', reads && it.lag_seconds >= 10 ? 'wait' : '');
     put('p50', it.latency.p50 === null ? '–' : '≈ ' + span(it.latency.p50));
     put('p99', it.latency.p99 === null ? 'no records' : '99 % within ≈ ' + span(it.latency.p99));
-    put('flight', whole(it.in_flight));
-    put('flight-bytes', bytes(it.in_flight_bytes));
+    // What was on its way when an end failed is read again, and is on its way no more.
+    const sends = it.state === 'streaming' || it.state === 'stalled' || it.state === 'draining';
+    put('flight', sends ? whole(it.in_flight) : '–');
+    put('flight-bytes', sends ? bytes(it.in_flight_bytes) : 'nothing is being sent');
     showRoom(it);
     const open = it.dead_letters;
     put('letters-count', open === null ? '–' : open >= 10000 ? '10,000+' : whole(open));
     const sub = [it.parked ? whole(it.parked) + ' parked' : '', it.replayed ? whole(it.replayed) + ' replayed' : ''].filter(Boolean).join(', ');
-    put('letters-sub', open === null ? 'not kept, or not seen yet' : sub || 'none since the start');
+    put('letters-sub', open === null ? 'unknown, or not kept' : sub || 'none since the start');
     tint('letters-count', open ? 'wait' : '');
   }
   function showRoom(it) {
@@ -204,17 +210,20 @@
     if (!slot) { put('kept', '–'); put('forecast', 'not seen yet'); return tint('kept', ''); }
     put('kept', slot.retained_bytes === null ? '–' : bytes(slot.retained_bytes));
     let text, tone = '';
-    if (slot.wal_status === 'lost') { text = 'the slot is lost'; tone = 'bad'; }
+    if (slot.seen_seconds_ago > SEEN) {
+      // Whatever was so then is no forecast.
+      text = 'seen ' + ago(slot.seen_seconds_ago) + ' ago, unknown since' + (slot.safe_bytes === null ? '' : '; ' + bytes(slot.safe_bytes) + ' were left');
+    } else if (slot.wal_status === 'lost') { text = 'the slot is lost'; tone = 'bad'; }
     else if (slot.safe_bytes === null) text = 'no limit is set: the disk is the limit';
     else {
       text = bytes(slot.safe_bytes) + ' left until the slot is lost';
       if (forecast.lost_in_seconds !== null && forecast.lost_in_seconds < 604800) {
         text += ', in ' + span(forecast.lost_in_seconds) + ' if it goes on so';
         tone = forecast.lost_in_seconds < 3600 ? 'bad' : forecast.lost_in_seconds < 86400 ? 'wait' : '';
-      } else if (forecast.retained_per_second !== null) text = bytes(slot.safe_bytes) + ' left, no loss in sight';
-      if (slot.wal_status === 'unreserved') tone = 'bad';
+      } else if (forecast.retained_per_second !== null && !it.filling) text = bytes(slot.safe_bytes) + ' left, no loss in sight';
     }
-    put('forecast', text + (slot.seen_seconds_ago > 30 ? ' (seen ' + ago(slot.seen_seconds_ago) + ' ago)' : ''));
+    if (it.filling) tone = 'bad';
+    put('forecast', text);
     tint('kept', tone);
   }
 
