@@ -183,7 +183,8 @@ async fn every_way_to_log_in_and_a_wrong_password() {
             .await;
         let said = text(&wrong);
         assert_eq!(wrong.status.code(), Some(1), "{said}");
-        assert!(said.contains(role) && said.contains("PGPASSWORD") && !said.contains("Wrong1"), "{said}");
+        let place = format!("the password came from PGPASSWORD: put the one there that role {role} has now");
+        assert!(said.contains(&place) && !said.contains("Wrong1"), "{said}");
         let none = world
             .command(["run"])
             .env("WALPOST_DATABASE_URL", &url)
