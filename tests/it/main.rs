@@ -59,6 +59,7 @@ mod status;
 mod support;
 mod tables;
 mod takeover;
+mod teardown;
 mod tls;
 mod topics;
 mod verify;
