@@ -6,8 +6,8 @@ use crate::config::Config;
 use crate::error::OutboxError;
 use crate::postgres::{Backfill, Cells, Finding, Session, Target, quote_identifier};
 use crate::postgres::{
-    as_found, as_told, inspect, inspect_dead_letters, inspect_waiting, inspect_write_back, made_sql,
-    make_slot_with_rows, setup_sql, setup_sql_without_slot,
+    as_found, as_told, inspect, inspect_dead_letters, inspect_readable, inspect_waiting, inspect_write_back,
+    made_sql, make_slot_with_rows, setup_sql, setup_sql_without_slot,
 };
 
 /// The relay's role, as set-up names it.
@@ -50,12 +50,17 @@ pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), Out
     if backfill != Backfill::None {
         make_slot(config, &session, backfill, slot_exists).await?;
     }
-    let found = look_again(config, &session).await?;
+    let (found, unreadable) = look_again(config, &session).await?;
     Made::look(&session, target).await?.print_beyond(&there);
     report::print_problems(&found);
     report::verdict(&found)?;
     output::say("");
     role.tell_of_password();
+    if let Some(unreadable) = unreadable {
+        output::say(&format!("A relay will not start before slot {} is moved:", target.slot));
+        report::print(&[unreadable]);
+        return Ok(());
+    }
     output::say(&format!(
         "Services INSERT into {}; `walpost run` publishes what they commit.",
         target.tables()
@@ -63,15 +68,19 @@ pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), Out
     Ok(())
 }
 
-/// What is wrong still.
-async fn look_again(config: &Config, session: &Session) -> Result<Vec<Finding>, OutboxError> {
+/// What is wrong still, and what keeps a relay from reading the slot.
+async fn look_again(
+    config: &Config,
+    session: &Session,
+) -> Result<(Vec<Finding>, Option<Finding>), OutboxError> {
     let target = &config.target;
     let mut found = inspect(session, target).await?;
     inspect_waiting(session, target, &mut found).await?;
     inspect_write_back(session, target, &mut found).await?;
+    let unreadable = inspect_readable(&config.database, target, &mut found).await;
     let mut found = found.findings;
     found.push(inspect_dead_letters(session, target, config.refusal.on_refusal).await?);
-    Ok(found)
+    Ok((found, unreadable))
 }
 
 /// Says who has to run it, if it was somebody who may not.

@@ -65,6 +65,8 @@ pub use letters::DeadLetterSession;
 pub use names::{Outbox, TableName, Target};
 #[cfg(feature = "cli")]
 pub(crate) use names::{quote_identifier, quote_literal};
+#[cfg(feature = "cli")]
+pub(crate) use preflight::inspect_readable;
 pub use preflight::{
     Finding, Outcome, Preflight, inspect, inspect_dead_letters, inspect_waiting, inspect_write_back,
 };
