@@ -142,6 +142,8 @@ pub struct SetupArguments {
     database: DatabaseArguments,
     #[command(flatten)]
     mapping: MappingArguments,
+    #[command(flatten)]
+    write_back: WriteBackArguments,
 }
 
 impl SetupArguments {
@@ -295,8 +297,12 @@ impl Arguments {
         let mut layer = Layer::default();
         self.logs.put_into(&mut layer);
         match &self.command {
-            Command::Setup(SetupArguments { database, mapping, .. })
-            | Command::Replay(ReplayRowsArguments { database, mapping, .. }) => {
+            Command::Setup(SetupArguments { database, mapping, write_back, .. }) => {
+                database.put_into(&mut layer)?;
+                mapping.put_into(&mut layer);
+                write_back.put_into(&mut layer);
+            }
+            Command::Replay(ReplayRowsArguments { database, mapping, .. }) => {
                 database.put_into(&mut layer)?;
                 mapping.put_into(&mut layer);
             }

@@ -4,20 +4,14 @@ use crate::cli::output;
 use crate::config::Config;
 use crate::error::OutboxError;
 use crate::postgres::{
-    Cells, Outbox, Session, Target, drop_table_sql, left_sql, quote_identifier, teardown_sql,
+    Cells, Outbox, Session, Target, as_found, drop_table_sql, left_sql, quote_identifier, staying_sql,
+    teardown_sql,
 };
 
 /// Drops the slot and, unless others may read it, the publication, and on request the function and the table as well.
 pub(super) async fn teardown(config: &Config, drop_table: bool) -> Result<(), OutboxError> {
     let target = &config.target;
-    let (made, foreign): (Vec<_>, Vec<_>) =
-        target.outboxes().partition(|outbox| drop_table && outbox.mapping.made_by_setup);
-    if drop_table && made.is_empty() {
-        return Err(OutboxError::usage(
-            format!("--drop-table: `walpost setup` has not made table {}", target.tables()),
-            "leave it out; the table is its makers' to drop",
-        ));
-    }
+    refuse_to_drop_others(target, drop_table)?;
     if config.borrowed.slot {
         return Err(OutboxError::usage(
             format!("slot {} is the connector's own, as --debezium-config says", target.slot),
@@ -28,6 +22,8 @@ pub(super) async fn teardown(config: &Config, drop_table: bool) -> Result<(), Ou
         ));
     }
     let session = Session::open_any(&config.database).await?;
+    let target = &as_found(&session, target).await?;
+    refuse_to_drop_others(target, drop_table)?;
     let advice = "stop the relay that holds the slot, then run this again";
     session
         .run_script("tearing down", &teardown_sql(target, config.borrowed.publication)?)
@@ -36,14 +32,57 @@ pub(super) async fn teardown(config: &Config, drop_table: bool) -> Result<(), Ou
     tell_what_is_left(&session, target, config.borrowed.publication).await?;
     if drop_table {
         session.run_script("dropping the table", &drop_table_sql(target)).await?;
-        for outbox in made {
-            output::say(&format!("table {} is gone", outbox.table));
+    }
+    for Outbox { table, mapping } in target.outboxes() {
+        output::say(&match (mapping.made_by_setup, drop_table) {
+            (true, true) => format!("table {table} is gone"),
+            (true, false) => format!("table {table} stays (--drop-table drops it with its rows)"),
+            (false, _) => format!("table {table} stays (its makers' to drop)"),
+        });
+    }
+    tell_what_stays(&session, target).await
+}
+
+/// Only a table that set-up has made goes with the rest.
+fn refuse_to_drop_others(target: &Target, drop_table: bool) -> Result<(), OutboxError> {
+    if !drop_table || target.outboxes().any(|outbox| outbox.mapping.made_by_setup) {
+        return Ok(());
+    }
+    Err(OutboxError::usage(
+        format!("--drop-table: `walpost setup` has not made table {}", target.tables()),
+        "leave it out; the table is its makers' to drop",
+    ))
+}
+
+/// Names what set-up has made besides and is still there, with the statements that remove it.
+async fn tell_what_stays(session: &Session, target: &Target) -> Result<(), OutboxError> {
+    let rows = session.client().query(&staying_sql(target), &[]).await;
+    let rows = rows.map_err(|error| OutboxError::connection("looking at what is left", error))?;
+    let mut role = None;
+    let (mut names, mut drops) = (Vec::new(), Vec::new());
+    for row in &rows {
+        let (kind, name): (&str, String) = (row.cell(0)?, row.cell(1)?);
+        match kind {
+            "ROLE" | "OWNER" => role = Some((kind == "OWNER", name)),
+            _ => {
+                drops.push(format!("DROP {kind} {name};"));
+                names.push(format!("{} {name}", kind.to_lowercase()));
+            }
         }
     }
-    for Outbox { table, mapping } in foreign {
-        let is_ours = mapping.made_by_setup;
-        let how = if is_ours { "--drop-table drops it with its rows" } else { "its makers' to drop" };
-        output::say(&format!("table {table} stays ({how})"));
+    if !names.is_empty() {
+        let (names, drops) = (names.join(", "), drops.join(" "));
+        output::say(&format!("these stay as well: {names}; if nobody needs them: {drops}"));
+    }
+    match role {
+        None => {}
+        Some((true, name)) => output::say(&format!(
+            "role {name} stays, and owns something; if nobody needs it, once that is another's: DROP ROLE {name};"
+        )),
+        Some((false, name)) => output::say(&format!(
+            "role {name} stays; if nobody needs it: DROP OWNED BY {name}; in each database in which it has rights, then \
+             DROP ROLE {name};"
+        )),
     }
     Ok(())
 }

@@ -49,6 +49,14 @@ impl Mapping {
         Account { parts, unused: unused.collect() }
     }
 
+    /// Whether its records are made of these columns alone. Which rows are sent, and when, may depend on others.
+    #[cfg(feature = "cli")]
+    pub(crate) fn needs_no_more_than(&self, columns: &[&str]) -> bool {
+        let parts = self.written.iter().filter(|(entry, _)| !matches!(*entry, "only" | "due"));
+        let uses = parts.flat_map(|(entry, _)| self.uses(entry));
+        uses.into_iter().all(|(column, optional)| optional || columns.contains(&column))
+    }
+
     /// The columns that an entry names.
     fn uses<'a>(&'a self, entry: &str) -> Vec<Use<'a>> {
         match entry {

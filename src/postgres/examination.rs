@@ -18,7 +18,9 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use super::names::Target;
-use super::preflight::{self, Finding, Preflight, inspect_dead_letters, inspect_waiting, inspect_write_back};
+use super::preflight::{
+    self, Finding, Preflight, inspect_dead_letters, inspect_readable, inspect_waiting, inspect_write_back,
+};
 use super::session::{Session, sql_error};
 use super::settings::{Endpoint, Settings};
 use crate::error::OutboxError;
@@ -77,6 +79,8 @@ pub(crate) async fn examine(settings: &Settings, target: &Target, on_refusal: On
         preflight::look(&session, target, &mut report).await?;
         inspect_waiting(&session, target, &mut report).await?;
         inspect_write_back(&session, target, &mut report).await?;
+        let unreadable = inspect_readable(settings, target, &mut report).await;
+        report.findings.extend(unreadable);
         inspect_dead_letters(&session, target, on_refusal).await
     };
     let (needed, silent) = match tokio::time::timeout(2 * PATIENCE, needed).await {

@@ -65,6 +65,8 @@ pub use letters::DeadLetterSession;
 pub use names::{Outbox, TableName, Target};
 #[cfg(feature = "cli")]
 pub(crate) use names::{quote_identifier, quote_literal};
+#[cfg(feature = "cli")]
+pub(crate) use preflight::inspect_readable;
 pub use preflight::{
     Finding, Outcome, Preflight, inspect, inspect_dead_letters, inspect_waiting, inspect_write_back,
 };
@@ -74,7 +76,7 @@ pub(crate) use session::Cells;
 pub use session::Session;
 pub use settings::Settings;
 #[cfg(feature = "cli")]
-pub(crate) use setup::made_sql;
+pub(crate) use setup::{as_found, as_told, made_sql, staying_sql};
 pub use setup::{drop_table_sql, lag_sql, left_sql, setup_sql, setup_sql_without_slot, teardown_sql};
 #[cfg(feature = "cli")]
 pub(crate) use slot::{is_near_its_end, make_anew};

@@ -6,6 +6,8 @@
 mod conditions;
 mod later;
 mod publication;
+#[cfg(feature = "cli")]
+mod readable;
 mod seal;
 mod server;
 mod slot;
@@ -15,6 +17,8 @@ mod write_back;
 use tokio_postgres::Row;
 
 pub use later::inspect_waiting;
+#[cfg(feature = "cli")]
+pub(crate) use readable::inspect as inspect_readable;
 pub(crate) use seal::{Seal, read_again as read_seal};
 pub(crate) use survey::{Survey, TableColumn};
 pub use write_back::inspect as inspect_write_back;
@@ -44,6 +48,19 @@ pub struct Preflight {
     pub(crate) seal: Seal,
     /// The server process that somebody reads the slot through.
     pub(crate) slot_holder: Option<i32>,
+    /// The publication is younger than the place at which the slot stands, and nobody reads the slot.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only `check` and `setup` read the log"))]
+    pub(crate) younger: Option<Younger>,
+}
+
+/// What may have been committed before the publication was made or changed.
+#[derive(Debug)]
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only `check` and `setup` read the log"))]
+pub(crate) struct Younger {
+    /// The SQL that finds it.
+    pub(crate) rows: String,
+    /// Which finding warns of it.
+    pub(crate) told: Option<usize>,
 }
 
 impl Preflight {

@@ -21,6 +21,7 @@ use tokio_postgres::config::{ChannelBinding, SslMode, TargetSessionAttrs};
 
 use crate::error::OutboxError;
 use crate::secret::SecretSource;
+use candidate::Password;
 use merge::{Merged, complain, is_known};
 
 pub use candidate::{Candidate, Endpoint};
@@ -98,18 +99,18 @@ impl Settings {
         let tls = Arc::new(tls::Tls::of(&merged, home.as_deref())?);
 
         // A password that is given is never replaced by that of the file.
-        let passfile = match merged.get("password") {
+        let password = match merged.get("password") {
             Some(password) => {
                 common.password(password);
-                None
+                Password::Given(merged.place("password"))
             }
             None => {
-                merged.get("passfile").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".pgpass")))
+                let file = merged.get("passfile").map(PathBuf::from);
+                Password::OfFile(file.or_else(|| Some(home.as_ref()?.join(".pgpass"))))
             }
         };
         let servers = candidate::servers(&merged, &os.socket_dir)?.into_iter();
-        let candidates =
-            servers.map(|server| server.into_candidate(&common, &tls, passfile.as_deref(), os)).collect();
+        let candidates = servers.map(|server| server.into_candidate(&common, &tls, &password, os)).collect();
         Ok(Settings { candidates, target_session_attrs })
     }
 

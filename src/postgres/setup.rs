@@ -1,8 +1,15 @@
 //! The SQL files, with the names that were configured in place of their own.
 
+#[cfg(feature = "cli")]
+mod found;
+
 use super::names::{Outbox, Target, quote_identifier, quote_literal};
 use super::table;
 use crate::error::OutboxError;
+use crate::mapping::Mark;
+use crate::write_back::WriteBackMode;
+#[cfg(feature = "cli")]
+pub(crate) use found::{as_found, as_told, made_sql, staying_sql};
 
 const SETUP: &str = include_str!("../../sql/setup.sql");
 const RETAIN: &str = include_str!("../../sql/retain.sql");
@@ -157,28 +164,6 @@ pub fn lag_sql(target: &Target) -> Result<String, OutboxError> {
     render(LAG, target)
 }
 
-/// A query for what is there of all that the files make: kind and name of each.
-#[cfg(feature = "cli")]
-pub(crate) fn made_sql(target: &Target) -> String {
-    let schemas: Vec<_> = target.outboxes().map(|outbox| quote_literal(&outbox.table.schema)).collect();
-    let schemas = schemas.join(", ");
-    let tables: Vec<_> = target.outboxes().map(|outbox| quote_literal(&outbox.table.name)).collect();
-    format!(
-        "SELECT 'table', format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-           WHERE n.nspname IN ({schemas}) AND c.relkind IN ('r', 'p') AND c.relname IN ('dead_letters', 'scheduled', \
-             'walpost_seal', {}) \
-         UNION ALL SELECT CASE prokind WHEN 'p' THEN 'procedure' ELSE 'function' END, format('%I.%I', n.nspname, proname) \
-           FROM pg_proc JOIN pg_namespace n ON n.oid = pronamespace WHERE n.nspname IN ({schemas}) \
-             AND proname IN ('publish', 'emit', 'retain') \
-         UNION ALL SELECT 'publication', quote_ident(pubname) FROM pg_publication WHERE pubname = {} \
-         UNION ALL SELECT 'role', rolname::text FROM pg_roles WHERE rolname = 'walpost' \
-         UNION ALL SELECT 'slot', slot_name::text FROM pg_replication_slots WHERE slot_name = {}",
-        tables.join(", "),
-        quote_literal(&target.publication),
-        quote_literal(&target.slot)
-    )
-}
-
 /// A file with the main table's name.
 fn render(sql: &str, target: &Target) -> Result<String, OutboxError> {
     render_for(sql, target, &target.main)
@@ -192,14 +177,18 @@ fn render_for(sql: &str, target: &Target, outbox: &Outbox) -> Result<String, Out
     // What serves all tables is beside the first one.
     let main = quote_identifier(&target.main.table.schema);
     let publication = quote_identifier(&target.publication);
-    if [&table, &main, &publication].iter().any(|name| name.contains('$')) {
+    let marks = outbox.mapping.mark.iter().map(|mark| &mark.column);
+    if [&table, &main, &publication].into_iter().chain(marks).any(|name| name.contains('$')) {
         return Err(OutboxError::usage(
             "a name with a dollar sign can't be set up",
             "run the statements of `walpost setup --print` by hand with your names",
         ));
     }
     let slot = quote_literal(&target.slot);
+    let granted =
+        format!("GRANT SELECT ON {table} TO walpost;{}", write_back_grants(target.write_back, outbox));
     let phrases = [
+        ("GRANT SELECT ON outbox.messages TO walpost;", granted),
         ("'outbox.messages'", quote_literal(&table)),
         ("'walpost.emit:outbox.messages'", quote_literal(&table::emitted::prefix(&outbox.table))),
         ("outbox.messages", table),
@@ -221,6 +210,28 @@ fn render_for(sql: &str, target: &Target, outbox: &Outbox) -> Result<String, Out
         ("replication_slot('walpost'", format!("replication_slot({slot}")),
     ];
     Ok(replace_all(sql, &phrases))
+}
+
+/// The rights that writing back needs besides, each in a line behind the right to read. A column of a mark may still be
+/// missing, or never be there.
+fn write_back_grants(mode: WriteBackMode, Outbox { table, mapping }: &Outbox) -> String {
+    match mode {
+        WriteBackMode::None => String::new(),
+        WriteBackMode::Delete => format!("\n    GRANT DELETE ON {table} TO walpost;  -- --write-back delete"),
+        WriteBackMode::Mark => {
+            let name = quote_literal(&table.to_string());
+            let grant = |mark: &Mark| {
+                format!(
+                    "\n    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = {name}::regclass AND attname = {} AND attnum > 0) THEN\
+                     \n        GRANT UPDATE ({}) ON {table} TO walpost;  -- --write-back mark\
+                     \n    END IF;",
+                    quote_literal(&mark.column),
+                    quote_identifier(&mark.column)
+                )
+            };
+            mapping.mark.iter().map(grant).collect()
+        }
+    }
 }
 
 /// Replaces every phrase in one pass, so that what was put in is not read again.
@@ -246,7 +257,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::mapping::{Mapping, Preset};
+    use crate::mapping::{Mapping, MarkValue, Preset};
 
     #[test]
     fn the_default_names_leave_the_files_as_they_are() {
@@ -327,6 +338,43 @@ mod tests {
         assert!(!setup_sql_without_slot(&target).expect("rendered").contains("pg_create_logical"));
         let drop = drop_table_sql(&target);
         assert!(drop.contains("TABLE IF EXISTS b.more;") && !drop.contains("shop.events"));
+    }
+
+    #[test]
+    fn a_mode_of_writing_back_grants_what_it_needs_and_no_more() {
+        let mut target = Target::default();
+        let mark = |column: &str| Mark { column: column.to_owned(), optional: false, value: MarkValue::Now };
+        let mark = vec![mark("sent_at"), mark("outbox.emit")];
+        target.main.mapping = Arc::new(Mapping { mark, ..Mapping::clone(&Mapping::walpost()) });
+        let plain = setup_sql(&target).expect("rendered");
+        assert_eq!(plain, setup_sql(&Target::default()).expect("rendered"));
+        for (mode, expected) in [
+            (WriteBackMode::Delete, vec!["GRANT DELETE ON outbox.messages TO walpost;"]),
+            (
+                WriteBackMode::Mark,
+                vec![
+                    "attrelid = 'outbox.messages'::regclass AND attname = 'sent_at'",
+                    "GRANT UPDATE (sent_at) ON outbox.messages TO walpost;",
+                    "GRANT UPDATE (\"outbox.emit\") ON outbox.messages TO walpost;",
+                ],
+            ),
+        ] {
+            target.write_back = mode;
+            let sql = setup_sql(&target).expect("rendered");
+            let more: Vec<_> = sql.lines().filter(|line| !plain.contains(line)).collect();
+            let more = more.join("\n");
+            assert!(expected.iter().all(|text| more.contains(text)), "{more}");
+            assert_eq!(
+                more.matches("GRANT").count(),
+                if mode == WriteBackMode::Delete { 1 } else { 2 },
+                "{more}"
+            );
+        }
+        target.main.mapping = Arc::new(Mapping {
+            mark: vec![Mark { column: "$grants$".to_owned(), optional: true, value: MarkValue::Now }],
+            ..Mapping::clone(&Mapping::walpost())
+        });
+        assert!(setup_sql(&target).is_err());
     }
 
     #[test]

@@ -67,10 +67,14 @@ pub(crate) fn make_anew(slot: &str) -> String {
 /// How to get a slot past rows of a time at which there was no publication.
 pub(super) fn move_past_them(slot: &str) -> String {
     format!(
-        "Servers before 18 can't read the slot past such rows: move it, SELECT pg_replication_slot_advance({}, \
-         pg_current_wal_lsn()); start again; {SEND_WHAT_IS_MISSING}",
-        quote_literal(slot)
+        "Servers before 18 can't read the slot past such rows: move it, {} start again; {SEND_WHAT_IS_MISSING}",
+        move_to_the_end(slot)
     )
+}
+
+/// The statement that moves a slot past all that is committed.
+pub(super) fn move_to_the_end(slot: &str) -> String {
+    format!("SELECT pg_replication_slot_advance({}, pg_current_wal_lsn());", quote_literal(slot))
 }
 
 /// What follows when rows were passed over.

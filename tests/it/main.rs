@@ -61,6 +61,7 @@ mod status_why;
 mod support;
 mod tables;
 mod takeover;
+mod teardown;
 mod tls;
 mod topics;
 mod verify;

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use tokio_postgres::error::SqlState;
 
 use crate::identity::{ends_saying, finding, statement};
-use crate::support::{KafkaBroker, PATIENCE, PostgresServer, check, major};
+use crate::support::walpost::told;
+use crate::support::{KafkaBroker, PATIENCE, PostgresServer, check, eventually, major};
 use crate::world::{World, stop};
 
 /// From the change to the end of the relay.
@@ -189,7 +190,15 @@ async fn one_made_anew_ends_the_stream(server: &PostgresServer) {
     committed.extend(world.insert(&client, 3).await);
     let words = ["SQLSTATE 42704", "the publication was missing", "pg_replication_slot_advance"];
     ends_saying(&mut relay, NOTICED_WITHIN, &words).await;
-    assert!(world.command(["setup"]).output().await.status.success());
+    let mend = format!("SELECT pg_replication_slot_advance('{}', pg_current_wal_lsn());", world.slot);
+    let setup = world.command(["setup"]).output().await;
+    let said = told(&setup);
+    assert!(setup.status.success(), "{said}");
+    let (_, at_its_end) = said.split_once("A relay will not start before slot").expect(&said);
+    assert!(at_its_end.contains(&mend) && at_its_end.contains("`walpost replay`"), "{said}");
+    assert!(!said.contains("`walpost run` publishes"), "{said}");
+    let failed = fails_to_be_read(&world).await;
+    assert_eq!(failed["sql"], mend.as_str(), "{failed}");
     // Also where dead letters are asked about before the stream is heard.
     for policy in ["halt", "dead-letter"] {
         let mut wedged = world.command(["run", "--on-refusal", policy]).spawn();
@@ -204,9 +213,99 @@ async fn one_made_anew_ends_the_stream(server: &PostgresServer) {
     let again =
         format!("WITH again AS ({again} RETURNING *) INSERT INTO outbox.messages SELECT * FROM again");
     client.batch_execute(&again).await.unwrap();
+    let said = told(&world.command(["check"]).output().await);
+    assert!(!said.contains("FAIL") && !said.contains("a relay ends there"), "{said}");
     let relay = world.relay().await;
     check(&committed, &world.consume(5).await).assert_nothing_lost();
     stop(relay).await;
+    assert_eq!(copies(&client).await, 0);
+}
+
+/// What `check` fails at, and nothing else.
+async fn fails_to_be_read(world: &World) -> serde_json::Value {
+    let output = world.command(["check", "--json"]).output().await;
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let failed: Vec<_> = found.as_array().unwrap().iter().filter(|one| one["outcome"] == "fail").collect();
+    let [failed] = failed[..] else { panic!("{failed:?}") };
+    let text = failed["text"].as_str().unwrap();
+    assert_eq!(failed["subject"], "publication");
+    assert!(
+        text.contains("was missing while rows were committed") && text.contains("a relay ends there"),
+        "{text}"
+    );
+    assert!(!found.to_string().contains("may never be sent"), "it is known by now: {found}");
+    failed.clone()
+}
+
+/// Copies of slots that a look at the log has left behind.
+async fn copies(client: &tokio_postgres::Client) -> i64 {
+    let sql = "SELECT count(*) FROM pg_replication_slots WHERE slot_name LIKE 'walpost_check%'";
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// The rows of that time may stand behind others that can be read, and the slot may never have been read.
+#[tokio::test]
+async fn a_slot_that_can_not_be_read_to_its_end_is_a_failure() {
+    is_read_to_its_end(&PostgresServer::start(&[]).await).await;
+}
+
+#[tokio::test]
+async fn a_slot_that_can_not_be_read_to_its_end_is_a_failure_on_14() {
+    is_read_to_its_end(&PostgresServer::start_version("14", &[]).await).await;
+}
+
+#[tokio::test]
+async fn a_slot_that_skips_rows_is_no_failure_on_18() {
+    is_read_to_its_end(&PostgresServer::start_version("18", &[]).await).await;
+}
+
+async fn is_read_to_its_end(server: &PostgresServer) {
+    let skips = major(&server.client("postgres").await).await >= 18;
+    for was_read in [true, false] {
+        let world = World::on(server, KafkaBroker::shared().await, "toitsend", 1).await;
+        let client = world.database.client().await;
+        if was_read {
+            let relay = world.relay().await;
+            world.insert(&client, 2).await;
+            world.caught_up().await;
+            stop(relay).await;
+            // Before 15 the server counts it a moment later.
+            let sql =
+                "SELECT count(*) FROM pg_stat_replication_slots WHERE slot_name = $1 AND total_txns > 0";
+            eventually("the server to count what was read", PATIENCE, async || {
+                (client.query_one(sql, &[&world.slot]).await.unwrap().get::<_, i64>(0) == 1).then_some(())
+            })
+            .await;
+        }
+        // Altered only: the server reads on, so that nothing is said of moving the slot.
+        client.batch_execute("ALTER PUBLICATION walpost SET (publish = 'insert')").await.unwrap();
+        world.insert(&client, 3).await;
+        let output = world.command(["check"]).output().await;
+        let said = told(&output);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert_eq!(said.contains("rows committed before that change may never be sent"), was_read, "{said}");
+        assert!(!said.contains("pg_replication_slot_advance"), "{said}");
+        assert_eq!(copies(&client).await, 0);
+
+        client.batch_execute("DROP PUBLICATION walpost").await.unwrap();
+        let said = told(&world.command(["check"]).output().await);
+        assert!(said.contains("publication walpost does not exist"), "{said}");
+        world.insert(&client, 1).await;
+        let setup = world.command(["setup"]).output().await;
+        assert!(setup.status.success(), "{}", told(&setup));
+        world.insert(&client, 2).await;
+        if skips {
+            let output = world.command(["check"]).output().await;
+            assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+            assert!(!told(&setup).contains("will not start"), "{}", told(&setup));
+            assert_eq!(told(&output).contains("may never be sent"), was_read, "{}", told(&output));
+        } else {
+            assert!(told(&setup).contains("A relay will not start before slot"), "{}", told(&setup));
+            fails_to_be_read(&world).await;
+        }
+        assert_eq!(copies(&client).await, 0);
+    }
 }
 
 #[tokio::test]

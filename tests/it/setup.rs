@@ -5,16 +5,16 @@ use std::process::Output;
 use crate::support::{Database, KafkaBroker, PATIENCE, PostgresServer, Walpost, unique};
 use crate::world::{World, stop};
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-async fn bare(prefix: &str) -> World {
+pub(crate) async fn bare(prefix: &str) -> World {
     World::bare(PostgresServer::shared().await, KafkaBroker::shared().await, prefix, 1).await
 }
 
 /// The command fails with this code, and its output names all of these.
-async fn fails(world: &World, args: &[&str], code: i32, words: &[&str]) {
+pub(crate) async fn fails(world: &World, args: &[&str], code: i32, words: &[&str]) {
     let output = world.command([]).args(args).output().await;
     let text = text(&output);
     assert_eq!(output.status.code(), Some(code), "{text}");
@@ -23,7 +23,7 @@ async fn fails(world: &World, args: &[&str], code: i32, words: &[&str]) {
     }
 }
 
-async fn succeeds(world: &World, args: &[&str]) -> String {
+pub(crate) async fn succeeds(world: &World, args: &[&str]) -> String {
     let output = world.command([]).args(args).output().await;
     assert_eq!(output.status.code(), Some(0), "{args:?}: {}", text(&output));
     text(&output)
@@ -183,7 +183,8 @@ async fn every_way_to_log_in_and_a_wrong_password() {
             .await;
         let said = text(&wrong);
         assert_eq!(wrong.status.code(), Some(1), "{said}");
-        assert!(said.contains(role) && said.contains("PGPASSWORD") && !said.contains("Wrong1"), "{said}");
+        let place = format!("the password came from PGPASSWORD: put the one there that role {role} has now");
+        assert!(said.contains(&place) && !said.contains("Wrong1"), "{said}");
         let none = world
             .command(["run"])
             .env("WALPOST_DATABASE_URL", &url)
@@ -199,6 +200,12 @@ async fn every_way_to_log_in_and_a_wrong_password() {
     let said = setup.output().await;
     assert_eq!(said.status.code(), Some(1), "{}", text(&said));
     assert!(text(&said).contains("permission denied for database"), "{}", text(&said));
+    assert!(
+        text(&said).contains("run it as the owner: ") && !text(&said).contains("walpost check"),
+        "{}",
+        text(&said)
+    );
+    assert!(text(&said).contains("role by_scram may not"), "{}", text(&said));
     client.batch_execute("CREATE ROLE nobody_special LOGIN").await.unwrap();
     let url = as_role(&world.database, "nobody_special");
     let refused = world.command(["run"]).env("WALPOST_DATABASE_URL", &url).output().await;
@@ -234,6 +241,10 @@ async fn the_role_of_the_setup_is_enough() {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     }
     stop(relay).await;
+    let setup = world.command(["setup"]).env("WALPOST_DATABASE_URL", &url).output().await;
+    let said = text(&setup);
+    assert_eq!(setup.status.code(), Some(1), "{said}");
+    assert!(said.contains("walpost is the relay's own role") && !said.contains("walpost check"), "{said}");
     let relay_role = crate::support::postgres::connect(&url).await.unwrap();
     for forbidden in [
         "INSERT INTO outbox.messages (topic) VALUES ('t')",
@@ -244,6 +255,42 @@ async fn the_role_of_the_setup_is_enough() {
         let done = relay_role.batch_execute(forbidden).await;
         assert!(done.is_err() || forbidden.starts_with("CREATE TABLE"), "{forbidden}");
     }
+}
+
+/// Whether the relay's role needs a password is said if it has none, and by whoever may see it.
+#[tokio::test]
+async fn a_password_is_asked_for_only_where_there_is_none() {
+    let server = PostgresServer::start(&[]).await;
+    let world = World::bare(&server, KafkaBroker::shared().await, "nopassword", 1).await;
+    let client = world.database.client().await;
+    let said = succeeds(&world, &["setup"]).await;
+    assert!(
+        said.contains("Role walpost has no password") && said.contains("ALTER ROLE walpost PASSWORD"),
+        "{said}"
+    );
+    // Whoever is logged in needs none.
+    let relay_role = crate::support::postgres::connect(&as_role(&world.database, "walpost")).await.unwrap();
+    let said = succeeds(&world, &["setup"]).await;
+    assert!(!said.contains("PASSWORD"), "{said}");
+    drop(relay_role);
+    client.batch_execute("ALTER ROLE walpost PASSWORD 'secret'").await.unwrap();
+    let said = succeeds(&world, &["setup"]).await;
+    assert!(!said.contains("PASSWORD"), "{said}");
+
+    let elsewhere = World::bare(&server, KafkaBroker::shared().await, "byowner", 1).await;
+    let database = &elsewhere.database.name;
+    let sql = format!("CREATE ROLE owner LOGIN REPLICATION; GRANT CREATE ON DATABASE {database} TO owner");
+    client.batch_execute(&sql).await.unwrap();
+    crate::support::eventually("the relay's role to be gone", PATIENCE, async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'walpost'";
+        (client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(())
+    })
+    .await;
+    let url = as_role(&elsewhere.database, "owner");
+    let setup = elsewhere.command(["setup"]).env("WALPOST_DATABASE_URL", &url).output().await;
+    let said = text(&setup);
+    assert_eq!(setup.status.code(), Some(0), "{said}");
+    assert!(said.contains("Whether role walpost has a password can't be seen from here"), "{said}");
 }
 
 #[tokio::test]
@@ -323,83 +370,4 @@ async fn a_dropped_slot_is_named_and_not_replaced() {
     world.insert(&client, 1).await;
     assert_eq!(world.consume(4).await.len(), 4, "an empty table is a first start");
     stop(relay).await;
-}
-
-/// A slot does not tell with which publication it is read: as long as there is another one, the publication stays.
-#[tokio::test]
-async fn a_publication_that_others_may_need_stays() {
-    let world = World::new("shared", 1).await;
-    let relay = world.relay().await;
-    let (trial, client) = (unique("trial"), world.database.client().await);
-    let publications = async || {
-        let sql = "SELECT coalesce(string_agg(pubname, ' ' ORDER BY pubname), '') FROM pg_publication";
-        client.query_one(sql, &[]).await.unwrap().get::<_, String>(0)
-    };
-    succeeds(&world, &["setup", "--slot", &trial]).await;
-    let said = succeeds(&world, &["teardown", "--slot", &trial]).await;
-    assert!(said.contains(&format!("slot {trial} is gone")), "{said}");
-    let words =
-        format!("publication walpost stays (slot {} of this database may be read with it)", world.slot);
-    assert!(said.contains(&words) && said.contains("DROP PUBLICATION walpost;"), "{said}");
-    assert_eq!(publications().await, "walpost");
-    world.insert(&client, 2).await;
-    assert_eq!(world.consume(2).await.len(), 2, "the other relay goes on");
-    stop(relay).await;
-    let said = succeeds(&world, &["teardown"]).await;
-    assert!(said.contains("and publication walpost are gone") && publications().await.is_empty(), "{said}");
-}
-
-/// What a connector has made is the connector's, also while it is idle.
-#[tokio::test]
-async fn the_end_of_a_trial_leaves_the_connector_what_it_needs() {
-    let world = bare("trial").await;
-    let (trial, theirs, client) = (unique("trial"), unique("theirs"), world.database.client().await);
-    let sql = "CREATE TABLE outboxevent (id uuid PRIMARY KEY, aggregatetype text, aggregateid text, type text, payload jsonb); \
-               CREATE PUBLICATION of_debezium FOR TABLE outboxevent";
-    client.batch_execute(sql).await.unwrap();
-    client
-        .execute("SELECT pg_create_logical_replication_slot($1::text::name, 'pgoutput')", &[&theirs])
-        .await
-        .unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("copy.properties");
-    let options = format!(
-        "connector.class=io.debezium.connector.postgresql.PostgresConnector\ntopic.prefix=shop\nslot.name={theirs}\n\
-         publication.name=of_debezium\ntransforms=outbox\ntransforms.outbox.type=io.debezium.transforms.outbox.EventRouter\n\
-         key.converter=org.apache.kafka.connect.storage.StringConverter\nvalue.converter=org.apache.kafka.connect.storage.StringConverter\n"
-    );
-    std::fs::write(&file, options).unwrap();
-    let of_trial = |command| {
-        let file = file.to_str().unwrap();
-        world.command([command, "--preset", "debezium", "--debezium-config", file]).env("WALPOST_SLOT", "")
-    };
-    let left = async || {
-        let sql = "SELECT (SELECT count(*) FROM pg_publication), (SELECT coalesce(string_agg(slot_name, ' '), '') \
-                   FROM pg_replication_slots WHERE database = current_database())";
-        let row = client.query_one(sql, &[]).await.unwrap();
-        (row.get::<_, i64>(0), row.get::<_, String>(1))
-    };
-    let output = of_trial("setup").args(["--slot", &trial]).output().await;
-    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
-    let output = of_trial("teardown").output().await;
-    let said = text(&output);
-    assert!(
-        output.status.code() == Some(2) && said.contains(&format!("slot {theirs} is the connector's own")),
-        "{said}"
-    );
-    let output = of_trial("teardown").args(["--slot", &trial]).output().await;
-    let said = text(&output);
-    assert!(
-        output.status.success() && said.contains("publication of_debezium stays (it is the connector's"),
-        "{said}"
-    );
-    assert_eq!(left().await, (1, theirs.clone()));
-    // Said by name, the slot goes; the publication only if that is said as well.
-    for (more, expected) in
-        [(vec![], (1, String::new())), (vec!["--publication", "of_debezium"], (0, String::new()))]
-    {
-        let output = of_trial("teardown").args(["--slot", &theirs]).args(more).output().await;
-        assert!(output.status.success(), "{}", text(&output));
-        assert_eq!(left().await, expected);
-    }
 }

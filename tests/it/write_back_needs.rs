@@ -1,6 +1,7 @@
 //! What rows need so that they can be written back, and who keeps them from it.
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::dead_letters::{insert, large, letters, quick, replay_all};
 use crate::support::walpost::told;
@@ -69,6 +70,54 @@ async fn a_missing_right_is_named_with_its_grant() {
         stop(relay).await;
         forget(&client, &role).await;
     }
+}
+
+/// The role that set-up makes can write back what set-up was told of, and nothing else.
+#[tokio::test]
+async fn the_set_up_grants_what_its_mode_needs() {
+    let server = PostgresServer::start(&[]).await;
+    for mode in ["mark", "delete"] {
+        let world = World::bare(&server, KafkaBroker::shared().await, "grants", 1).await;
+        let client = world.database.client().await;
+        client.batch_execute(SPAKKY).await.unwrap();
+        let said = told(&world.command(["setup", "--preset", "spakky", "--write-back", mode]).output().await);
+        assert!(!said.contains("FAIL"), "{said}");
+        let url = world.database.url.replace("postgres@", "walpost@");
+        assert_ne!(url, world.database.url);
+        let relay = spakky(&world, mode).env("WALPOST_DATABASE_URL", &url).streaming().await;
+        insert_spakky(&client, &world.topic, 10).await;
+        world.consume(10).await;
+        world.caught_up().await;
+        assert_eq!(count(&client, "spakky_event_outbox WHERE published_at IS NULL").await, 0);
+        stop(relay).await;
+
+        let role = crate::support::postgres::connect(&url).await.unwrap();
+        let statements = [
+            ("UPDATE spakky_event_outbox SET published_at = now()", mode == "mark"),
+            ("DELETE FROM spakky_event_outbox", mode == "delete"),
+            ("UPDATE spakky_event_outbox SET event_name = 'x'", false),
+            ("INSERT INTO spakky_event_outbox (event_name) VALUES ('x')", false),
+            ("TRUNCATE spakky_event_outbox", false),
+        ];
+        for (statement, may) in statements {
+            let done = role.batch_execute(statement).await;
+            let code = done.as_ref().err().and_then(|error| error.code());
+            assert_eq!(code, (!may).then_some(&SqlState::INSUFFICIENT_PRIVILEGE), "{mode}: {statement}");
+        }
+    }
+    // What the table lacks is told.
+    let world = World::bare(&server, KafkaBroker::shared().await, "nokey", 1).await;
+    let output = world.command(["setup", "--write-back", "mark", "--map-mark", "sent_at=now"]).output().await;
+    let said = told(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("outbox.messages has no column sent_at"), "{said}");
+    let client = world.database.client().await;
+    client.batch_execute("ALTER TABLE outbox.messages ADD COLUMN sent_at timestamptz").await.unwrap();
+    world.set_up(&["--write-back", "mark", "--map-mark", "sent_at=now"]).await;
+    let sql = "SELECT has_column_privilege('walpost', 'outbox.messages', 'sent_at', 'UPDATE'), \
+               has_column_privilege('walpost', 'outbox.messages', 'topic', 'UPDATE')";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    assert_eq!((row.get::<_, bool>(0), row.get::<_, bool>(1)), (true, false));
 }
 
 /// Rows that a policy hides would stay unmarked in silence.

@@ -53,7 +53,8 @@ async fn membership(session: &Session, target: &Target, report: &mut Preflight) 
             target.tables()
         );
         let advice = format!(
-            "run `walpost setup`, or: {mend} a slot that is older than the publication must be made anew"
+            "run `walpost setup`, or: {mend} then run `walpost check` again: rows that were committed without it may keep a \
+             slot that is older from being read"
         );
         let text = format!("publication {shown} does not exist");
         report.findings.push(Finding::fail(SUBJECT, text, advice).with_sql(mend));

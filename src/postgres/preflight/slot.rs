@@ -1,6 +1,6 @@
 //! The slot: whether it is there, ours, and able to go on.
 
-use super::{Finding, Preflight, rows};
+use super::{Finding, Preflight, Younger, rows};
 use crate::error::OutboxError;
 use crate::postgres::names::{Target, quote_identifier, quote_literal};
 use crate::postgres::session::{Cells, Session};
@@ -19,8 +19,8 @@ pub(super) async fn inspect(
          to_jsonb(s) ->> 'invalidation_reason', catalog_xmin::text, \
          EXISTS (SELECT FROM pg_publication p WHERE p.pubname = {publication} AND (age(p.xmin) <= age(s.catalog_xmin) \
            OR EXISTS (SELECT FROM pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid IN ({table_oids}) \
-             AND age(r.xmin) <= age(s.catalog_xmin)))) \
-           AND EXISTS (SELECT FROM pg_stat_replication_slots u WHERE u.slot_name = s.slot_name AND u.total_txns > 0) \
+             AND age(r.xmin) <= age(s.catalog_xmin)))), \
+         EXISTS (SELECT FROM pg_stat_replication_slots u WHERE u.slot_name = s.slot_name AND u.total_txns > 0) \
          FROM pg_replication_slots s WHERE slot_name = {}",
         quote_literal(slot),
         publication = quote_literal(&target.publication),
@@ -58,22 +58,33 @@ pub(super) async fn inspect(
         let held = report.slot_holder.map(|pid| format!(", in use by PID {pid}"));
         report.good("slot", format!("{slot}{}", held.unwrap_or_default()));
         if row.cell(8)? && report.slot_holder.is_none() {
-            report.warn(
-                "publication",
-                format!(
-                    "publication {} was made or changed after the place at which slot {slot} stands: rows committed \
-                     before that change may never be sent",
-                    quote_identifier(&target.publication)
-                ),
-                format!(
-                    "compare with the topics: {}. If it was missing meanwhile, the relay ends at such a row: {}",
-                    rows_since(target, text(7)),
-                    move_past_them(slot)
-                ),
-            );
+            let mut younger = Younger { rows: rows_since(target, text(7)), told: None };
+            if row.cell(9)? {
+                let may_be_stuck = report.server_version < 180_000;
+                younger.told = Some(report.findings.len());
+                report.findings.push(may_be_skipped(target, &younger.rows, may_be_stuck));
+            }
+            report.younger = Some(younger);
         }
     }
     Ok(())
+}
+
+/// Of a publication that is younger than the place at which the slot stands; whether the server might not be able to read on
+/// from there.
+pub(super) fn may_be_skipped(target: &Target, rows: &str, may_be_stuck: bool) -> Finding {
+    let Target { slot, publication, .. } = target;
+    let mut advice = format!("compare with the topics: {rows}");
+    if may_be_stuck {
+        advice.push_str(". If it was missing meanwhile, the relay ends at such a row: ");
+        advice.push_str(&move_past_them(slot));
+    }
+    let text = format!(
+        "publication {} was made or changed after the place at which slot {slot} stands: rows committed before that \
+         change may never be sent",
+        quote_identifier(publication)
+    );
+    Finding::warn("publication", text, advice)
 }
 
 /// SQL that finds the rows of transactions that are not older than this one.

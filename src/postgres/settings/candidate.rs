@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_postgres::Config;
@@ -25,8 +25,10 @@ pub struct Candidate {
     tls: Arc<Tls>,
     host: Host,
     port: u16,
+    /// Where the password was set once and for all.
+    given_by: Option<&'static str>,
     passfile: Option<Arc<PassFile>>,
-    /// Instead of the password file.
+    /// Instead of either.
     source: Option<Arc<SecretSource>>,
     /// The host's name in the password file.
     passfile_host: String,
@@ -57,11 +59,11 @@ impl Candidate {
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         let (tls, source, passfile) = (Arc::clone(&self.tls), self.source.clone(), self.passfile.clone());
-        Endpoint { config: self.config(), tls, source, passfile }
+        Endpoint { config: self.config(), tls, source, passfile, given_by: self.given_by }
     }
 
     pub(super) fn take_password_from(&mut self, source: &Arc<SecretSource>) {
-        self.passfile = None;
+        (self.given_by, self.passfile) = (None, None);
         self.source = Some(Arc::clone(source));
     }
 }
@@ -76,6 +78,17 @@ pub struct Endpoint {
     source: Option<Arc<SecretSource>>,
     /// Where it comes from otherwise, if it was not given once and for all.
     passfile: Option<Arc<PassFile>>,
+    /// Where it was.
+    given_by: Option<&'static str>,
+}
+
+/// Where a password is to be had.
+#[derive(Debug)]
+pub(super) enum Password {
+    /// It was set there.
+    Given(&'static str),
+    /// In this file, if there is one.
+    OfFile(Option<PathBuf>),
 }
 
 impl Endpoint {
@@ -101,14 +114,37 @@ impl Endpoint {
                 "the password file has no line for this login any more: it is read again for each try",
             );
         }
-        if self.source.is_some() || of_file { error.of_renewed_login() } else { error }
+        let is_renewed = self.source.is_some() || of_file;
+        let error = if is_renewed { error.of_renewed_login() } else { error };
+        match self.password_place() {
+            Some(place) if error.sqlstate() == Some("28P01") => {
+                let what = if is_renewed { "is read again for each try," } else { "came" };
+                error.with_advice(format!(
+                    "the password {what} from {place}: put the one there that role {user} has now"
+                ))
+            }
+            _ => error,
+        }
+    }
+
+    /// What has given the password, if it is known.
+    fn password_place(&self) -> Option<String> {
+        if let Some(source) = &self.source {
+            return Some(match &**source {
+                SecretSource::File(path) => format!("the file {} (--password-file)", path.display()),
+                SecretSource::Command(_) => "the command of --password-command".to_owned(),
+            });
+        }
+        let file = self.passfile.as_ref().filter(|file| file.has_given());
+        let file = file.map(|file| format!("the password file {}", file.path().display()));
+        file.or_else(|| self.given_by.map(str::to_owned))
     }
 }
 
 impl From<Config> for Endpoint {
     /// Without encryption.
     fn from(config: Config) -> Self {
-        Endpoint { config, tls: Arc::default(), source: None, passfile: None }
+        Endpoint { config, tls: Arc::default(), source: None, passfile: None, given_by: None }
     }
 }
 
@@ -125,7 +161,7 @@ impl Server {
         self,
         common: &Config,
         tls: &Arc<Tls>,
-        passfile: Option<&Path>,
+        password: &Password,
         os: &Os,
     ) -> Candidate {
         let mut config = common.clone();
@@ -139,8 +175,12 @@ impl Server {
             Host::Tcp(self.host.clone())
         };
         let passfile_host = if self.host == os.socket_dir { "localhost".to_owned() } else { self.host };
-        let (tls, passfile) = (Arc::clone(tls), passfile.map(|path| Arc::new(PassFile::new(path))));
-        Candidate { config, tls, host, port: self.port, passfile, source: None, passfile_host }
+        let (given_by, file) = match password {
+            Password::Given(place) => (Some(*place), None),
+            Password::OfFile(file) => (None, file.as_deref()),
+        };
+        let (tls, passfile) = (Arc::clone(tls), file.map(|path| Arc::new(PassFile::new(path))));
+        Candidate { config, tls, host, port: self.port, given_by, passfile, source: None, passfile_host }
     }
 }
 

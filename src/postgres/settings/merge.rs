@@ -122,6 +122,11 @@ impl Merged {
         self.0.get(key).map(|value| value.text.as_str()).filter(|text| !text.is_empty())
     }
 
+    /// Where the value comes from, as a person would look for it.
+    pub(super) fn place(&self, key: &str) -> &'static str {
+        self.0.get(key).and_then(|value| value.variable).unwrap_or("the connection string")
+    }
+
     /// A whole number; as libpq, one below zero counts as zero.
     pub(super) fn number(&self, key: &str) -> Result<Option<u64>, OutboxError> {
         let Some(text) = self.get(key) else { return Ok(None) };

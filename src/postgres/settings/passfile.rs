@@ -49,6 +49,10 @@ impl PassFile {
         Some(password)
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether it has ever given a password: then one that is refused or missing now may come right without a restart.
     pub(super) fn has_given(&self) -> bool {
         self.has_given.load(Relaxed)

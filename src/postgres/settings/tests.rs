@@ -182,6 +182,54 @@ fn no_text_form_shows_a_password() {
     }
 }
 
+/// A password that is refused is looked for where it came from.
+#[cfg(unix)]
+#[test]
+fn a_refused_password_is_said_to_come_from_where_it_came() {
+    use std::fs::{Permissions, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pass");
+    write(&path, "*:*:*:*:sesame\n").unwrap();
+    set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let file = path.to_str().unwrap();
+    let of = |text: &str, variables: &[(&str, &str)]| resolve(text, variables).unwrap();
+    let command = SecretSource::Command("echo sesame".into());
+    for (settings, expected, passes) in [
+        (of("user=u", &[("PGPASSWORD", "sesame")]), "came from PGPASSWORD".to_owned(), false),
+        (
+            of("user=u password=sesame", &[("PGPASSWORD", "x")]),
+            "came from the connection string".to_owned(),
+            false,
+        ),
+        (
+            of("user=u", &[("PGPASSFILE", file)]),
+            format!("again for each try, from the password file {file}"),
+            true,
+        ),
+        (
+            of("user=u", &[("PGPASSWORD", "x")]).with_password_from(SecretSource::File(path.clone())),
+            format!("again for each try, from the file {file} (--password-file)"),
+            true,
+        ),
+        (
+            of("user=u", &[]).with_password_from(command),
+            "from the command of --password-command".to_owned(),
+            true,
+        ),
+    ] {
+        let refused = || OutboxError::server("logging in", "28P01", "password authentication failed");
+        let error = settings.candidates()[0].endpoint().judge(refused());
+        let advice = error.advice().unwrap();
+        assert!(
+            advice.contains(&expected) && advice.ends_with("put the one there that role u has now"),
+            "{advice}"
+        );
+        assert!(!advice.contains("sesame"), "{advice}");
+        assert_eq!(error.is_transient(), passes, "{advice}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn the_password_file_is_read_again_at_each_connection() {

@@ -15,6 +15,8 @@ mod event;
 mod layout;
 mod letter;
 mod misfit;
+#[cfg(feature = "cli")]
+mod own;
 mod rights;
 mod row_key;
 mod save;
@@ -35,6 +37,8 @@ pub(crate) use desk::Desk;
 pub(crate) use layout::{Later, Layout};
 pub use letter::{Asked, Chosen, Discarded, Extent, Letter, LetterState, Rights, Settled};
 pub(crate) use misfit::{LayoutError, listed};
+#[cfg(feature = "cli")]
+pub(crate) use own::{is_own, own_columns};
 pub(crate) use rights::RELAY_RIGHTS;
 pub use save::{OutboxTable, save};
 pub(crate) use scheduled::{HeldRow, HeldRows, Look};
