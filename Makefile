@@ -22,7 +22,7 @@ fuzz: ## each fuzz target under libFuzzer, on nightly; SECONDS=600 for each
 	scripts/install build
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
 	  echo "make fuzz: install what it needs: rustup toolchain install nightly; cargo install cargo-fuzz --locked" >&2; exit 1; }
-	@# No sanitizer: nothing here is unsafe, and what is C can't be built under one by its own scripts.
+	@# No sanitizer: nothing that is fuzzed is unsafe, and what is C can't be built under one by its own scripts.
 	@# What is new goes into a folder that git passes over; the kept inputs are read and stay as they are.
 	for target in frames pgoutput authentication configuration; do \
 	  mkdir -p fuzz/grown/$$target && \

@@ -17,6 +17,8 @@ use super::guard::Process;
 use super::room::{self, Room};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_walpost");
+/// How long what a process has said may take to be read behind its end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What is typed and set before the binary runs.
 pub(crate) struct Builder {
@@ -219,10 +221,13 @@ impl Walpost {
     }
 
     pub(crate) async fn wait(&mut self, limit: Duration) -> ExitStatus {
-        match self.process.wait(limit).await {
-            Some(status) => status,
-            None => panic!("it is still running after {limit:?}"),
-        }
+        let Some(status) = self.process.wait(limit).await else {
+            panic!("it is still running after {limit:?}");
+        };
+        // Its last words may still be on their way, unless a child of its own has kept the pipe.
+        let mut changes = self.changes.clone();
+        let _ = timeout(LAST_WORDS, async { while changes.changed().await.is_ok() {} }).await;
+        status
     }
 
     fn find(&self, mark: usize, text: &str) -> Option<String> {
