@@ -337,7 +337,7 @@ fn each_thing_is_known_in_one_room() {
         "the loop has tokio's clock and no threads",
     );
     none(
-        offenders(&["unsafe"], &["lib.rs", "examination/native.rs"]),
+        offenders(&["unsafe"], &["lib.rs", "kafka/examination/native.rs"]),
         "only the call of librdkafka's that has no safe binding is unsafe",
     );
     none(
