@@ -19,6 +19,7 @@ mod panics;
 mod plain;
 mod process;
 mod progress;
+mod stalls;
 mod state;
 mod token;
 

@@ -20,10 +20,10 @@ use latency::Latency;
 
 pub use latency::{BUCKETS, Histogram};
 pub use phase::{Phase, State};
-#[cfg(feature = "cli")]
-pub(crate) use tally::is_near_its_end;
 pub(crate) use tally::size;
 pub use tally::{Counter, DeskSight, FAILURES, Level, SlotSight, Tally};
+#[cfg(feature = "cli")]
+pub(crate) use tally::{is_near_its_end, room_sql};
 pub(crate) use told::millis;
 pub use told::{News, Told};
 
@@ -32,6 +32,8 @@ pub use told::{News, Told};
 pub struct Vitals {
     phase: Mutex<Phase>,
     broker: Mutex<Option<(Instant, String)>>,
+    /// When that was known last, once it is over.
+    broker_away: Mutex<Option<Instant>>,
     write_back: Mutex<Option<(Instant, String)>>,
     epoch: Instant,
     beat_ms: AtomicU64,
@@ -91,6 +93,7 @@ impl Default for Vitals {
                 advice: String::new(),
             }),
             broker: Mutex::default(),
+            broker_away: Mutex::default(),
             write_back: Mutex::default(),
             epoch: now,
             beat_ms: AtomicU64::new(0),
@@ -226,7 +229,19 @@ impl Vitals {
     /// Notes that the broker can't be reached and why, or with `None` that it answers.
     pub fn set_broker_fault(&self, fault: Option<String>) {
         let mut broker = locked(&self.broker);
+        if broker.is_some() {
+            *locked(&self.broker_away) = Some(Instant::now());
+        }
         *broker = fault.map(|why| (broker.as_ref().map_or_else(Instant::now, |(since, _)| *since), why));
+    }
+
+    /// How long ago the broker could not be reached; zero while it can't.
+    #[must_use]
+    pub fn since_broker_fault(&self) -> Option<Duration> {
+        if self.broker_fault().is_some() {
+            return Some(Duration::ZERO);
+        }
+        locked(&self.broker_away).map(|at| at.elapsed())
     }
 
     /// Since when the broker can't be reached, and why.

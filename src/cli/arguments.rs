@@ -66,10 +66,10 @@ pub enum Command {
     ///
     /// First comes a word: OK, BEHIND (it is on its way, and late), NOBODY (no relay reads the slot), STALLED (a relay is there,
     /// and nothing is published), FILLING (the slot is lost within an hour if it goes on like this, or three quarters of
-    /// max_slot_wal_keep_size are used) or LOST (the server has given the slot up). If several hold, the most urgent one comes
-    /// first, and the others below it. Rates are measured for a second; what becomes of the slot is told by the worse of that
-    /// second and of the time since the oldest row waits, or since nobody reads. UNREACHABLE says why the database can't be
-    /// asked, and what the relay says all the same.
+    /// max_slot_wal_keep_size are used) or LOST (the server has given the slot up, or it is gone while rows are there). If
+    /// several hold, the most urgent one comes first, and the others below it. Rates are measured for a second; what becomes of
+    /// the slot is told by the worse of that second and of the time since the oldest row waits, or since nobody reads.
+    /// UNREACHABLE says why the database can't be asked, and what the relay says all the same.
     ///
     /// The relay itself is asked for what it waits for, at /readyz of its --listen address. If it can't be asked, the slot is
     /// judged by what the server tells. The oldest row that is not confirmed is searched in the log, through a temporary copy

@@ -4,10 +4,10 @@ use super::report;
 use crate::cli::output;
 use crate::config::Config;
 use crate::error::OutboxError;
-use crate::postgres::{Backfill, Cells, Finding, Session, Target, quote_identifier};
+use crate::postgres::{Backfill, Cells, Finding, SEND_WHAT_IS_MISSING, Session, Target, quote_identifier};
 use crate::postgres::{
     as_found, as_told, inspect, inspect_dead_letters, inspect_readable, inspect_waiting, inspect_write_back,
-    made_sql, make_slot_with_rows, setup_sql, setup_sql_without_slot,
+    made_sql, make_slot_with_rows, setup_sql, setup_sql_without_slot, unsent,
 };
 
 /// The relay's role, as set-up names it.
@@ -56,16 +56,28 @@ pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), Out
     report::verdict(&found)?;
     output::say("");
     role.tell_of_password();
+    if !has_all_rows(&session, target, slot_exists, backfill).await {
+        output::say(&format!(
+            "Slot {} does not bring the rows that were there before it. If it was dropped, or lost: {SEND_WHAT_IS_MISSING}.",
+            target.slot
+        ));
+    }
     if let Some(unreadable) = unreadable {
         output::say(&format!("A relay will not start before slot {} is moved:", target.slot));
-        report::print(&[unreadable]);
-        return Ok(());
+        let unreadable = [unreadable];
+        report::print(&unreadable);
+        return report::verdict(&unreadable);
     }
     output::say(&format!(
         "Services INSERT into {}; `walpost run` publishes what they commit.",
         target.tables()
     ));
     Ok(())
+}
+
+/// Whether no row is older than the slot, as far as the tables may be read.
+async fn has_all_rows(session: &Session, target: &Target, slot_existed: bool, backfill: Backfill) -> bool {
+    slot_existed || backfill != Backfill::None || !matches!(unsent(session, target).await, Ok(Some(_)))
 }
 
 /// What is wrong still, and what keeps a relay from reading the slot.

@@ -3,7 +3,7 @@
 mod rates;
 mod relay;
 mod text;
-mod unreachable;
+mod unseen;
 mod verdict;
 mod watch;
 
@@ -16,7 +16,7 @@ use tokio_postgres::Row;
 
 use self::rates::{LongTerm, Rates, Sample};
 use self::relay::{Known, Relay};
-use self::unreachable::Unreachable;
+use self::unseen::{Unseen, unreachable, without_slot};
 use self::verdict::{Verdict, word_for_it};
 use crate::cli::arguments::StatusArguments;
 use crate::cli::output;
@@ -157,7 +157,7 @@ pub(super) async fn status(arguments: &StatusArguments, config: &Config) -> Resu
 
 /// Why there is nothing to be told of the slot.
 enum Blind {
-    Unreachable(Box<Unreachable>),
+    Told(Box<Unseen>),
     Error(OutboxError),
 }
 
@@ -167,11 +167,17 @@ impl From<OutboxError> for Blind {
     }
 }
 
+impl From<Unseen> for Blind {
+    fn from(unseen: Unseen) -> Blind {
+        Blind::Told(Box::new(unseen))
+    }
+}
+
 impl Blind {
     /// Prints what is known all the same, and gives the error that the command ends with.
     fn told(self, as_json: bool) -> Result<OutboxError, OutboxError> {
         let told = match self {
-            Blind::Unreachable(told) => told,
+            Blind::Told(told) => told,
             Blind::Error(error) => return Ok(error),
         };
         let text = if as_json { json(&*told)? + "\n" } else { told.text() };
@@ -203,10 +209,7 @@ impl<'a> Viewer<'a> {
                 self.before = None;
                 let session = match Session::open_any(&self.config.database).await {
                     Ok(session) => session,
-                    Err(error) => {
-                        let told = Unreachable::look(self.config, error).await;
-                        return Err(Blind::Unreachable(Box::new(told)));
-                    }
+                    Err(error) => return Err(unreachable(self.config, error).await.into()),
                 };
                 self.system = system(&session).await;
                 session
@@ -217,7 +220,7 @@ impl<'a> Viewer<'a> {
         Ok(status)
     }
 
-    async fn look_through(&mut self, session: &Session) -> Result<Status, OutboxError> {
+    async fn look_through(&mut self, session: &Session) -> Result<Status, Blind> {
         let config = self.config;
         let first = match self.before.take() {
             Some(before) => before,
@@ -237,11 +240,7 @@ impl<'a> Viewer<'a> {
     }
 
     /// Both of one moment: while a relay comes or goes, one may know what the other does not.
-    async fn slot_and_relay(
-        &self,
-        session: &Session,
-        first: &Sample,
-    ) -> Result<(Status, Sample), OutboxError> {
+    async fn slot_and_relay(&self, session: &Session, first: &Sample) -> Result<(Status, Sample), Blind> {
         let listen = self.config.observe.listen.as_deref();
         let (mut asked, mut clock) = (0, interval(PAUSE));
         loop {
@@ -263,12 +262,11 @@ fn json(told: &impl Serialize) -> Result<String, OutboxError> {
     serde_json::to_string(told).map_err(|error| OutboxError::connection("writing JSON", error))
 }
 
-async fn slot(session: &Session, config: &Config) -> Result<Row, OutboxError> {
-    let row = session.query_one_row("reading the slot's position", &lag_sql(&config.target)?).await?;
-    row.ok_or_else(|| {
-        let text = format!("slot {} does not exist", config.target.slot);
-        OutboxError::definite(text, "run `walpost setup`, or name the slot with --slot")
-    })
+async fn slot(session: &Session, config: &Config) -> Result<Row, Blind> {
+    match session.query_one_row("reading the slot's position", &lag_sql(&config.target)?).await? {
+        Some(row) => Ok(row),
+        None => Err(without_slot(config, session).await.into()),
+    }
 }
 
 /// The identifier of the database system, by which a relay says what it reads; some services hide it.

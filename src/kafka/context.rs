@@ -17,6 +17,7 @@ use super::guard::Secrets;
 use super::login::Token;
 use super::partitioner::Choice;
 use super::watch::Watch;
+use super::words::without_guesses;
 use crate::vitals::News;
 
 /// The producer and what it calls back.
@@ -106,7 +107,8 @@ impl ClientContext for Context {
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         use RDKafkaLogLevel::{Debug, Info, Notice};
-        let line = self.secrets.veil(line);
+        let line = without_guesses(line);
+        let line = self.secrets.veil(&line);
         match level {
             Debug => trace!(target: "walpost::kafka", "{facility}: {line}"),
             // librdkafka reports these a second time as errors, except that a broker has hung up.
@@ -134,7 +136,8 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let reason = self.secrets.veil(reason);
+        let reason = without_guesses(reason);
+        let reason = self.secrets.veil(&reason);
         // The event of a fatal error carries the code of its cause.
         if self.producer().is_some_and(|producer| producer.client().fatal_error().is_some()) {
             self.watch.stopped(&reason);

@@ -32,6 +32,7 @@ mod topics;
 mod traces;
 mod watch;
 mod window;
+mod words;
 
 #[cfg(feature = "cli")]
 pub(crate) use examination::{Compacted, TopicInUse, compacted, examine};

@@ -16,6 +16,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::login::Token;
 use super::settings::KafkaSettings;
+use super::words::without_guesses;
 use crate::error::OutboxError;
 
 /// How long the first round of a question lasts; each later one twice as long, if it has lasted that long.
@@ -218,7 +219,7 @@ impl ClientContext for Listener {
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            heard.get_or_insert_with(|| reason.to_owned());
+            heard.get_or_insert_with(|| without_guesses(reason).into_owned());
         }
     }
 }

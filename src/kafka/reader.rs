@@ -23,6 +23,7 @@ use super::header_names::headers;
 use super::login::Token;
 use super::partitioner::Choice;
 use super::settings::KafkaSettings;
+use super::words::without_guesses;
 use crate::comparison::{Content, Place, Stored};
 use crate::error::OutboxError;
 
@@ -330,7 +331,7 @@ impl ClientContext for Ear {
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
             let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            heard.get_or_insert_with(|| self.secrets.veil(reason).into_owned());
+            heard.get_or_insert_with(|| self.secrets.veil(&without_guesses(reason)).into_owned());
         }
     }
 }

@@ -129,7 +129,9 @@ impl Watch {
         // Before it is told: who reads the log and then asks for the state must find it.
         self.vitals.set_broker_fault(Some(reason.clone()));
         drop(state);
-        if let Some(News { lasted, .. }) = self.vitals.told().meet(UNREACHABLE) {
+        // A broker that is frozen refuses nothing, so it has lasted for longer than is certain.
+        let still = self.vitals.unacknowledged_for();
+        if let Some(News { lasted, .. }) = self.vitals.told().meet_after(UNREACHABLE, still) {
             let position = self.vitals.position();
             let lasted_ms = (!lasted.is_zero()).then_some(millis(lasted));
             let text = format!("{UNREACHABLE}, trying on");
@@ -220,6 +222,19 @@ mod tests {
         watch.unreachable();
         drop(watch);
         assert!(vitals.broker_fault().is_none(), "a producer takes its fault along");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fault_has_lasted_since_nothing_was_acknowledged() {
+        let vitals = Arc::new(Vitals::default());
+        let watch = Watch::new(Arc::clone(&vitals));
+        vitals.handed_over(3);
+        tokio::time::advance(std::time::Duration::from_secs(70)).await;
+        watch.reported(Some(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        watch.unreachable();
+        tokio::time::advance(std::time::Duration::from_secs(14)).await;
+        watch.unreachable();
+        assert_eq!(vitals.told().over(UNREACHABLE), Some(std::time::Duration::from_secs(84)));
     }
 
     #[tokio::test(start_paused = true)]

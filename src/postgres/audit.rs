@@ -172,7 +172,9 @@ impl AuditedTables {
         let mut preflight = inspect(&rows, target).await?;
         if !preflight.slot_exists {
             let text = format!("slot {} does not exist", target.slot);
-            return Err(OutboxError::definite(text, "run `walpost setup`, or name the slot with --slot"));
+            let advice = "name the slot with --slot; if it was dropped: `walpost setup` makes it anew, as the owner, and this \
+                          then finds the rows that were committed before and are in no topic";
+            return Err(OutboxError::definite(text, advice));
         }
         if preflight.tables.iter().any(|table| table.layout.is_none()) {
             preflight = preflight.passed()?;

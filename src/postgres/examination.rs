@@ -23,6 +23,7 @@ use super::preflight::{
 };
 use super::session::{Session, sql_error};
 use super::settings::{Endpoint, Settings};
+use super::slot;
 use crate::error::OutboxError;
 use crate::refusal::OnRefusal;
 use crate::vitals::size;
@@ -79,6 +80,7 @@ pub(crate) async fn examine(settings: &Settings, target: &Target, on_refusal: On
         preflight::look(&session, target, &mut report).await?;
         inspect_waiting(&session, target, &mut report).await?;
         inspect_write_back(&session, target, &mut report).await?;
+        inspect_unsent(&session, target, &mut report).await;
         let unreadable = inspect_readable(settings, target, &mut report).await;
         report.findings.extend(unreadable);
         inspect_dead_letters(&session, target, on_refusal).await
@@ -94,6 +96,18 @@ pub(crate) async fn examine(settings: &Settings, target: &Target, on_refusal: On
     let subject = Subject { session: &session, endpoint: &endpoint, target, report: &report, no_right };
     let topics = surroundings(&subject, Looks { findings: &mut findings, silent }).await;
     Examination { findings, topics }
+}
+
+/// A missing slot is in the way where rows are there that it would not send, as `walpost run` says.
+async fn inspect_unsent(session: &Session, target: &Target, report: &mut Preflight) {
+    if report.slot_exists {
+        return;
+    }
+    let told = report.findings.iter_mut().find(|found| found.subject == "slot");
+    // A table that is not there, or may not be read, is a finding of its own.
+    if let (Some(told), Ok(Some(error))) = (told, slot::unsent(session, target).await) {
+        *told = Finding::error("slot", error);
+    }
 }
 
 /// Looks that need nothing of each other.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   every 2 s    who holds the slot?            ──► the lease: this relay may publish for 8 s more
+//!                how much room has it?          ──► a warning when it is nearly lost
 //!   every 10 s   what does the publication do?  ──► a verdict when rows may have been skipped
 //!                how much waits beside it?      ──► metrics
 //! ```
@@ -166,6 +167,7 @@ async fn walk(
         }
         holding.send_replace(asked);
         beat.vitals.database_answered();
+        watch_room(&beat.vitals);
         if looked.elapsed() >= beat.look_every {
             looked = Instant::now();
             look(client, &mut beat).await?;
@@ -211,19 +213,14 @@ fn watch_room(vitals: &Vitals) {
                 size(i64::try_from(safe).unwrap_or(i64::MAX))
             ),
         };
-        tracing::warn!(
-            position,
-            safe_bytes,
-            retained_bytes = slot.retained_bytes(),
-            advice = "raise max_slot_wal_keep_size, or make the topics take records again, at once",
-            "{what}"
-        );
+        let room = slot.more_room();
+        let advice = format!("at once: see with `walpost status` what keeps the slot from moving; {room}");
+        tracing::warn!(position, safe_bytes, retained_bytes = slot.retained_bytes(), advice, "{what}");
     }
 }
 
 async fn look(client: &Client, beat: &mut Beat) -> Result<(), OutboxError> {
     let look = publication::look(client, &beat.target, &beat.table_oids, beat.server_version).await?;
-    watch_room(&beat.vitals);
     let last = beat.trail.last();
     let target = &beat.target;
     let Some(before) = &beat.published else { return Ok(()) };

@@ -79,7 +79,7 @@ pub use settings::Settings;
 pub(crate) use setup::{as_found, as_told, made_sql, staying_sql};
 pub use setup::{drop_table_sql, lag_sql, left_sql, setup_sql, setup_sql_without_slot, teardown_sql};
 #[cfg(feature = "cli")]
-pub(crate) use slot::{is_near_its_end, make_anew};
+pub(crate) use slot::{SEND_WHAT_IS_MISSING, make_anew, unsent};
 #[cfg(feature = "cli")]
 pub(crate) use standing_by::{StandingBy, standing_by};
 pub use store::{ReplicationSource, ReplicationStore};

@@ -19,6 +19,8 @@ use tokio_postgres::Row;
 pub use later::inspect_waiting;
 #[cfg(feature = "cli")]
 pub(crate) use readable::inspect as inspect_readable;
+#[cfg(feature = "cli")]
+pub(in crate::postgres) use readable::stuck;
 pub(crate) use seal::{Seal, read_again as read_seal};
 pub(crate) use survey::{Survey, TableColumn};
 pub use write_back::inspect as inspect_write_back;

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Row};
 use super::identity::{Place, Trail};
 use super::names::{Outbox, TableName, Target, quote_identifier, quote_literal};
 use super::session::{Cells, sql_error};
-use super::slot::move_past_them;
+use super::slot::{SEND_WHAT_IS_MISSING, move_past_them};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
 
@@ -265,21 +265,11 @@ pub(super) fn skipped(what: &str, tables: &[TableName], since: Option<&Place>, u
 
 /// How to find what was skipped of these tables, send it, and go on.
 pub(super) fn mend(since: &Place, tables: &[TableName]) -> String {
-    let all = |statement: &dyn Fn(&TableName) -> String| {
-        tables.iter().map(statement).collect::<Vec<_>>().join("; ")
-    };
-    let (rows, again) = (all(&|table| since.rows_since(table)), all(&|table| send_again(since, table)));
+    let rows: Vec<_> = tables.iter().map(|table| since.rows_since(table)).collect();
     format!(
-        "mend the publication (`walpost check` says how). Rows that may be missing in the topics, without those that were \
-         deleted: {rows}; to send them all again, after the mend: {again}; then start again"
-    )
-}
-
-fn send_again(since: &Place, table: &TableName) -> String {
-    format!(
-        "WITH again AS (DELETE FROM {table} WHERE age(xmin) <= age('{}'::xid) RETURNING *) \
-         INSERT INTO {table} SELECT * FROM again",
-        since.xid
+        "mend the publication (`walpost check` says how) and start again; then {SEND_WHAT_IS_MISSING}. Rows that may be \
+         missing, without those that were deleted, are among these: {}",
+        rows.join("; ")
     )
 }
 
@@ -365,6 +355,7 @@ mod tests {
         let place = Place { lsn: Lsn(1), xid: "7".to_owned() };
         let advice = mend(&place, std::slice::from_ref(&other));
         assert!(advice.contains("FROM shop.events") && !advice.contains("outbox.messages"), "{advice}");
+        assert!(advice.contains("walpost audit") && !advice.contains("DELETE"), "{advice}");
         let dropped = Published {
             tables: vec![table(vec![member(2, None)]), PublishedTable { exists: false, ..table(vec![]) }],
             ..seen()

@@ -6,8 +6,6 @@ use super::names::{TableName, Target, quote_identifier, quote_literal};
 use super::session::{Cells, Session, sql_error};
 use crate::error::OutboxError;
 use crate::lsn::Lsn;
-#[cfg(feature = "cli")]
-pub(crate) use crate::vitals::is_near_its_end;
 
 /// The prefix of logical messages to the relay of a slot; their content is the slot's name.
 pub(crate) const MESSAGE_PREFIX: &str = "walpost.dead_letters";
@@ -78,7 +76,7 @@ pub(super) fn move_to_the_end(slot: &str) -> String {
 }
 
 /// What follows when rows were passed over.
-pub(super) const SEND_WHAT_IS_MISSING: &str = "`walpost audit` finds the rows that are in no topic, and prints the `walpost \
+pub(crate) const SEND_WHAT_IS_MISSING: &str = "`walpost audit` finds the rows that are in no topic, and prints the `walpost \
      replay` that sends them";
 
 async fn make(session: &Session, slot: &str, options: &str) -> Result<(), OutboxError> {
@@ -141,13 +139,28 @@ pub(super) fn publication_names(target: &Target) -> String {
     format!("\"{}\"", target.publication.replace('"', "\"\"")).replace('\'', "''")
 }
 
-/// A slot that is made now would not send what is in the table.
-pub(super) fn unsent_rows(slot: &str, table: &TableName) -> OutboxError {
+/// What a slot that is missing, and is made now, would not send: the error if any table has rows.
+///
+/// # Errors
+/// The session broke, or a table can't be read.
+pub(crate) async fn unsent(session: &Session, target: &Target) -> Result<Option<OutboxError>, OutboxError> {
+    for outbox in target.outboxes() {
+        if session.has_rows(&outbox.table).await? {
+            return Ok(Some(unsent_rows(&target.slot, &outbox.table)));
+        }
+    }
+    Ok(None)
+}
+
+fn unsent_rows(slot: &str, table: &TableName) -> OutboxError {
     OutboxError::definite(
         format!("slot {slot} does not exist, and {table} has rows that it would not send"),
-        "a first start: run `walpost setup`, which makes the slot; rows that are there already are sent only \
-         with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it; \
-         find out which rows are missing before you make it anew",
+        format!(
+            "a first start: run `walpost setup` as the owner, which makes the slot; rows that are there already are sent only \
+             with --backfill pending or all. Not the first start: somebody dropped the slot, or a failover lost it, and rows \
+             may be missing in the topics: `walpost setup` makes it anew, at once, since what is committed until then is not \
+             sent either; `walpost run` goes on from there; {SEND_WHAT_IS_MISSING}"
+        ),
     )
 }
 

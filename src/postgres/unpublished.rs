@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 
 use super::names::{Target, quote_literal};
 use super::pgoutput::{Begin, LogicalMessage, Message};
-use super::preflight::inspect;
+use super::preflight::{inspect, stuck};
 use super::relations::Relations;
 use super::session::{Cells, Session, sql_error};
 use super::settings::Settings;
@@ -27,6 +27,9 @@ const READING: &str = "reading the log behind the slot";
 /// So many changes are asked for at first, and then if none of them was a row. The server ends with the transaction that
 /// brings the last of them; before 15 it tells of transactions in which there is nothing.
 const CHANGES: [&str; 3] = ["1", "10000", "NULL"];
+
+/// There was no publication when a row was committed (42704, undefined object), and the server is one before 18.
+const SKIPPED: &str = "42704";
 
 /// A row that the relay has not confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +109,13 @@ async fn look(
             Err(error) if error.sqlstate() == Some(SqlState::QUERY_CANCELED.code()) => {
                 return Err(late(patience));
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                let younger = preflight.younger.as_ref();
+                if let (Some(SKIPPED), Some(younger), None) = (error.sqlstate(), younger, &obstacle) {
+                    *obstacle = first_failure(&[stuck(target, &younger.rows, &error)]);
+                }
+                return Err(error);
+            }
         }
     }
     Ok(None)

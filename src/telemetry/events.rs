@@ -13,6 +13,8 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterFn, filter_fn};
 use tracing_subscriber::layer::Context;
 
+use super::stalls;
+
 /// How many are kept.
 const MOST: usize = 100;
 /// How many letters of a text are kept.
@@ -78,12 +80,15 @@ impl Events {
         (kept.version, (kept.version != version).then(|| kept.events.iter().cloned().collect()))
     }
 
-    /// Writes down what the log warns of, whatever level the log itself is set to.
+    /// Writes down what the log warns of, whatever level the log itself is set to. That something stands still is a change
+    /// of state already.
     pub(super) fn recorder<S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>>(
         &self,
     ) -> impl Layer<S> + Send + Sync + 'static {
-        let ours: fn(&Metadata<'_>) -> bool =
-            |it| *it.level() <= Level::WARN && it.target().starts_with("walpost");
+        let ours: fn(&Metadata<'_>) -> bool = |it| {
+            let is_new = it.target().starts_with("walpost") && it.target() != stalls::TARGET;
+            *it.level() <= Level::WARN && is_new
+        };
         let filter: FilterFn<fn(&Metadata<'_>) -> bool> = filter_fn(ours);
         Recorder(self.clone()).with_filter(filter.with_max_level_hint(LevelFilter::WARN))
     }
@@ -203,6 +208,7 @@ mod tests {
             tracing::info!("all is well");
             tracing::warn!(error = "refused", advice = "start it", wait_ms = 7, "retrying");
             tracing::warn!(target: "hyper", "not ours");
+            tracing::warn!(target: stalls::TARGET, "told as a state");
             tracing::error!("over {}", 1);
         });
         let (_, all) = events.since(0);

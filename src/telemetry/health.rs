@@ -86,9 +86,11 @@ pub fn ready(vitals: &Vitals) -> Ready {
     let phase = vitals.phase();
     let stall = stall(vitals, phase.state);
     let (reason, advice) = match (&stall, vitals.broker_fault()) {
-        (Some(Stall { stage: "publishing", .. }) | None, Some((_, fault))) => {
-            (fault, advice("publishing").to_owned())
+        // What is known for sure first; librdkafka's words change.
+        (Some(stall @ Stall { stage: "publishing", .. }), Some((_, fault))) => {
+            (format!("{} (Kafka: {fault})", stall.reason), advice(stall.stage).to_owned())
         }
+        (None, Some((_, fault))) => (fault, advice("publishing").to_owned()),
         (Some(stall), _) => (stall.reason.clone(), advice(stall.stage).to_owned()),
         (None, None) if phase.advice.is_empty() => (phase.reason, patience(phase.state).to_owned()),
         (None, None) => (phase.reason, phase.advice),
@@ -273,7 +275,10 @@ mod tests {
         assert!(!answer.good);
         assert_eq!(answer.reason.as_deref(), Some("the broker has acknowledged nothing for 10 s"));
         vitals.set_broker_fault(Some("all brokers are down".to_owned()));
-        assert_eq!(ready(&vitals).reason.as_deref(), Some("all brokers are down"));
+        assert_eq!(
+            ready(&vitals).reason.as_deref(),
+            Some("the broker has acknowledged nothing for 10 s (Kafka: all brokers are down)")
+        );
         assert!(ready(&vitals).advice.is_some_and(|advice| advice.contains("--brokers")));
         vitals.set_broker_fault(None);
         vitals.acknowledged(3, 0);

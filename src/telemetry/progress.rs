@@ -1,4 +1,4 @@
-//! The progress line: one line a second that says how it goes.
+//! The progress line: one line a second that says how it goes; and beside it what stands still, in the log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::console::Console;
+use super::{health, stalls};
 use crate::lsn::Lsn;
 use crate::vitals::{State, Vitals};
 
@@ -66,24 +67,27 @@ fn seconds(span: Duration) -> String {
     }
 }
 
-/// Keeps the line up to date until it is dropped, and takes it away then.
+/// Keeps the line up to date until it is dropped, and takes it away then. Until then what stands still is told in the log.
 #[derive(Debug)]
 pub struct Progress {
     console: Console,
     task: Option<JoinHandle<()>>,
+    stalls: JoinHandle<()>,
 }
 
 impl Progress {
-    /// Starts to show the line, if anybody would see it.
+    /// Starts to show the line, if anybody would see it, and to tell what stands still.
     #[must_use]
     pub fn start(console: &Console, vitals: &Arc<Vitals>) -> Progress {
         let task = console.is_live().then(|| tokio::spawn(show(console.clone(), Arc::clone(vitals))));
-        Progress { console: console.clone(), task }
+        let stalls = tokio::spawn(stalls::watch(Arc::clone(vitals)));
+        Progress { console: console.clone(), task, stalls }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        self.stalls.abort();
         if let Some(task) = &self.task {
             task.abort();
             self.console.show("");
@@ -98,11 +102,10 @@ async fn show(console: Console, vitals: Arc<Vitals>) {
     loop {
         ticks.tick().await;
         let phase = vitals.phase();
-        let broker = vitals.broker_fault().map(|(_, why)| why);
         let snapshot = Snapshot {
             state: phase.state,
             // What keeps the line from moving matters more than how the state came about.
-            reason: broker.unwrap_or(phase.reason),
+            reason: health::ready(&vitals).reason.unwrap_or_default(),
             rate: meter.rate(vitals.published()),
             lag: vitals.lag(),
             published: vitals.published(),

@@ -117,16 +117,39 @@ impl SlotSight {
     /// Whether the slot needs a person: the next checkpoint may take it, or little room is left.
     #[must_use]
     pub fn is_filling(&self) -> bool {
-        let signed = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
         let room = self.safe_bytes.zip(self.retained_bytes());
         self.wal_status.as_deref() == Some("unreserved")
             || room.is_some_and(|(safe, retained)| is_near_its_end(signed(safe), signed(retained)))
     }
+
+    /// How time is gained while the cause is mended.
+    pub(crate) fn more_room(&self) -> String {
+        match self.safe_bytes.zip(self.retained_bytes()) {
+            Some((safe, retained)) => {
+                format!("to gain time, if the disk has room: {}", room_sql(signed(safe), signed(retained)))
+            }
+            None => "to gain time, raise max_slot_wal_keep_size if the disk has room".to_owned(),
+        }
+    }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Whether a slot needs a person: a quarter of what may be kept for it is left, as in the alert `WalpostSlotWalNearLimit`.
 pub(crate) fn is_near_its_end(safe: i64, retained: i64) -> bool {
     safe < safe.saturating_add(retained) / 4
+}
+
+/// What gives a slot twice the room that it has now, and at least a gigabyte more; for whoever knows that the disk has it.
+pub(crate) fn room_sql(safe: i64, retained: i64) -> String {
+    /// The server counts in units of 1024 · 1024.
+    const MEGABYTE: i64 = 1 << 20;
+    let now = safe.saturating_add(retained);
+    let wanted = now.saturating_mul(2).max(now.saturating_add(1 << 30));
+    let megabytes = wanted / MEGABYTE + i64::from(wanted % MEGABYTE > 0);
+    format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{megabytes}MB'; SELECT pg_reload_conf();")
 }
 
 /// A number of bytes in the unit that keeps it short.
@@ -174,6 +197,28 @@ mod tests {
             assert_eq!(sight(safe, retained, status).is_filling(), expected, "{safe:?} {retained} {status}");
         }
         assert!(!SlotSight { safe_bytes: Some(0), ..SlotSight::default() }.is_filling(), "nothing is kept");
+    }
+
+    #[test]
+    fn more_room_is_twice_as_much_and_at_least_a_gigabyte_more() {
+        const MB: i64 = 1 << 20;
+        for (safe, retained, expected) in [
+            (12 * MB, 100 * MB, 1136),
+            (512 * MB, 1536 * MB, 4096),
+            (0, 2048 * MB + 1, 4097),
+            (-100 * MB, 4196 * MB, 8192),
+            (1, 0, 1025),
+            (i64::MAX, i64::MAX, i64::MAX / MB + 1),
+        ] {
+            let sql =
+                format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{expected}MB'; SELECT pg_reload_conf();");
+            assert_eq!(room_sql(safe, retained), sql, "{safe} {retained}");
+        }
+        let told = SlotSight::default().more_room();
+        assert!(
+            told.contains("max_slot_wal_keep_size") && !told.contains("ALTER"),
+            "no limit is known: {told}"
+        );
     }
 
     #[test]

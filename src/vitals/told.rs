@@ -53,6 +53,11 @@ impl Told {
     /// Whether a fault that is met now is to be told: at first, after one minute, after two, four and so on, and at least
     /// once an hour.
     pub fn meet(&self, what: &str) -> Option<News> {
+        self.meet_after(what, Duration::ZERO)
+    }
+
+    /// The same for one that is known to have lasted for so long already.
+    pub fn meet_after(&self, what: &str, lasted: Duration) -> Option<News> {
         let (mut faults, now) = (self.faults(), Instant::now());
         faults.retain(|name, fault| name == what || now - fault.met < FORGOTTEN_AFTER);
         if faults.len() >= MOST && !faults.contains_key(what) {
@@ -63,7 +68,7 @@ impl Told {
         if now - fault.met >= FORGOTTEN_AFTER {
             *fault = Fault::new(now);
         }
-        fault.meet(now)
+        fault.meet(now, lasted)
     }
 
     /// The same for what happens and does not last: the first times are told, and then only now and then until it was quiet
@@ -94,10 +99,12 @@ impl Fault {
         Fault { since: None, met: now, due: now, gap, times: 0, is_told: false, untold: 0 }
     }
 
-    fn meet(&mut self, now: Instant) -> Option<News> {
+    fn meet(&mut self, now: Instant, lasted: Duration) -> Option<News> {
         self.met = now;
         let begins = self.since.is_none();
-        let since = *self.since.get_or_insert(now);
+        let began = now.checked_sub(lasted).unwrap_or(now);
+        let since = self.since.map_or(began, |since| since.min(began));
+        self.since = Some(since);
         let is_due = now >= self.due;
         let is_new = begins && self.times < MOST_TIMES;
         if !(is_due || is_new) {
@@ -164,6 +171,22 @@ mod tests {
         assert_eq!(told.meet("flaps"), None);
         pass(60).await;
         assert_eq!(told.meet("flaps"), Some(News { lasted: Duration::from_secs(60), untold: Some(1) }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_began_before_it_was_met_has_lasted_since_then() {
+        let told = Told::default();
+        pass(100).await;
+        let lasted = Duration::from_secs(12);
+        assert_eq!(told.meet_after("still", lasted), Some(News { lasted, untold: None }));
+        pass(1).await;
+        assert_eq!(
+            told.meet_after("still", Duration::from_secs(2)),
+            None,
+            "it began again, or is known less well"
+        );
+        pass(1).await;
+        assert_eq!(told.over("still"), Some(Duration::from_secs(14)), "the earlier of both counts");
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,12 +9,12 @@ use crate::support::{PATIENCE, eventually};
 use crate::world::{World, stop};
 
 /// The commands among the advice.
-fn commands(stderr: &str) -> Vec<&str> {
+pub(crate) fn commands(stderr: &str) -> Vec<&str> {
     stderr.lines().filter_map(|line| line.strip_prefix("  advice: ")).collect()
 }
 
 /// Types a line into a shell that knows the database, and little else.
-async fn paste(world: &World, line: &str) -> String {
+pub(crate) async fn paste(world: &World, line: &str) -> String {
     let binary = Path::new(env!("CARGO_BIN_EXE_walpost")).parent().unwrap();
     let mut shell = Command::new("/bin/sh");
     shell.args(["-c", line]).env_clear().env("PATH", binary).env("WALPOST_DATABASE_URL", &world.database.url);
@@ -42,13 +42,14 @@ async fn what_is_printed_replays_all_of_it_by_the_same_mapping_when_it_is_pasted
     let (said, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!((output.status.code(), said.matches("  lost ").count()), (Some(1), 3), "{said}");
     let lines = commands(&stderr);
-    assert_eq!(lines.len(), 3, "{stderr}");
-    assert_eq!(lines[1], "these are 100 of 150; all 150, and with them once more what lies between:");
+    assert_eq!(lines.len(), 4, "{stderr}");
+    assert_eq!(lines[0], "all 150, and with them once more what lies between:");
     let settings = format!("walpost replay --slot {} --map-key '{{topic}} of \"ours\"' --where ", world.slot);
-    assert!(lines[0].starts_with(&format!("{settings}\"id IN (")), "{stderr}");
-    assert!(lines[2].starts_with(&format!("{settings}\"t.created_at BETWEEN '")), "{stderr}");
+    assert!(lines[1].starts_with(&format!("{settings}\"t.created_at BETWEEN '")), "{stderr}");
+    assert_eq!(lines[2], "only 100 of 150, and nothing else:");
+    assert!(lines[3].starts_with(&format!("{settings}\"id IN (")), "{stderr}");
     assert!(!stderr.contains("postgresql://"), "{stderr}");
-    let sent = paste(&world, lines[2]).await;
+    let sent = paste(&world, lines[1]).await;
     assert!(sent.starts_with(&format!("{lost} rows of outbox.messages are sent again")), "{sent}");
     let streaming = relay().await;
     world.consume(155).await;

@@ -230,7 +230,7 @@ async fn what_is_wrong_in_the_database_is_told_with_the_statement_that_mends_it(
          ALTER PUBLICATION walpost SET (publish = 'insert, truncate'); \
          CREATE PUBLICATION other FOR TABLE outbox.messages; ALTER TABLE outbox.messages REPLICA IDENTITY NOTHING; \
          ALTER SYSTEM SET synchronous_standby_names = '*'; \
-         ALTER SYSTEM SET max_slot_wal_keep_size = '32MB'; SELECT pg_reload_conf();",
+         ALTER SYSTEM SET max_slot_wal_keep_size = '512MB'; SELECT pg_reload_conf();",
     )
     .await;
     let policy = ("access", "warn", "row level security may hide rows of outbox.messages");
@@ -242,7 +242,7 @@ async fn what_is_wrong_in_the_database_is_told_with_the_statement_that_mends_it(
             ("writers", "warn", "also publishes truncates"),
             ("writers", "fail", "refuses UPDATE and DELETE of rows of outbox.messages: publication other"),
             ("commits", "warn", "the relay's name, walpost, is among the synchronous standbys (*)"),
-            ("retention", "warn", "loses its slot after 32.0 MiB of log (max_slot_wal_keep_size; how long"),
+            ("retention", "warn", "loses its slot after 512.0 MiB of log (max_slot_wal_keep_size; how long"),
         ],
     )
     .await;

@@ -134,6 +134,9 @@ async fn a_slot_that_is_nearly_lost_is_in_the_headline_whatever_else_is_wrong() 
     // One that has written nothing would hold nothing.
     open.batch_execute("CREATE TABLE other (a int)").await.unwrap();
     fill(&world, &client).await;
+    // At the next sight of the slot, each two seconds.
+    let line = relay.wait_for_log("the slot is lost, and rows with it, once another", SOON).await;
+    assert!(line.contains("if the disk has room: ALTER SYSTEM SET max_slot_wal_keep_size = '"), "{line}");
 
     // It streams well, and the slot is held by the transaction.
     let mut browser = page_of(address).await;
@@ -153,7 +156,9 @@ async fn a_slot_that_is_nearly_lost_is_in_the_headline_whatever_else_is_wrong() 
     browser.sees("#state-word", "Stalled: publishing, and the slot is nearly lost", PATIENCE).await;
     browser.sees("#filling", "of log are written", SOON).await;
     browser.sees("#advice", "--brokers", SOON).await;
-    browser.sees("#advice", "to gain time, raise max_slot_wal_keep_size", SOON).await;
+    browser
+        .sees("#advice", "to gain time, if the disk has room: ALTER SYSTEM SET max_slot_wal_keep_size", SOON)
+        .await;
     assert!(!browser.text("#reason").await.is_empty());
     looks_well(&mut browser).await;
     let (code, answer) = readiness(address).await;

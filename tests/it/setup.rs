@@ -2,7 +2,8 @@
 
 use std::process::Output;
 
-use crate::support::{Database, KafkaBroker, PATIENCE, PostgresServer, Walpost, unique};
+use crate::publication::send_what_is_missing;
+use crate::support::{Database, KafkaBroker, PATIENCE, PostgresServer, Walpost, check, unique};
 use crate::world::{World, stop};
 
 pub(crate) fn text(output: &Output) -> String {
@@ -369,5 +370,39 @@ async fn a_dropped_slot_is_named_and_not_replaced() {
     let relay = world.relay().await;
     world.insert(&client, 1).await;
     assert_eq!(world.consume(4).await.len(), 4, "an empty table is a first start");
+    stop(relay).await;
+}
+
+/// Each command that is asked says what is missing with it, and how that is found and sent.
+#[tokio::test]
+async fn rows_of_a_dropped_slot_are_found_and_sent() {
+    let world = World::new("droppedrows", 1).await;
+    let client = world.database.client().await;
+    let relay = world.relay().await;
+    let mut committed = world.insert(&client, 3).await;
+    world.caught_up().await;
+    stop(relay).await;
+    committed.extend(world.insert(&client, 2).await);
+    client.execute("SELECT pg_drop_replication_slot($1::text::name)", &[&world.slot]).await.unwrap();
+
+    let missing =
+        format!("slot {} does not exist, and outbox.messages has rows that it would not send", world.slot);
+    let mend = "`walpost setup` makes it anew, at once";
+    fails(&world, &["run"], 1, &[&missing, mend, "walpost audit"]).await;
+    fails(&world, &["check"], 1, &[&format!("FAIL  slot         {missing}"), mend]).await;
+    fails(&world, &["status"], 1, &[&format!("LOST        {missing}"), mend]).await;
+    let output = world.command(["status", "--json"]).output().await;
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&seen["verdict"], &seen["reason"]), (&"LOST".into(), &missing.into()), "{seen}");
+    fails(&world, &["audit"], 1, &[&world.slot, "does not exist", "`walpost setup` makes it anew"]).await;
+
+    let said = text(&world.command(["setup"]).output().await);
+    let older = format!("Slot {} does not bring the rows that were there before it.", world.slot);
+    assert!(said.contains(&older) && said.contains("`walpost audit`"), "{said}");
+    let said = text(&world.command(["setup"]).output().await);
+    assert!(!said.contains(&older), "it was there already: {said}");
+    send_what_is_missing(&world).await;
+    let relay = world.relay().await;
+    check(&committed, &world.consume(5).await).assert_exact();
     stop(relay).await;
 }

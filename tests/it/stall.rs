@@ -11,10 +11,14 @@ use walpost::{
 };
 
 use crate::life::get;
+use crate::logs::lines;
 use crate::support::{KafkaBroker, PATIENCE, PostgresServer, eventually};
 use crate::world::{World, stop};
 
 const NOTICED_WITHIN: Duration = Duration::from_secs(15);
+/// The log tells it a little later than `/readyz`.
+const LOGGED_WITHIN: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(5);
 
 /// Waits until readiness falls; gives the answer, and how long it took.
 pub(crate) async fn falls(address: std::net::SocketAddr, what: &str) -> Value {
@@ -46,14 +50,18 @@ async fn a_frozen_broker_and_a_frozen_database_are_named() {
     world.caught_up().await;
     rises(address).await;
 
+    let mark = relay.mark();
     broker.proxy.freeze();
     world.insert(&client, 3).await;
     let answer = falls(address, "the broker is frozen").await;
     assert_eq!((&answer["state"], &answer["stage"]), (&"stalled".into(), &"publishing".into()), "{answer}");
     assert!(answer["reason"].as_str().is_some_and(|why| why.contains("acknowledged nothing")), "{answer}");
     assert_eq!(get(address, "/healthz").await.0, 200, "the loop moves");
+    let line = relay.wait_for_log_since(mark, "has acknowledged nothing", LOGGED_WITHIN).await;
+    is_a_stall(&serde_json::from_str(&line).unwrap());
     broker.proxy.heal();
     rises(address).await;
+    relay.wait_for_log_since(mark, "publishing goes on after", SOON).await;
 
     wire.freeze();
     let answer = falls(address, "the database is frozen").await;
@@ -65,7 +73,82 @@ async fn a_frozen_broker_and_a_frozen_database_are_named() {
     assert_eq!(get(address, "/healthz").await.0, 200, "the loop moves");
     wire.heal();
     rises(address).await;
+    let told = lines(&relay.log(), mark);
+    assert_eq!(about(&told, "stalled"), 1, "of the database `retrying` tells: {told:#?}");
+    assert_eq!(about(&told, " goes on after "), 1, "{told:#?}");
     stop(relay).await;
+}
+
+/// A line of the log that says that publishing stands still.
+fn is_a_stall(line: &Value) {
+    assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"stalled".into()), "{line}");
+    assert_eq!(line["stage"], "publishing", "{line}");
+    assert!(line["reason"].as_str().is_some_and(|why| why.contains("has acknowledged nothing")), "{line}");
+    assert!(line["position"].as_str().is_some_and(|position| position.contains('/')), "{line}");
+    assert!(line["advice"].as_str().is_some_and(|advice| advice.contains("--brokers")), "{line}");
+    assert!(line["lasted_ms"].as_u64().is_some_and(|lasted| lasted >= 10_000), "{line}");
+}
+
+/// How many lines have this in their message.
+fn about(lines: &[Value], message: &str) -> usize {
+    lines.iter().filter(|line| line["message"].as_str().is_some_and(|it| it.contains(message))).count()
+}
+
+/// librdkafka gives up a request after a minute, here after fifteen seconds; by then the log has told it, also that of a
+/// relay that answers nobody.
+#[tokio::test]
+async fn a_broker_that_is_frozen_for_long_is_one_story() {
+    let broker = KafkaBroker::start_behind_proxy().await;
+    let server = PostgresServer::shared().await;
+    let [heard, silent] = [
+        World::behind(server, &broker, "frozen", 1).await,
+        World::behind(server, &broker, "frozen", 1).await,
+    ];
+    let command = |world: &World| world.command(["run"]).env("WALPOST_KAFKA_SOCKET_TIMEOUT_MS", "15000");
+    let relays =
+        [command(&heard).streaming().await, command(&silent).env("WALPOST_LISTEN", "off").streaming().await];
+    for world in [&heard, &silent] {
+        world.insert(&world.database.client().await, 3).await;
+        world.caught_up().await;
+    }
+    let marks = [relays[0].mark(), relays[1].mark()];
+    broker.proxy.freeze();
+    for world in [&heard, &silent] {
+        world.insert(&world.database.client().await, 3).await;
+    }
+    for (relay, mark) in relays.iter().zip(marks) {
+        let line = relay.wait_for_log_since(mark, "has acknowledged nothing", NOTICED_WITHIN).await;
+        is_a_stall(&serde_json::from_str(&line).unwrap());
+    }
+    let mut lasted = Vec::new();
+    for (relay, mark) in relays.iter().zip(marks) {
+        let line = relay.wait_for_log_since(mark, "Kafka can't be reached", PATIENCE).await;
+        let line: Value = serde_json::from_str(&line).unwrap();
+        lasted.push(line["lasted_ms"].as_u64().unwrap_or_else(|| panic!("{line}")));
+        assert!(lasted.iter().all(|lasted| *lasted >= 13_000), "from when it stood still: {line}");
+    }
+    let (_, body) = get(relays[0].listen_address().await, "/readyz").await;
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    let reason = answer["reason"].as_str().unwrap();
+    assert!(reason.starts_with("the broker has acknowledged nothing for "), "{answer}");
+    assert!(reason.contains(" s (Kafka: "), "{answer}");
+
+    broker.proxy.heal();
+    for (((relay, mark), before), world) in relays.iter().zip(marks).zip(lasted).zip([&heard, &silent]) {
+        let line = relay.wait_for_log_since(mark, "Kafka answers again after", PATIENCE).await;
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert!(line["lasted_ms"].as_u64().is_some_and(|lasted| lasted >= before), "{line}");
+        world.caught_up().await;
+        // More than the time between two looks.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let told = lines(&relay.log(), mark);
+        assert_eq!(about(&told, "stalled"), 1, "{told:#?}");
+        assert_eq!(about(&told, " again after ") + about(&told, " goes on after "), 1, "{told:#?}");
+        assert!(!relay.log().contains("broker version"), "{told:#?}");
+    }
+    for relay in relays {
+        stop(relay).await;
+    }
 }
 
 /// A publisher that keeps its caller's thread, as a deadlock would, until it is let go.

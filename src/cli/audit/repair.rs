@@ -75,18 +75,20 @@ impl Conditions {
         let command =
             |condition: &String| format!("walpost replay{settings}{of} --where {}", quoted(condition));
         let Conditions { lost, named, .. } = self;
-        let mut lines: Vec<_> = self.exact.iter().map(command).collect();
+        let exact = self.exact.iter().map(command);
         if named == lost {
-            return lines;
+            return exact.collect();
         }
-        let these = if *named > 0 { format!("these are {named} of {lost}; ") } else { String::new() };
-        match &self.all {
-            Some(all) => {
-                lines.push(format!("{these}all {lost}, and with them once more what lies between:"));
-                lines.push(command(all));
-            }
-            None if *named > 0 => lines.push(format!("{these}see more with --show")),
-            None => {}
+        // What mends all comes first: who pastes one line shall not leave rows behind.
+        let mut lines = Vec::new();
+        if let Some(all) = &self.all {
+            lines.push(format!("all {lost}, and with them once more what lies between:"));
+            lines.push(command(all));
+        }
+        if *named > 0 {
+            let more = if self.all.is_none() { "; see more with --show" } else { "" };
+            lines.push(format!("only {named} of {lost}, and nothing else{more}:"));
+            lines.extend(exact);
         }
         lines
     }
@@ -106,13 +108,14 @@ mod tests {
         assert_eq!(
             part.commands(""),
             [
-                "walpost replay --of a.b --where \"id IN ('a')\"",
-                "these are 1 of 7; all 7, and with them once more what lies between:",
+                "all 7, and with them once more what lies between:",
                 "walpost replay --of a.b --where \"t.at BETWEEN '1' AND '2'\"",
+                "only 1 of 7, and nothing else:",
+                "walpost replay --of a.b --where \"id IN ('a')\"",
             ]
         );
         let unordered = Conditions { all: None, ..part };
-        assert_eq!(unordered.commands("")[1], "these are 1 of 7; see more with --show");
+        assert_eq!(unordered.commands("")[0], "only 1 of 7, and nothing else; see more with --show:");
         assert_eq!(Conditions { named: 0, exact: None, ..unordered }.commands("").len(), 0);
     }
 }

@@ -29,7 +29,10 @@ impl Status {
         // The server measures time only while something is on its way.
         let seconds = self.lag_seconds.map_or_else(String::new, |seconds| format!(", {seconds:.3} s"));
         let open = self.oldest_transaction.as_ref().map_or_else(|| "none".to_owned(), OpenTransaction::text);
-        let room = self.safe_bytes.map(|bytes| format!(", {} until the slot is lost", bytes_text(bytes)));
+        let room = self.safe_bytes.map(|bytes| match bytes {
+            ..0 => format!(", {} beyond the limit", bytes_text(bytes.saturating_neg())),
+            0.. => format!(", {} until the slot is lost", bytes_text(bytes)),
+        });
         let lines = [
             ("slot", format!("{} ({})", self.slot, self.wal_status.as_deref().unwrap_or("unknown"))),
             ("held by", self.holder()),
@@ -136,22 +139,27 @@ impl OpenTransaction {
         let state = self.state.as_ref().map(|state| format!(", {state}")).unwrap_or_default();
         let since = match (&self.since, self.seconds) {
             (Some(since), Some(seconds)) => format!(" since {since} ({})", age_text(seconds)),
-            _ => ", since when is hidden: GRANT pg_read_all_stats to this role".to_owned(),
+            _ => String::new(),
         };
-        let (of, end) = match (&self.prepared, self.pid) {
-            (Some(gid), _) => (
-                String::new(),
-                format!("COMMIT PREPARED or ROLLBACK PREPARED {}", escape(&quote_literal(gid))),
-            ),
-            (None, Some(pid)) => (format!(" of PID {pid}"), format!("SELECT pg_terminate_backend({pid})")),
-            (None, None) => return format!("transaction {}", self.xid),
+        let of = self.pid.map(|pid| format!(" of PID {pid}")).unwrap_or_default();
+        let what_to_do = self.what_to_do().map(|text| format!("\n            {text}")).unwrap_or_default();
+        format!("transaction {}{of}{}{state}{since}{what_to_do}", self.xid, known.collect::<String>())
+    }
+
+    /// Who does not see how old it is does not end it either: it may be anybody's, and have begun just now.
+    fn what_to_do(&self) -> Option<String> {
+        let end = match (&self.prepared, self.pid) {
+            (Some(gid), _) => format!("COMMIT PREPARED or ROLLBACK PREPARED {}", escape(&quote_literal(gid))),
+            (None, Some(pid)) if self.seconds.is_none() => {
+                return Some(format!(
+                    "since when is hidden (a superuser may GRANT pg_read_all_stats to this role), so look first whether it is \
+                     old: SELECT * FROM pg_stat_activity WHERE pid = {pid}"
+                ));
+            }
+            (None, Some(pid)) => format!("SELECT pg_terminate_backend({pid})"),
+            (None, None) => return None,
         };
-        format!(
-            "transaction {}{of}{}{state}{since}\n            \
-             the server keeps the log from its first write on until it ends; to end it: {end}",
-            self.xid,
-            known.collect::<String>()
-        )
+        Some(format!("the server keeps the log from its first write on until it ends; to end it: {end}"))
     }
 }
 
@@ -206,11 +214,9 @@ mod tests {
     #[test]
     fn an_open_transaction_is_named_with_what_is_known() {
         let hidden = OpenTransaction { xid: "742".into(), pid: Some(17), ..OpenTransaction::default() };
-        assert!(
-            hidden.text().starts_with("transaction 742 of PID 17, since when is hidden"),
-            "{}",
-            hidden.text()
-        );
+        let text = hidden.text();
+        assert!(text.starts_with("transaction 742 of PID 17\n            since when is hidden"), "{text}");
+        assert!(!text.contains("terminate"), "nobody knows whether it is old: {text}");
         let known = OpenTransaction {
             application: Some("psql".into()),
             user: Some("shop".into()),

@@ -6,7 +6,8 @@ use super::Status;
 use super::rates::{Rates, time_text};
 use super::relay::Word;
 use super::text::{age_text, bytes_text};
-use crate::postgres::{Obstacle, is_near_its_end, make_anew};
+use crate::postgres::{Obstacle, make_anew};
+use crate::vitals::{is_near_its_end, room_sql};
 
 /// From here on a relay that is on its way is called late.
 pub(super) const BEHIND_BYTES: i64 = 64 << 20;
@@ -71,7 +72,7 @@ fn filling(status: &Status, rates: Rates) -> Option<Verdict> {
     let room = status.safe_bytes.zip(status.retained_bytes);
     let near = room.filter(|(safe, retained)| is_near_its_end(*safe, *retained));
     let reason = match (status.wal_status.as_deref(), soon, near) {
-        (Some("unreserved"), Some(left), _) => {
+        (Some("unreserved"), Some(left), _) if left >= 1.0 => {
             format!("the slot is lost at the server's next checkpoint, within {}{by}", time_text(left))
         }
         (Some("unreserved"), ..) => "the slot is lost at the server's next checkpoint".to_owned(),
@@ -91,8 +92,11 @@ fn filling(status: &Status, rates: Rates) -> Option<Verdict> {
         }
         _ => "see why the relay does not keep up",
     };
-    let advice = format!("raise max_slot_wal_keep_size if the disk has room, and {cause}");
-    Some(Verdict::new("FILLING", reason, advice))
+    let raise = room.map_or_else(
+        || "raise max_slot_wal_keep_size".to_owned(),
+        |(safe, retained)| room_sql(safe, retained),
+    );
+    Some(Verdict::new("FILLING", reason, format!("{cause}; to gain time, if the disk has room: {raise}")))
 }
 
 /// A relay is there, and nothing is published.

@@ -34,9 +34,9 @@ pub(super) async fn watch(config: &Config, period: Duration, json: bool) -> Resu
             Ok(status) if json => as_json(&status)? + "\n",
             Ok(status) => status.line() + "\n",
             Err(blind) if !seen => return Err(blind.told(json)?),
-            Err(Blind::Unreachable(told)) if live => screen(&told.text(), period),
-            Err(Blind::Unreachable(told)) if json => as_json(&*told)? + "\n",
-            Err(Blind::Unreachable(told)) => told.line() + "\n",
+            Err(Blind::Told(told)) if live => screen(&told.text(), period),
+            Err(Blind::Told(told)) if json => as_json(&*told)? + "\n",
+            Err(Blind::Told(told)) => told.line() + "\n",
             Err(Blind::Error(error)) if live => screen(&format!("UNKNOWN     {}\n", error.chain()), period),
             Err(Blind::Error(error)) if json => {
                 json!({"verdict": "UNKNOWN", "reason": error.chain()}).to_string() + "\n"

@@ -5,10 +5,10 @@ use tokio_postgres::Row;
 
 use super::{Subject, size, span};
 use crate::error::OutboxError;
-use crate::finding::Finding;
+use crate::finding::{Finding, Outcome};
 use crate::postgres::names::quote_literal;
 use crate::postgres::session::Cells;
-use crate::postgres::slot::is_near_its_end;
+use crate::vitals::{is_near_its_end, room_sql};
 
 /// A rate over less than this says nothing of a day, in seconds.
 const TELLING: f64 = 3600.0;
@@ -37,10 +37,12 @@ pub(super) async fn look(subject: &Subject<'_>) -> Result<Vec<Finding>, OutboxEr
     let bound: i64 = row.cell(0)?;
     let (written, seconds): (f64, f64) = (row.cell(1)?, row.cell(2)?);
     let rate = Rate { bytes: written, seconds: seconds.max(1.0) };
-    let mut found = vec![if bound < 0 { unbounded(rate) } else { bounded(bound << 20, rate) }];
-    found.extend(idle(row.cell(3)?));
-    found.extend(status(&row, bound << 20)?);
-    Ok(found)
+    let in_general = if bound < 0 { unbounded(rate) } else { bounded(bound << 20, rate) };
+    let now = status(&row)?;
+    // Two sizes for one setting would contradict each other.
+    let is_told = now.is_some() && matches!(in_general.outcome, Outcome::Warning(..));
+    let in_general = (!is_told).then_some(in_general);
+    Ok(in_general.into_iter().chain(idle(row.cell(3)?)).chain(now).collect())
 }
 
 /// How much log the server has written.
@@ -130,12 +132,12 @@ fn idle(seconds: f64) -> Option<Finding> {
     Some(Finding::warn("idle timeout", text, mend).all_sql())
 }
 
-/// How near our own slot is to being lost, of so many bytes that may be kept.
-fn status(row: &Row, bound: i64) -> Result<Option<Finding>, OutboxError> {
+/// How near our own slot is to being lost.
+fn status(row: &Row) -> Result<Option<Finding>, OutboxError> {
     let (status, safe): (Option<String>, Option<i64>) = (row.cell(4)?, row.cell(5)?);
     if status.as_deref() != Some("unreserved") {
         let room = safe.zip(row.cell(6)?).filter(|(safe, retained)| is_near_its_end(*safe, *retained));
-        return Ok(room.map(|(safe, _)| near(safe, bound)));
+        return Ok(room.map(|(safe, retained)| near(safe, retained)));
     }
     let beyond = size(safe.unwrap_or_default().abs());
     let text = format!("the slot is {beyond} beyond max_slot_wal_keep_size: the next checkpoint gives it up");
@@ -144,11 +146,10 @@ fn status(row: &Row, bound: i64) -> Result<Option<Finding>, OutboxError> {
     Ok(Some(Finding::fail("retention", text, advice).with_sql(mend)))
 }
 
-fn near(safe: i64, bound: i64) -> Finding {
+fn near(safe: i64, retained: i64) -> Finding {
     let text =
         format!("the slot is lost once another {} of log are written (max_slot_wal_keep_size)", size(safe));
-    let twice = bound.saturating_mul(2) >> 20;
-    let mend = format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{twice}MB'; SELECT pg_reload_conf();");
+    let mend = room_sql(safe, retained);
     let advice = format!(
         "if the disk has the room: {mend} and let the relay catch up (`walpost status` says what it waits for)"
     );

@@ -60,7 +60,8 @@ pub(crate) async fn inspect(settings: &Settings, target: &Target, report: &mut P
     }
 }
 
-fn stuck(target: &Target, rows: &str, error: &OutboxError) -> Finding {
+/// The server can't read the slot past rows of a time at which there was no publication.
+pub(in crate::postgres) fn stuck(target: &Target, rows: &str, error: &OutboxError) -> Finding {
     let Target { slot, publication, .. } = target;
     let mend = move_to_the_end(slot);
     let text = format!(

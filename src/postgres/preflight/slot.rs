@@ -4,7 +4,7 @@ use super::{Finding, Preflight, Younger, rows};
 use crate::error::OutboxError;
 use crate::postgres::names::{Target, quote_identifier, quote_literal};
 use crate::postgres::session::{Cells, Session};
-use crate::postgres::slot::{make_anew, move_past_them};
+use crate::postgres::slot::{SEND_WHAT_IS_MISSING, make_anew, move_past_them};
 
 pub(super) async fn inspect(
     session: &Session,
@@ -74,7 +74,7 @@ pub(super) async fn inspect(
 /// from there.
 pub(super) fn may_be_skipped(target: &Target, rows: &str, may_be_stuck: bool) -> Finding {
     let Target { slot, publication, .. } = target;
-    let mut advice = format!("compare with the topics: {rows}");
+    let mut advice = format!("{SEND_WHAT_IS_MISSING}; or compare with the topics, at least: {rows}");
     if may_be_stuck {
         advice.push_str(". If it was missing meanwhile, the relay ends at such a row: ");
         advice.push_str(&move_past_them(slot));

@@ -91,16 +91,14 @@ impl ReplicationSource {
                         self.memory.trail.confirmed()
                     ),
                     format!(
-                        "find out who dropped it; then `walpost setup` makes it anew, and `walpost run` goes on from there; {}; {}",
+                        "find out who dropped it; `walpost setup` makes it anew, as the owner, and `walpost run` goes on from there; {}; {}",
                         slot::SEND_WHAT_IS_MISSING,
                         self.memory.trail.finding(&self.target)
                     ),
                 ));
             }
-            for outbox in self.target.outboxes() {
-                if session.has_rows(&outbox.table).await? {
-                    return Err(slot::unsent_rows(name, &outbox.table));
-                }
+            if let Some(error) = slot::unsent(session, &self.target).await? {
+                return Err(error);
             }
             slot::create(session, name, preflight.server_version).await?;
             tracing::warn!(slot = name, "made the slot: rows committed before this moment are not sent");
