@@ -98,7 +98,8 @@ async fn what_the_stream_said_last_is_told_although_a_letter_was_waited_for() {
 
     // Nor behind a letter that comes with it in one piece.
     let setup = world.command(["setup"]).output().await;
-    assert!(setup.status.success(), "{setup:?}");
+    // Before 18 no relay can read past that row, and set-up says so.
+    assert_eq!(setup.status.success(), major(&client).await >= 18, "{setup:?}");
     let mut relay = quick(world.command(["run", "--on-refusal", "dead-letter"])).spawn();
     ends_saying(&mut relay, PATIENCE, &words).await;
 }

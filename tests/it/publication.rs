@@ -140,7 +140,7 @@ async fn is_noticed(server: &PostgresServer, case: &Case) -> Duration {
     assert!(log.contains("then `walpost audit`") && !log.contains("DELETE"), "{log}");
     let relay = world.relay().await;
     world.caught_up().await;
-    send_what_is_missing(&world).await;
+    send_what_is_missing(&world, &[]).await;
     committed.extend(skipped);
     let records = world.consume(committed.len()).await;
     check(&committed, &records).assert_exact();
@@ -150,8 +150,8 @@ async fn is_noticed(server: &PostgresServer, case: &Case) -> Duration {
 }
 
 /// Does what an audit says: nothing else comes again.
-pub(crate) async fn send_what_is_missing(world: &World) {
-    let output = world.command(["audit", "--slot", &world.slot]).output().await;
+pub(crate) async fn send_what_is_missing(world: &World, args: &[&str]) {
+    let output = world.command(["audit", "--slot", &world.slot]).args(args).output().await;
     let said = String::from_utf8(output.stderr).unwrap();
     let [line] = commands(&said)[..] else { panic!("{said}") };
     paste(world, line).await;

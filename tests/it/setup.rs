@@ -401,7 +401,7 @@ async fn rows_of_a_dropped_slot_are_found_and_sent() {
     assert!(said.contains(&older) && said.contains("`walpost audit`"), "{said}");
     let said = text(&world.command(["setup"]).output().await);
     assert!(!said.contains(&older), "it was there already: {said}");
-    send_what_is_missing(&world).await;
+    send_what_is_missing(&world, &[]).await;
     let relay = world.relay().await;
     check(&committed, &world.consume(5).await).assert_exact();
     stop(relay).await;

@@ -205,7 +205,8 @@ impl Connect {
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         let read = stream.read_to_string(&mut answer);
-        tokio::time::timeout(Duration::from_secs(30), read).await.ok()?.ok()?;
+        // Connect itself gives a request 90 seconds.
+        tokio::time::timeout(Duration::from_secs(100), read).await.ok()?.ok()?;
         let code = answer.split(' ').nth(1)?.parse().ok()?;
         Some((code, answer.split_once("\r\n\r\n")?.1.to_owned()))
     }

@@ -253,8 +253,10 @@ async fn a_relay_tells_no_secret_and_nothing_of_a_row_at_any_level() {
     place.set_password("another").await;
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'by_scram'";
     lab.client.batch_execute(end).await.unwrap();
-    assert_eq!(relay.wait(PATIENCE).await.code(), Some(1));
+    let status = relay.wait(PATIENCE).await;
     let log = relay.log();
+    let last: Vec<_> = log.lines().rev().take(20).collect();
+    assert_eq!(status.code(), Some(1), "{status:?}: {last:#?}");
     for said in ["SASL", "TRACE", "password authentication failed"] {
         assert!(log.contains(said), "{said} is not among what was said");
     }
