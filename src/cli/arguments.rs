@@ -76,7 +76,7 @@ pub enum Command {
     /// of the slot and for two seconds at most, so that the size of the table does not matter.
     ///
     /// The exit code is 0 whatever the word is; with --check it is 1 for NOBODY, STALLED, FILLING and LOST. It is 1 as well if
-    /// the slot can't be looked at, and 2 for wrong settings.
+    /// the slot is not there, or can't be looked at, and 2 for wrong settings.
     Status(StatusArguments),
     /// Compare the table with its topics: is anything lost, changed, out of order or repeated?
     ///

@@ -50,18 +50,20 @@ pub(super) async fn setup(config: &Config, backfill: Backfill) -> Result<(), Out
     if backfill != Backfill::None {
         make_slot(config, &session, backfill, slot_exists).await?;
     }
+    // At once: the next set-up finds a slot.
+    if !has_all_rows(&session, target, slot_exists, backfill).await {
+        output::say(&format!(
+            "Slot {} does not bring rows that were committed before it was made. If it was dropped, or lost: \
+             {SEND_WHAT_IS_MISSING}.",
+            target.slot
+        ));
+    }
     let (found, unreadable) = look_again(config, &session).await?;
     Made::look(&session, target).await?.print_beyond(&there);
     report::print_problems(&found);
     report::verdict(&found)?;
     output::say("");
     role.tell_of_password();
-    if !has_all_rows(&session, target, slot_exists, backfill).await {
-        output::say(&format!(
-            "Slot {} does not bring the rows that were there before it. If it was dropped, or lost: {SEND_WHAT_IS_MISSING}.",
-            target.slot
-        ));
-    }
     if let Some(unreadable) = unreadable {
         output::say(&format!("A relay will not start before slot {} is moved:", target.slot));
         let unreadable = [unreadable];

@@ -123,7 +123,7 @@ struct OpenTransaction {
 
 /// How long rates are measured.
 const MEASURED: Duration = Duration::from_secs(1);
-/// How long the server may search its log for the oldest row.
+/// How long the server may search its log for the oldest row, or a table for any.
 const SEARCH: Duration = Duration::from_secs(2);
 /// How often relay and slot are asked again when they do not agree, and after which pause.
 const AGAIN: u32 = 2;

@@ -55,19 +55,20 @@ impl Stalls {
         if let Some(stage) = self.lasting.filter(|stage| ready.stage != Some(*stage)) {
             self.lasting = None;
             let lasted = vitals.told().over(&name(stage))?;
-            let is_told = is_told_elsewhere(stage, vitals) || vitals.phase().state == State::Stopped;
+            // Behind a stage that hides it, it may stand still all the same.
+            let is_told = is_told_elsewhere(stage, vitals)
+                || ready.stage.is_some()
+                || vitals.phase().state == State::Stopped;
             return (!is_told).then_some(Line::Over { stage, lasted, state: ready.state });
         }
         let stage = ready.stage?;
-        let is_told = is_told_elsewhere(stage, vitals);
         let lasted = Duration::try_from_secs_f64(ready.since_seconds).unwrap_or_default();
         let is_sure = before == Some(stage) && lasted >= TOLD_AFTER;
-        if self.lasting.is_none() && (is_told || !is_sure) {
+        if is_told_elsewhere(stage, vitals) || (self.lasting.is_none() && !is_sure) {
             return None;
         }
         self.lasting = Some(stage);
-        // Met also while others tell of it, so that it is the same one afterwards.
-        let news = vitals.told().meet_after(&name(stage), lasted).filter(|_| !is_told)?;
+        let news = vitals.told().meet_after(&name(stage), lasted)?;
         let (reason, advice) = (ready.reason.unwrap_or_default(), ready.advice.unwrap_or_default());
         Some(Line::Stalled { stage, reason, advice, lasted: news.lasted })
     }
@@ -215,6 +216,19 @@ mod tests {
         let told = told_in(30, &mut stalls, &vitals, Vitals::beat).await;
         let lasted = Duration::from_secs(60 + 1200 + 30 + 1);
         assert_eq!(over_in(told.first()), Some(("publishing", lasted, "streaming")), "{told:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn brokers_that_answer_and_take_nothing_are_told_soon() {
+        let (mut stalls, vitals) = streaming();
+        vitals.handed_over(3);
+        assert_eq!(told_in(60, &mut stalls, &vitals, Vitals::beat).await.len(), 1);
+        vitals.set_broker_fault(Some("timed out".to_owned()));
+        silent_for(1200, &mut stalls, &vitals, Vitals::beat).await;
+        vitals.set_broker_fault(None);
+        let told = told_in(30, &mut stalls, &vitals, Vitals::beat).await;
+        let [(12, Line::Stalled { lasted, .. })] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(*lasted, Duration::from_secs(60 + 1200 + 12));
     }
 
     #[tokio::test(start_paused = true)]

@@ -146,7 +146,8 @@ pub(crate) fn is_near_its_end(safe: i64, retained: i64) -> bool {
 pub(crate) fn room_sql(safe: i64, retained: i64) -> String {
     /// The server counts in units of 1024 · 1024.
     const MEGABYTE: i64 = 1 << 20;
-    let now = safe.saturating_add(retained);
+    // Beyond the limit, what is kept counts: less would not save it.
+    let now = safe.max(0).saturating_add(retained);
     let wanted = now.saturating_mul(2).max(now.saturating_add(1 << 30));
     let megabytes = wanted / MEGABYTE + i64::from(wanted % MEGABYTE > 0);
     format!("ALTER SYSTEM SET max_slot_wal_keep_size = '{megabytes}MB'; SELECT pg_reload_conf();")
@@ -206,7 +207,8 @@ mod tests {
             (12 * MB, 100 * MB, 1136),
             (512 * MB, 1536 * MB, 4096),
             (0, 2048 * MB + 1, 4097),
-            (-100 * MB, 4196 * MB, 8192),
+            (-100 * MB, 4196 * MB, 8392),
+            (-10_240 * MB, 12_288 * MB, 24_576),
             (1, 0, 1025),
             (i64::MAX, i64::MAX, i64::MAX / MB + 1),
         ] {

@@ -397,7 +397,7 @@ async fn rows_of_a_dropped_slot_are_found_and_sent() {
     fails(&world, &["audit"], 1, &[&world.slot, "does not exist", "`walpost setup` makes it anew"]).await;
 
     let said = text(&world.command(["setup"]).output().await);
-    let older = format!("Slot {} does not bring the rows that were there before it.", world.slot);
+    let older = format!("Slot {} does not bring rows that were committed before it was made.", world.slot);
     assert!(said.contains(&older) && said.contains("`walpost audit`"), "{said}");
     let said = text(&world.command(["setup"]).output().await);
     assert!(!said.contains(&older), "it was there already: {said}");

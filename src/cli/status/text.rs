@@ -11,11 +11,8 @@ use crate::postgres::{StandingBy, Waiting, quote_literal};
 impl Verdict {
     /// With the advice that belongs to it.
     pub(super) fn text(&self) -> String {
-        let advice = self
-            .advice
-            .as_ref()
-            .map(|advice| format!("            -> {}\n", escape(advice)))
-            .unwrap_or_default();
+        let lines = self.advice.iter().flat_map(|advice| advice.lines());
+        let advice: String = lines.map(|line| format!("            -> {}\n", escape(line))).collect();
         format!("{:<11} {}\n{advice}", self.word, escape(&self.reason))
     }
 }
@@ -152,8 +149,8 @@ impl OpenTransaction {
             (Some(gid), _) => format!("COMMIT PREPARED or ROLLBACK PREPARED {}", escape(&quote_literal(gid))),
             (None, Some(pid)) if self.seconds.is_none() => {
                 return Some(format!(
-                    "since when is hidden (a superuser may GRANT pg_read_all_stats to this role), so look first whether it is \
-                     old: SELECT * FROM pg_stat_activity WHERE pid = {pid}"
+                    "since when is hidden from this role (GRANT pg_read_all_stats shows it); a superuser sees whether it is \
+                     old: SELECT state, xact_start FROM pg_stat_activity WHERE pid = {pid}"
                 ));
             }
             (None, Some(pid)) => format!("SELECT pg_terminate_backend({pid})"),
@@ -209,6 +206,15 @@ mod tests {
         ] {
             assert_eq!(bytes_text(bytes), text);
         }
+    }
+
+    #[test]
+    fn each_line_of_advice_is_one() {
+        let advice = Some("move it;\nthen start \u{1b}[2J".to_owned());
+        let verdict = Verdict { word: "NOBODY", reason: "nobody reads".to_owned(), advice };
+        let expected =
+            "NOBODY      nobody reads\n            -> move it;\n            -> then start \\u{1b}[2J\n";
+        assert_eq!(verdict.text(), expected);
     }
 
     #[test]

@@ -4,7 +4,9 @@
 use std::time::SystemTime;
 
 use serde::Serialize;
+use tokio::time::timeout;
 
+use super::SEARCH;
 use super::relay::{self, Relay};
 use super::text::{age_text, time};
 use super::verdict::{Verdict, word_for_it};
@@ -38,10 +40,10 @@ pub(super) async fn unreachable(config: &Config, error: OutboxError) -> Unseen {
 
 /// The slot is not there: rows may be lost if there are any, and without rows nobody has begun.
 pub(super) async fn without_slot(config: &Config, session: &Session) -> Unseen {
-    let (word, error) = match unsent(session, &config.target).await {
-        Ok(Some(error)) => ("LOST", error),
-        // A table that can't be read is no less a matter of set-up.
-        Ok(None) | Err(_) => {
+    let (word, error) = match timeout(SEARCH, unsent(session, &config.target)).await {
+        Ok(Ok(Some(error))) => ("LOST", error),
+        // A table that can't be read, or is locked, is no less a matter of set-up.
+        _ => {
             let text = format!("slot {} does not exist", config.target.slot);
             (
                 "NOBODY",

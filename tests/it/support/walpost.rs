@@ -167,14 +167,14 @@ impl Walpost {
     }
 
     pub(crate) async fn wait_for_log_since(&self, mark: usize, text: &str, limit: Duration) -> String {
-        let mut changes = self.changes.clone();
+        let (mut changes, mut next) = (self.changes.clone(), mark);
         let found = async {
             loop {
                 changes.borrow_and_update();
-                let line = self.find(mark, text);
+                let line = self.find(&mut next, text);
                 // An error means that both streams have ended.
                 if line.is_some() || changes.changed().await.is_err() {
-                    return line.or_else(|| self.find(mark, text));
+                    return line.or_else(|| self.find(&mut next, text));
                 }
             }
         };
@@ -230,9 +230,13 @@ impl Walpost {
         status
     }
 
-    fn find(&self, mark: usize, text: &str) -> Option<String> {
+    /// Looks at each line once: a log of everything would otherwise be read more slowly than it is written, and hold up who
+    /// writes it.
+    fn find(&self, next: &mut usize, text: &str) -> Option<String> {
         let lines = self.lines.lock().unwrap();
-        lines.iter().skip(mark).map(|(_, line)| line).find(|line| line.contains(text)).cloned()
+        let found = lines.iter().skip(*next).map(|(_, line)| line).find(|line| line.contains(text)).cloned();
+        *next = lines.len().max(*next);
+        found
     }
 
     fn text(&self, stream: &str) -> String {
