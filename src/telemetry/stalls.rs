@@ -194,23 +194,24 @@ mod tests {
         assert!(matches!(told[..], [(12, Line::Stalled { .. })]), "{told:?}");
     }
 
+    /// A broker is silent for a minute, is known to be away for twenty, and answers again; the silence alone is told here.
+    async fn frozen_and_then_away(stalls: &mut Stalls, vitals: &Vitals) {
+        vitals.handed_over(3);
+        assert_eq!(told_in(60, stalls, vitals, Vitals::beat).await.len(), 1);
+        vitals.set_broker_fault(Some("timed out".to_owned()));
+        silent_for(1200, stalls, vitals, Vitals::beat).await;
+        vitals.set_broker_fault(None);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_end_is_told_when_a_frozen_broker_is_found_to_be_away() {
         let (mut stalls, vitals) = streaming();
-        vitals.handed_over(3);
-        assert_eq!(told_in(60, &mut stalls, &vitals, Vitals::beat).await.len(), 1);
-        vitals.set_broker_fault(Some("timed out".to_owned()));
-        silent_for(1200, &mut stalls, &vitals, Vitals::beat).await;
-        vitals.set_broker_fault(None);
+        frozen_and_then_away(&mut stalls, &vitals).await;
         vitals.acknowledged(3, 0);
         // The line "Kafka answers again" has told it.
         silent_for(30, &mut stalls, &vitals, Vitals::beat).await;
         // And when records do not flow in spite of that, it is still the same stall.
-        vitals.handed_over(3);
-        assert_eq!(told_in(60, &mut stalls, &vitals, Vitals::beat).await.len(), 1);
-        vitals.set_broker_fault(Some("timed out".to_owned()));
-        silent_for(1200, &mut stalls, &vitals, Vitals::beat).await;
-        vitals.set_broker_fault(None);
+        frozen_and_then_away(&mut stalls, &vitals).await;
         told_in(30, &mut stalls, &vitals, Vitals::beat).await;
         vitals.acknowledged(3, 0);
         let told = told_in(30, &mut stalls, &vitals, Vitals::beat).await;
@@ -221,11 +222,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn brokers_that_answer_and_take_nothing_are_told_soon() {
         let (mut stalls, vitals) = streaming();
-        vitals.handed_over(3);
-        assert_eq!(told_in(60, &mut stalls, &vitals, Vitals::beat).await.len(), 1);
-        vitals.set_broker_fault(Some("timed out".to_owned()));
-        silent_for(1200, &mut stalls, &vitals, Vitals::beat).await;
-        vitals.set_broker_fault(None);
+        frozen_and_then_away(&mut stalls, &vitals).await;
         let told = told_in(30, &mut stalls, &vitals, Vitals::beat).await;
         let [(12, Line::Stalled { lasted, .. })] = &told[..] else { panic!("{told:?}") };
         assert_eq!(*lasted, Duration::from_secs(60 + 1200 + 12));
