@@ -8,9 +8,9 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::configurations::each;
-use super::lab::{LONGEST, Lab, held};
+use super::lab::{LONGEST, Lab, read};
 use crate::support::debezium::Server;
-use crate::support::{Database, PATIENCE, Walpost, check, consume, eventually};
+use crate::support::{Consumed, Database, PATIENCE, Walpost, check, eventually};
 
 const TABLE: &str = "CREATE TABLE outboxevent (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), \
     aggregatetype varchar(255) NOT NULL, aggregateid varchar(255) NOT NULL, type varchar(255) NOT NULL, payload jsonb); \
@@ -47,6 +47,7 @@ async fn hand_over(mode: &str) {
     relay.wait_until_read(true).await;
     relay.insert(30).await;
     relay.arrived().await;
+    relay.is_stored(async || lab.connect.place(&relay.name).await).await;
     lab.connect.stop(&relay.name).await;
     relay.wait_until_read(false).await;
     let text = relay.text(mode);
@@ -84,6 +85,8 @@ async fn a_slot_and_a_publication_of_the_server_are_taken_over_and_given_back() 
     relay.wait_until_read(true).await;
     relay.insert(30).await;
     relay.arrived().await;
+    let place = || std::fs::read(&offsets).unwrap_or_default();
+    relay.is_stored(async || String::from_utf8_lossy(&place()).into_owned()).await;
     relay.server.take().unwrap().stop().await;
     relay.wait_until_read(false).await;
     let sent = relay.ids.len();
@@ -174,12 +177,7 @@ impl<'a> Relay<'a> {
 
     /// All rows came, and only the first ones, of Debezium's own turn, more than once.
     async fn judge(&self, what: &str, sent: usize) {
-        let brokers = self.lab.theirs.brokers();
-        let mut records = consume(brokers, &self.topics[0].0, self.ids.len(), PATIENCE).await;
-        for (_, value) in records.iter_mut().flat_map(|record| &mut record.headers) {
-            // The server's headers are JSON.
-            value.iter_mut().for_each(|bytes| bytes.retain(|byte| *byte != b'"'));
-        }
+        let records = self.records().await;
         let tally = check(&self.ids, &records);
         println!("{what}: {} rows, {} repeated", self.ids.len(), tally.repeated);
         tally.assert_nothing_lost();
@@ -187,6 +185,17 @@ impl<'a> Relay<'a> {
         let of_debezium: HashSet<String> = self.ids[..sent].iter().map(Uuid::to_string).collect();
         let later = records.into_iter().filter(|it| !of_debezium.contains(it.header("id").unwrap()));
         check(&self.ids[sent..], &later.collect::<Vec<_>>()).assert_exact();
+    }
+
+    /// All that the topic holds now.
+    async fn records(&self) -> Vec<Consumed> {
+        let mut all = read(self.lab.theirs.brokers(), self.topics.to_vec()).await;
+        let mut records = all.remove(&self.topics[0].0).unwrap_or_default();
+        for (_, value) in records.iter_mut().flat_map(|record| &mut record.headers) {
+            // The server's headers are JSON.
+            value.iter_mut().for_each(|bytes| bytes.retain(|byte| *byte != b'"'));
+        }
+        records
     }
 
     async fn insert(&mut self, count: i64) {
@@ -199,13 +208,21 @@ impl<'a> Relay<'a> {
         }
     }
 
+    /// Each row at least once: a count would take what Debezium repeats for what has not come yet.
     async fn arrived(&self) {
         eventually("all rows to arrive", LONGEST, async || {
             let failure = self.lab.connect.failure(&self.name).await;
             let failure = failure.or_else(|| self.server.as_ref()?.ended());
             assert!(failure.is_none(), "{}", failure.unwrap());
-            let count = held(self.lab.theirs.brokers(), &self.topics).await;
-            (count >= self.ids.len() as i64).then_some(())
+            (check(&self.ids, &self.records().await).lost == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until Debezium has stored a place of its own, which it refuses to go on from later.
+    async fn is_stored(&self, place: impl AsyncFn() -> String) {
+        eventually("Debezium to store its place", LONGEST, async || {
+            place().await.contains("\"lsn\"").then_some(())
         })
         .await;
     }

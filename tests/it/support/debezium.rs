@@ -166,6 +166,14 @@ impl Connect {
         assert_eq!(code, 200, "{path}: {answer}");
     }
 
+    /// What it has stored of how far it has come.
+    pub(crate) async fn place(&self, name: &str) -> String {
+        let path = format!("/connectors/{name}/offsets");
+        let (code, answer) = self.ask("GET", &path, "").await.expect("an answer");
+        assert_eq!(code, 200, "{path}: {answer}");
+        answer
+    }
+
     /// Why its task has failed, if it has.
     pub(crate) async fn failure(&self, name: &str) -> Option<String> {
         let status = self.status(name).await;
