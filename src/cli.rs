@@ -60,7 +60,8 @@ pub fn execute(
     let runtime = tokio::runtime::Runtime::new().map_err(|error| {
         OutboxError::definite(format!("cannot start threads: {error}"), "raise the limits")
     })?;
-    let (console, events) = telemetry::init(&Observe::resolve(&layers)?, colours)?;
+    let in_step = !matches!(arguments.command, Command::Run(_) | Command::Demo(_));
+    let (console, events) = telemetry::init(&Observe::resolve(&layers)?, colours, in_step)?;
     layers.announce();
     // Not for the demo: it is made of throw-away parts, and real settings must not lead it to a real system.
     let config = || Config::resolve(&layers, &environment, &Os::detect());
@@ -80,7 +81,8 @@ pub fn execute(
     });
     // A look-up of a name may hang in a thread of its own; nobody needs its answer any longer.
     runtime.shutdown_background();
-    result
+    // Where nobody takes what is said, what is still to be said would keep the process from its end.
+    if console.flush() { result } else { result.map_err(OutboxError::told) }
 }
 
 /// Lets a child do it all if this process must not be the relay itself, and gives the exit code with which that ended.
@@ -93,9 +95,10 @@ pub fn as_first_process(arguments: &Arguments) -> Option<Result<ExitCode, Outbox
 
 /// Says on stderr what went wrong and what to do, and chooses the exit code: 2 for wrong usage, else 1.
 pub fn report(error: &OutboxError) -> ExitCode {
-    let mut stderr = std::io::stderr().lock();
-    let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     if !error.is_told() {
+        let mut stderr = std::io::stderr();
+        let colours =
+            stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         // Nobody is left to be told when stderr is closed.
         let _ = stderr.write_all(explain(error, colours).as_bytes());
     }

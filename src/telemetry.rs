@@ -47,15 +47,18 @@ pub use token::TokenFile;
 
 /// Starts the log on stderr and hands back the screen that it is written to, and what it will have warned of.
 ///
-/// `colours` is for a terminal only: a file never gets escape sequences.
+/// `colours` is for a terminal only: a file never gets escape sequences. `in_step` is for a command that prints as well:
+/// each line is then written before what it prints next. A relay does not wait for who reads.
 ///
 /// # Errors
 /// The process has a log already, or its level makes no sense.
-pub fn init(observe: &Observe, colours: bool) -> Result<(Console, Events), OutboxError> {
+pub fn init(observe: &Observe, colours: bool, in_step: bool) -> Result<(Console, Events), OutboxError> {
     let terminal = std::io::stderr().is_terminal();
     let automatic = if terminal { LogFormat::Text } else { LogFormat::Json };
     let format = observe.log_format.unwrap_or(automatic);
-    let console = Console::new(terminal, format);
+    let cannot =
+        |error| OutboxError::definite(format!("cannot start the log's thread: {error}"), "raise the limits");
+    let console = Console::new(terminal, format).map_err(cannot)?.in_step(in_step);
     let filter =
         log_filter(&observe.log_level).map_err(|what| OutboxError::usage(what, "see --log-level"))?;
     let lines = fmt::layer().with_writer(console.clone());
@@ -70,6 +73,6 @@ pub fn init(observe: &Observe, colours: bool) -> Result<(Console, Events), Outbo
     log.try_init().map_err(|error| {
         OutboxError::definite(format!("the log cannot be started: {error}"), "start it once")
     })?;
-    panics::tell();
+    panics::tell(console.clone());
     Ok((console, events))
 }

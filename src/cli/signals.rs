@@ -31,6 +31,8 @@ pub(super) fn shutdown(console: &Console) -> Result<impl Future<Output = ()> + S
         let name = next(&mut terminate, &mut interrupt).await;
         tracing::warn!("{name} again: stopped at once; what was in flight will be sent again");
         console.show("");
+        // If nobody reads, that is no reason to stay.
+        let _ = console.flush();
         process::exit(1);
     });
     Ok(async move {

@@ -5,13 +5,17 @@ use std::any::Any;
 use std::panic;
 use std::thread;
 
+use super::console::Console;
+
 /// Lets panics end in the log.
-pub(super) fn tell() {
-    panic::set_hook(Box::new(|info| {
+pub(super) fn tell(console: Console) {
+    panic::set_hook(Box::new(move |info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let thread = thread::current().name().unwrap_or("?").to_owned();
         let advice = "this is a fault of Walpost itself: report it with this line; nothing is lost, and a restart goes on";
         tracing::error!(place, thread, advice, "panic: {}", words(info.payload()));
+        // Nobody is there to do so behind the main thread's. If it can't be read, that is no reason to stay.
+        let _ = console.flush();
     }));
 }
 

@@ -2,6 +2,7 @@
 //! parse, and that nobody else's text can forge.
 
 mod hostile;
+mod unread;
 
 use std::time::Duration;
 

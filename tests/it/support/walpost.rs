@@ -68,17 +68,19 @@ impl Builder {
     }
 
     /// Starts it and returns at once; `wait_for_log` tells when it is where the test wants it.
-    pub(crate) fn spawn(mut self) -> Walpost {
-        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn spawn(self) -> Walpost {
+        self.spawn_saying(Stdio::piped())
+    }
+
+    /// The same where its log goes to another place than into this process.
+    pub(crate) fn spawn_saying(mut self, log: impl Into<Stdio>) -> Walpost {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut process = Process::spawn(&mut self.command, "KILL");
         let (child, lines) = (process.child(), Arc::new(Mutex::new(Vec::new())));
         let (grown, changes) = watch::channel(());
         let grown = Arc::new(grown);
-        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let readers = vec![
-            collect(stdout, "stdout", lines.clone(), grown.clone()),
-            collect(stderr, "stderr", lines.clone(), grown),
-        ];
+        let mut readers = vec![collect(child.stdout.take().unwrap(), "stdout", lines.clone(), grown.clone())];
+        readers.extend(child.stderr.take().map(|it| collect(it, "stderr", lines.clone(), grown)));
         Walpost { process, lines, changes, readers, _folder: self.folder }
     }
 
